@@ -1,0 +1,86 @@
+# Leat. `make` builds, never needs root. `make run` and `make test` set the machine up first.
+# Everything built lands in $(BUILD). SAN=address|undefined|thread builds with that sanitizer.
+
+BUILD ?= build$(if $(SAN),-$(SAN))
+CC ?= gcc
+CCACHE := $(shell command -v ccache 2>/dev/null)
+OPT ?= -O2
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes \
+	-Wvla -Wcast-qual -Wswitch-enum -Wundef -Wformat=2 -Werror
+BASE_CFLAGS := -std=c11 -D_GNU_SOURCE -g -fno-omit-frame-pointer -fno-common -fstack-protector-strong \
+	-msse4.2 -mpclmul -Iinclude -Inet/messages -Inet -MMD -MP
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -DLEAT_DEBUG)
+CFLAGS ?=
+ALL_CFLAGS = $(BASE_CFLAGS) $(OPT) $(WARN) $(SANFLAGS) $(CFLAGS)
+LIBS := -luring -ldeflate -lxxhash -lsnappy -llz4 -lzstd -llmdb -lmicrohttpd -lcurl -ljansson -lpthread -lm
+
+# Layers, from the bottom up. Each becomes one archive; a test links its own layer and those below.
+LAYERS := base shard net storage broker
+base_SRC := $(wildcard core/base/*.c)
+shard_SRC := $(filter-out core/shard/io_uring.c core/shard/bg.c core/shard/clock.c,$(wildcard core/shard/*.c))
+# The link seams: the real I/O, background pool and clock. The simulator links its own instead.
+real_SRC := $(wildcard core/shard/io_uring.c core/shard/bg.c core/shard/clock.c)
+net_SRC := $(wildcard net/*.c net/messages/*.c)
+storage_SRC := $(filter-out storage/show_main.c,$(wildcard storage/*.c))
+broker_SRC := $(wildcard core/broker/*.c core/group/*.c core/node/*.c)
+sim_SRC := $(wildcard tests/sim/*.c)
+
+obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+lib = $(BUILD)/lib$(1).a
+LIB_ALL := $(foreach l,broker storage net shard base,$(call lib,$(l)))
+REAL := $(call lib,real)
+
+PROGRAMS := $(BUILD)/leat $(BUILD)/leatctl $(BUILD)/leat-bench $(BUILD)/leat-show $(BUILD)/leat-floor
+.PHONY: all clean
+all: $(PROGRAMS)
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CCACHE) $(CC) $(ALL_CFLAGS) -c $< -o $@
+
+define layer_rule
+$(call lib,$(1)): $(call obj,$($(1)_SRC))
+	@rm -f $$@
+	ar rcs $$@ $$^
+endef
+$(foreach l,$(LAYERS) real sim,$(eval $(call layer_rule,$(l))))
+
+LINK = $(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+
+$(BUILD)/leat: $(call obj,core/main.c) $(LIB_ALL) $(REAL)
+	$(LINK)
+$(BUILD)/leatctl: $(call obj,core/leatctl.c) $(call lib,base) $(REAL)
+	$(LINK)
+$(BUILD)/leat-show: $(call obj,storage/show_main.c) $(call lib,storage) $(call lib,net) $(call lib,shard) $(call lib,base) $(REAL)
+	$(LINK)
+$(BUILD)/leat-bench: $(call obj,$(wildcard perf/bench*.c)) $(call lib,net) $(call lib,base) $(REAL)
+	$(LINK)
+$(BUILD)/leat-floor: $(call obj,perf/floor.c) $(call lib,base) $(REAL)
+	$(LINK)
+
+# ---- unit tests: tests/unit/LAYER/X_test.c, one program each (cmocka) ----
+below_base := base
+below_shard := shard base
+below_net := net base
+below_storage := storage shard net base
+below_broker := broker storage net shard base
+define unit_rule
+unit_$(1) := $$(patsubst tests/unit/$(1)/%.c,$(BUILD)/unit/%,$$(wildcard tests/unit/$(1)/*_test.c))
+$$(unit_$(1)): $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/$(1)/%.o $(foreach b,$(below_$(1)),$(call lib,$(b))) $(REAL)
+	@mkdir -p $$(@D)
+	$$(LINK) -lcmocka
+UNIT += $$(unit_$(1))
+endef
+$(foreach l,$(LAYERS),$(eval $(call unit_rule,$(l))))
+.PHONY: unit
+unit: $(UNIT)
+	@tests/run_units.sh $(UNIT)
+
+# ---- fuzz targets: tests/fuzz/X_fuzz.c (libFuzzer, clang) ----
+-include $(wildcard tests/fuzz/*.mk tests/sim/*.mk tests/e2e/*.mk tests/crash/*.mk perf/*.mk deploy/*.mk)
+
+clean:
+	rm -rf $(BUILD)
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

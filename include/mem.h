@@ -1,0 +1,59 @@
+/* All memory of the process. malloc/free are used in mem.c only; everything else calls these.
+ *
+ * mem_alloc: small long-lived objects. Counted, zeroed, never NULL: exhaustion of the address
+ * space is FATAL, because every caller's amount is bounded elsewhere by a configured limit.
+ * struct arena: the memory of one request: bump allocation, freed at once, with a hard limit,
+ * so that hostile input ends as an error and never as growth.
+ * mem_map: big page-aligned regions (segment images, cache), lazily touched.
+ *
+ * Threads: mem_alloc/mem_free/mem_map may be called on any thread. An arena has one owner.
+ */
+#ifndef LEAT_MEM_H
+#define LEAT_MEM_H
+
+#include "base.h"
+
+/* Zeroed memory of `size` bytes (> 0), aligned to 16. Never NULL. */
+void *mem_alloc(size_t size) __attribute__((malloc, returns_nonnull, alloc_size(1)));
+/* Grows or shrinks; new bytes are NOT zeroed. p may be NULL. Never NULL. */
+void *mem_realloc(void *p, size_t size) __attribute__((returns_nonnull));
+void mem_free(void *p); /* NULL is allowed */
+/* A NUL-terminated copy of a view; the caller frees it. */
+char *mem_strndup(struct bytes b) __attribute__((returns_nonnull));
+/* A copy of the bytes (1 byte at least is allocated); the caller frees it. */
+u8 *mem_dup(const void *p, size_t len) __attribute__((returns_nonnull));
+/* Bytes held through mem_alloc at this moment, for the metrics. */
+u64 mem_used(void);
+
+#define MEM_NEW(type) ((type *)mem_alloc(sizeof(type)))
+
+/* Anonymous zero pages, not touched; `bytes` is rounded up to 2 MiB when `huge` (advice only).
+ * NULL when the kernel refuses. */
+void *mem_map(u64 bytes, bool huge);
+void mem_unmap(void *p, u64 bytes);
+/* Gives the pages back to the kernel, keeps the addresses; they read as zero afterwards. */
+void mem_release_pages(void *p, u64 bytes);
+
+/* ---- arena ---- */
+struct arena_block;
+struct arena {
+    struct arena_block *blocks; /* newest first */
+    u8 *next, *end;             /* free part of the newest block */
+    u64 used_bytes;             /* of all blocks, against limit_bytes */
+    u64 limit_bytes;
+    u32 block_bytes;            /* size of an ordinary block */
+};
+
+/* No memory is taken until the first allocation. */
+void arena_init(struct arena *a, u32 block_bytes, u64 limit_bytes);
+/* Zeroed, aligned to 16; NULL when the limit would be passed. size 0 gives a valid pointer. */
+void *arena_alloc(struct arena *a, u64 size);
+/* A copy inside the arena; {NULL,0} when the limit would be passed and b.len > 0. */
+struct bytes arena_copy(struct arena *a, struct bytes b);
+/* printf into the arena, NUL-terminated; NULL at the limit. */
+char *arena_printf(struct arena *a, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Frees all but one ordinary block, which is kept for reuse. */
+void arena_reset(struct arena *a);
+void arena_free(struct arena *a);
+
+#endif

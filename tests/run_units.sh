@@ -1,0 +1,15 @@
+#!/bin/bash
+# Runs unit-test programs (cmocka), prints what failed in full, ends with "N passed, N failed".
+set -u
+passed=0 failed=0
+for t; do
+    out=$("$t" 2>&1); rc=$?
+    p=$(grep -c '^\[       OK' <<<"$out"); f=$(grep -c '^\[  FAILED  \] [^0-9]' <<<"$out")
+    if [ $rc -ne 0 ]; then
+        echo "--- $t (status $rc)"; echo "$out"
+        [ "$f" -eq 0 ] && f=1
+    fi
+    passed=$((passed + p)) failed=$((failed + f))
+done
+echo "unit: $passed passed, $failed failed"
+[ $failed -eq 0 ]
