@@ -1,0 +1,252 @@
+/* CRC-32C kernels.
+ *
+ * Fast (x86-64, SSE4.2 + PCLMULQDQ): the crc32 instruction takes 8 bytes a cycle but answers
+ * after three, so three neighbouring streams run side by side and are joined by one carry-less
+ * multiplication each. All values here are bit-reflected: bit 31 is x^0.
+ *
+ *     |<- block ->|<- block ->|<- block ->|      crc = A·x^(16·block) ^ B·x^(8·block) ^ C
+ *          A            B           C
+ *
+ * Joining: clmul(a, b) as a 64-bit word is a·b·x, and crc32q(0, w) is w·x^32 mod P, so
+ * crc32q(0, clmul(a, K)) = a·K·x^33 mod P; with K = x^(8n-33) this moves a by n bytes. crc_shift
+ * holds K for n = 2^i; block lengths are powers of two so that joins are table rows, and any
+ * other length is a product of rows (crc32c_combine).
+ *
+ * Measured on a 2 GHz Zen 1 (shared), GB/s, buffers in L2:  MEASURED
+ *
+ * The portable twin is byte-wise by table; it exists for other machines and to test against.
+ */
+#include "crc32c.h"
+
+#include <string.h>
+
+#include "bytes.h"
+
+/* crc_shift[i] = x^(8·2^i - 33) mod P. */
+static const u32 crc_shift[32] = {
+    0xbf818109, 0x780d5a4d, 0x05ec76f1, 0x00000001,
+    0x493c7d27, 0xba4fc28e, 0x9e4addf8, 0x0d3b6092,
+    0xb9e02b86, 0xdd7e3b0c, 0x170076fa, 0xa51b6135,
+    0x82f89c77, 0x54a86326, 0x1dc403cc, 0x5ae703ab,
+    0xc5013a36, 0xac2ac6dd, 0x9b4615a9, 0x688d1c61,
+    0xf6af14e6, 0xb6ffe386, 0xb717425b, 0x478b0d30,
+    0x54cc62e5, 0x7b2102ee, 0x8a99adef, 0xa7568c8f,
+    0xd610d67e, 0x6b086b3f, 0xd94f3c0b, 0xbf818109,
+};
+
+/* crc_table[i] = i·x^32 mod P, for a byte i. */
+static const u32 crc_table[256] = {
+    0x00000000, 0xf26b8303, 0xe13b70f7, 0x1350f3f4, 0xc79a971f, 0x35f1141c, 0x26a1e7e8, 0xd4ca64eb,
+    0x8ad958cf, 0x78b2dbcc, 0x6be22838, 0x9989ab3b, 0x4d43cfd0, 0xbf284cd3, 0xac78bf27, 0x5e133c24,
+    0x105ec76f, 0xe235446c, 0xf165b798, 0x030e349b, 0xd7c45070, 0x25afd373, 0x36ff2087, 0xc494a384,
+    0x9a879fa0, 0x68ec1ca3, 0x7bbcef57, 0x89d76c54, 0x5d1d08bf, 0xaf768bbc, 0xbc267848, 0x4e4dfb4b,
+    0x20bd8ede, 0xd2d60ddd, 0xc186fe29, 0x33ed7d2a, 0xe72719c1, 0x154c9ac2, 0x061c6936, 0xf477ea35,
+    0xaa64d611, 0x580f5512, 0x4b5fa6e6, 0xb93425e5, 0x6dfe410e, 0x9f95c20d, 0x8cc531f9, 0x7eaeb2fa,
+    0x30e349b1, 0xc288cab2, 0xd1d83946, 0x23b3ba45, 0xf779deae, 0x05125dad, 0x1642ae59, 0xe4292d5a,
+    0xba3a117e, 0x4851927d, 0x5b016189, 0xa96ae28a, 0x7da08661, 0x8fcb0562, 0x9c9bf696, 0x6ef07595,
+    0x417b1dbc, 0xb3109ebf, 0xa0406d4b, 0x522bee48, 0x86e18aa3, 0x748a09a0, 0x67dafa54, 0x95b17957,
+    0xcba24573, 0x39c9c670, 0x2a993584, 0xd8f2b687, 0x0c38d26c, 0xfe53516f, 0xed03a29b, 0x1f682198,
+    0x5125dad3, 0xa34e59d0, 0xb01eaa24, 0x42752927, 0x96bf4dcc, 0x64d4cecf, 0x77843d3b, 0x85efbe38,
+    0xdbfc821c, 0x2997011f, 0x3ac7f2eb, 0xc8ac71e8, 0x1c661503, 0xee0d9600, 0xfd5d65f4, 0x0f36e6f7,
+    0x61c69362, 0x93ad1061, 0x80fde395, 0x72966096, 0xa65c047d, 0x5437877e, 0x4767748a, 0xb50cf789,
+    0xeb1fcbad, 0x197448ae, 0x0a24bb5a, 0xf84f3859, 0x2c855cb2, 0xdeeedfb1, 0xcdbe2c45, 0x3fd5af46,
+    0x7198540d, 0x83f3d70e, 0x90a324fa, 0x62c8a7f9, 0xb602c312, 0x44694011, 0x5739b3e5, 0xa55230e6,
+    0xfb410cc2, 0x092a8fc1, 0x1a7a7c35, 0xe811ff36, 0x3cdb9bdd, 0xceb018de, 0xdde0eb2a, 0x2f8b6829,
+    0x82f63b78, 0x709db87b, 0x63cd4b8f, 0x91a6c88c, 0x456cac67, 0xb7072f64, 0xa457dc90, 0x563c5f93,
+    0x082f63b7, 0xfa44e0b4, 0xe9141340, 0x1b7f9043, 0xcfb5f4a8, 0x3dde77ab, 0x2e8e845f, 0xdce5075c,
+    0x92a8fc17, 0x60c37f14, 0x73938ce0, 0x81f80fe3, 0x55326b08, 0xa759e80b, 0xb4091bff, 0x466298fc,
+    0x1871a4d8, 0xea1a27db, 0xf94ad42f, 0x0b21572c, 0xdfeb33c7, 0x2d80b0c4, 0x3ed04330, 0xccbbc033,
+    0xa24bb5a6, 0x502036a5, 0x4370c551, 0xb11b4652, 0x65d122b9, 0x97baa1ba, 0x84ea524e, 0x7681d14d,
+    0x2892ed69, 0xdaf96e6a, 0xc9a99d9e, 0x3bc21e9d, 0xef087a76, 0x1d63f975, 0x0e330a81, 0xfc588982,
+    0xb21572c9, 0x407ef1ca, 0x532e023e, 0xa145813d, 0x758fe5d6, 0x87e466d5, 0x94b49521, 0x66df1622,
+    0x38cc2a06, 0xcaa7a905, 0xd9f75af1, 0x2b9cd9f2, 0xff56bd19, 0x0d3d3e1a, 0x1e6dcdee, 0xec064eed,
+    0xc38d26c4, 0x31e6a5c7, 0x22b65633, 0xd0ddd530, 0x0417b1db, 0xf67c32d8, 0xe52cc12c, 0x1747422f,
+    0x49547e0b, 0xbb3ffd08, 0xa86f0efc, 0x5a048dff, 0x8ecee914, 0x7ca56a17, 0x6ff599e3, 0x9d9e1ae0,
+    0xd3d3e1ab, 0x21b862a8, 0x32e8915c, 0xc083125f, 0x144976b4, 0xe622f5b7, 0xf5720643, 0x07198540,
+    0x590ab964, 0xab613a67, 0xb831c993, 0x4a5a4a90, 0x9e902e7b, 0x6cfbad78, 0x7fab5e8c, 0x8dc0dd8f,
+    0xe330a81a, 0x115b2b19, 0x020bd8ed, 0xf0605bee, 0x24aa3f05, 0xd6c1bc06, 0xc5914ff2, 0x37faccf1,
+    0x69e9f0d5, 0x9b8273d6, 0x88d28022, 0x7ab90321, 0xae7367ca, 0x5c18e4c9, 0x4f48173d, 0xbd23943e,
+    0xf36e6f75, 0x0105ec76, 0x12551f82, 0xe03e9c81, 0x34f4f86a, 0xc69f7b69, 0xd5cf889d, 0x27a40b9e,
+    0x79b737ba, 0x8bdcb4b9, 0x988c474d, 0x6ae7c44e, 0xbe2da0a5, 0x4c4623a6, 0x5f16d052, 0xad7d5351,
+};
+
+/* ---- portable ---- */
+
+u32 crc32c_soft(u32 crc, const void *p, size_t n)
+{
+    const u8 *s = p;
+    crc = ~crc;
+    for (size_t i = 0; i < n; i++)
+        crc = (crc >> 8) ^ crc_table[(crc ^ s[i]) & 0xff];
+    return ~crc;
+}
+
+u32 crc32c_copy_soft(u32 crc, void *dst, const void *src, size_t n)
+{
+    if (n)
+        memcpy(dst, src, n);
+    return crc32c_soft(crc, dst, n);
+}
+
+/* a·b mod P. */
+static u32 crc_multiply(u32 a, u32 b)
+{
+    u32 product = 0;
+    for (u32 bit = 1u << 31; bit; bit >>= 1) {
+        if (a & bit)
+            product ^= b;
+        b = (b >> 1) ^ (b & 1 ? 0x82f63b78u : 0);
+    }
+    return product;
+}
+
+u32 crc32c_combine_soft(u32 crc_a, u32 crc_b, u64 len_b)
+{
+    u32 power = 1u << 23; /* x^8: one byte */
+    for (; len_b; len_b >>= 1) {
+        if (len_b & 1)
+            crc_a = crc_multiply(crc_a, power);
+        power = crc_multiply(power, power);
+    }
+    return crc_a ^ crc_b;
+}
+
+/* ---- x86-64 ---- */
+
+#if defined(__x86_64__)
+#include <nmmintrin.h>
+#include <wmmintrin.h>
+
+#define CRC_FAST __attribute__((target("sse4.2,pclmul")))
+#define CRC_LONG_LOG2 10
+#define CRC_SHORT_LOG2 7
+#define CRC_LONG ((size_t)1 << CRC_LONG_LOG2)
+#define CRC_SHORT ((size_t)1 << CRC_SHORT_LOG2)
+
+bool crc32c_is_fast(void)
+{
+    return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
+}
+
+/* a·k·x^33 mod P: moves a by the bytes that k stands for. */
+CRC_FAST static inline u32 crc_move(u32 a, u32 k)
+{
+    __m128i product = _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)a), _mm_cvtsi32_si128((int)k), 0);
+    return (u32)_mm_crc32_u64(0, (u64)_mm_cvtsi128_si64(product));
+}
+
+/* Three blocks of 2^log2 bytes. `d` is NULL when nothing is to be copied: a constant at every
+ * call, so that both versions compile to straight loops. */
+CRC_FAST static inline __attribute__((always_inline)) u32 crc_three(u32 crc, u8 *d, const u8 *s,
+                                                                    u32 log2)
+{
+    size_t block = (size_t)1 << log2;
+    u64 a = crc, b = 0, c = 0;
+    for (size_t i = 0; i < block; i += 8) {
+        u64 wa = get_le64(s + i);
+        u64 wb = get_le64(s + i + block);
+        u64 wc = get_le64(s + i + 2 * block);
+        a = _mm_crc32_u64(a, wa);
+        b = _mm_crc32_u64(b, wb);
+        c = _mm_crc32_u64(c, wc);
+        if (d) {
+            put_le64(d + i, wa);
+            put_le64(d + i + block, wb);
+            put_le64(d + i + 2 * block, wc);
+        }
+    }
+    return crc_move((u32)a, crc_shift[log2 + 1]) ^ crc_move((u32)b, crc_shift[log2]) ^ (u32)c;
+}
+
+CRC_FAST static inline __attribute__((always_inline)) u32 crc_run(u32 crc, u8 *d, const u8 *s,
+                                                                  size_t n)
+{
+    bool copy = d != NULL;
+    u64 wide;
+    crc = ~crc;
+    for (; n >= 3 * CRC_LONG; n -= 3 * CRC_LONG, s += 3 * CRC_LONG) {
+        crc = crc_three(crc, d, s, CRC_LONG_LOG2);
+        d = copy ? d + 3 * CRC_LONG : NULL;
+    }
+    for (; n >= 3 * CRC_SHORT; n -= 3 * CRC_SHORT, s += 3 * CRC_SHORT) {
+        crc = crc_three(crc, d, s, CRC_SHORT_LOG2);
+        d = copy ? d + 3 * CRC_SHORT : NULL;
+    }
+    wide = crc;
+    for (; n >= 8; n -= 8, s += 8) {
+        u64 w = get_le64(s);
+        wide = _mm_crc32_u64(wide, w);
+        if (copy) {
+            put_le64(d, w);
+            d += 8;
+        }
+    }
+    crc = (u32)wide;
+    for (; n; n--, s++) {
+        crc = _mm_crc32_u8(crc, *s);
+        if (copy)
+            *d++ = *s;
+    }
+    return ~crc;
+}
+
+CRC_FAST static u32 crc_fast(u32 crc, const u8 *s, size_t n)
+{
+    return crc_run(crc, NULL, s, n);
+}
+
+CRC_FAST static u32 crc_copy_fast(u32 crc, u8 *d, const u8 *s, size_t n)
+{
+    return crc_run(crc, d, s, n);
+}
+
+CRC_FAST static u32 crc_combine_fast(u32 crc_a, u32 crc_b, u64 len_b)
+{
+    /* x has order 2^31 - 1, so row 31 equals row 0: longer lengths wrap around. */
+    for (u32 i = 0; len_b; len_b >>= 1, i = i == 30 ? 0 : i + 1)
+        if (len_b & 1)
+            crc_a = crc_move(crc_a, crc_shift[i]);
+    return crc_a ^ crc_b;
+}
+
+u32 crc32c(u32 crc, const void *p, size_t n)
+{
+    return likely(crc32c_is_fast()) ? crc_fast(crc, p, n) : crc32c_soft(crc, p, n);
+}
+
+u32 crc32c_copy(u32 crc, void *dst, const void *src, size_t n)
+{
+    if (n == 0)
+        return crc;
+    return likely(crc32c_is_fast()) ? crc_copy_fast(crc, dst, src, n)
+                                    : crc32c_copy_soft(crc, dst, src, n);
+}
+
+u32 crc32c_combine(u32 crc_a, u32 crc_b, u64 len_b)
+{
+    return likely(crc32c_is_fast()) ? crc_combine_fast(crc_a, crc_b, len_b)
+                                    : crc32c_combine_soft(crc_a, crc_b, len_b);
+}
+
+#else
+
+bool crc32c_is_fast(void)
+{
+    return false;
+}
+
+u32 crc32c(u32 crc, const void *p, size_t n)
+{
+    return crc32c_soft(crc, p, n);
+}
+
+u32 crc32c_copy(u32 crc, void *dst, const void *src, size_t n)
+{
+    return crc32c_copy_soft(crc, dst, src, n);
+}
+
+u32 crc32c_combine(u32 crc_a, u32 crc_b, u64 len_b)
+{
+    return crc32c_combine_soft(crc_a, crc_b, len_b);
+}
+#endif

@@ -1,0 +1,42 @@
+/* The background pool: a few threads for blocking libraries (LMDB, files of the object store,
+ * libcurl, big compressions). State stays on the shard; only the blocking call goes here.
+ * A link seam: the simulator runs jobs at seeded moments in its one thread.
+ *
+ * A job is a field of its owner. run() executes on a background thread and may touch only what
+ * the job carries; done() then runs on the submitting shard from its turn. Jobs of one `lane`
+ * (0 … BG_LANES-1) run one after the other in order of submission; lanes run side by side. The
+ * number of queued jobs is bounded by their owners.
+ */
+#ifndef LEAT_BG_H
+#define LEAT_BG_H
+
+#include "shard.h"
+
+struct bg_job;
+typedef void (*bg_fn)(struct bg_job *j);
+
+enum bg_lane {
+    BG_META,   /* metadata transactions: strictly in order */
+    BG_PUT,    /* object uploads */
+    BG_READ,   /* object reads */
+    BG_MISC,   /* deletes, listings, everything slow */
+    BG_LANES
+};
+
+struct bg_job {
+    struct msg msg; /* carries the job back; first */
+    bg_fn run, done;
+    u32 shard;      /* set by bg_submit */
+    enum bg_lane lane;
+    struct bg_job *next;
+    bool busy;      /* between bg_submit and done */
+};
+
+struct bg *bg_create(struct shard_group *g, const struct config *cfg);
+/* No job may be queued any more. */
+void bg_destroy(struct bg *bg);
+/* Queues the job; done runs on shard `s` later. Lane BG_READ and BG_PUT have several threads
+ * (bg.threads) and keep no order among jobs; the others have one each. */
+void bg_submit(struct shard *s, struct bg_job *j, enum bg_lane lane, bg_fn run, bg_fn done);
+
+#endif

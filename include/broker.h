@@ -1,0 +1,298 @@
+/* The broker half of a shard: APIs over partitions, and how a request finds the shard that owns
+ * what it asks for.
+ *
+ * A request becomes a `struct call` in its own arena. The home shard (where the connection is)
+ * decodes it, then runs the API's handler there, on shard 0 (the controller: the only writer of
+ * topics and configs) or on the shard that coordinates the group named in it; the call travels by
+ * message and comes home to be encoded and answered. A request about partitions of several shards
+ * is split by `scatter`: one part per owning shard, gathered at home again. Nothing is shared:
+ * whoever holds the call or part may touch its memory, and gives it away by sending it.
+ *
+ * Errors are Kafka's, in the response. Every handler ends in exactly one call_done.
+ */
+#ifndef LEAT_BROKER_H
+#define LEAT_BROKER_H
+
+#include "codec.h"
+#include "conn.h"
+#include "hmap.h"
+#include "storage.h"
+#include "topic_config.h"
+
+struct node;
+struct broker;
+struct call;
+struct topic;
+struct partition;
+struct coordinator;     /* core/group: the groups of one shard */
+struct fetch_sessions;  /* fetch_session.c */
+
+#define CONTROLLER_SHARD 0
+#define NODE_SHARD_IDS 1024 /* net.advertise=shard: broker id = node.id * 1024 + shard */
+
+/* ---- node: what all shards see; written before they start, read-only after ---- */
+
+struct node {
+    struct config *cfg;
+    struct shard_group group;
+    struct storage_env env;
+    struct broker *brokers[SHARDS_MAX];
+    char cluster_id[32]; /* Kafka's form: base64 of a uuid, 22 characters */
+    char host[256];      /* advertised */
+    i32 id;
+    bool advertise_shards;
+    u16 ports[SHARDS_MAX];
+};
+
+/* ---- topics ---- */
+
+/* Immutable once published; replaced whole by the controller (topics.c). A pointer is valid
+ * within one turn; across a wait look it up again by id. */
+struct topic {
+    struct uuid id;
+    struct bytes name; /* NUL-terminated too */
+    i32 partition_count;
+    bool internal;
+    struct topic_config config;
+    i64 created_ms;
+};
+
+/* One shard's view of a topic: its tables are its own. */
+struct topic_entry {
+    UT_hash_handle hh_name, hh_id;
+    const struct topic *topic;
+    struct partition **partitions; /* partition_count pointers; NULL where another shard owns it */
+};
+
+/* By name / id; NULL when unknown. */
+struct topic_entry *catalog_by_name(struct broker *b, struct bytes name);
+struct topic_entry *catalog_by_id(struct broker *b, struct uuid id);
+/* Either: the id when it is not zero, else the name. */
+struct topic_entry *catalog_find(struct broker *b, struct bytes name, struct uuid id);
+/* Kafka's rules: 1-249 of [a-zA-Z0-9._-], not "." or "..". */
+bool topic_name_valid(struct bytes name);
+u32 partition_shard(const struct broker *b, const struct topic *t, i32 partition);
+/* The broker id that is advertised as the leader of what `shard` owns. */
+i32 broker_id_of_shard(const struct broker *b, u32 shard);
+
+/* ---- a shard's broker ---- */
+
+#define BROKER_MAGIC 0x5a4d0010u
+struct broker {
+    u32 magic;
+    struct shard shard; /* container_of(shard) */
+    struct node *node;
+    struct storage *storage;
+    struct net *net;
+    struct topic_entry *topics_by_name, *topics_by_id;
+    struct list stalled;         /* produce parts that wait for room, FIFO */
+    struct room_wait room;
+    struct timer stalled_timer;
+    struct timer housekeeping;   /* retention and expiry, every few seconds */
+    struct fetch_sessions *sessions;
+    struct coordinator *coordinator;
+    struct controller *controller; /* shard 0 only */
+    u64 call_count;
+};
+
+static inline struct broker *broker_of(struct shard *s)
+{
+    return container_of(s, struct broker, shard);
+}
+
+/* ---- calls ---- */
+
+enum call_where { CALL_HOME, CALL_CONTROLLER, CALL_COORDINATOR };
+
+struct api { /* one row per served API (dispatch.c, from apis_served.def) */
+    i16 key;
+    i16 min, max;
+    const char *name;
+    enum call_where where;
+    void (*handle)(struct call *c);
+    /* CALL_COORDINATOR: the group (or other key) whose coordinator must handle it. */
+    struct bytes (*coordinator_key)(const struct call *c);
+};
+
+#define CALL_MAGIC 0x5a4d0011u
+struct call {
+    u32 magic;
+    struct msg msg;
+    struct request *request;
+    struct broker *home, *at;  /* `at`: the shard that holds the call now */
+    const struct api *api;
+    struct request_header header;
+    const void *req;           /* the decoded body: struct x_request */
+    void *resp;                /* struct x_response, initialised to its defaults, in the arena */
+    struct arena *arena;       /* the request's */
+    void (*encoded)(struct call *c); /* at home, after encoding: expand wire_refs (fetch); NULL = none */
+    void (*release)(struct call *c); /* at home, after the response was sent or dropped; NULL = none */
+    bool no_response;          /* produce with acks=0 */
+    bool close_after;
+};
+
+/* From the shard that holds it: the response is complete. Goes home, is encoded and answered. */
+void call_done(struct call *c);
+/* The arena of the call is at its limit or the request contradicts itself: closes the connection. */
+void call_malformed(struct call *c, const char *why);
+/* Shorthands: typed views of request and response. */
+#define CALL_REQ(c, type) ((const struct type *)(c)->req)
+#define CALL_RESP(c, type) ((struct type *)(c)->resp)
+/* Array of n zeroed items in the call's arena; NULL (and n > 0) = arena limit: the caller ends
+ * the call with call_malformed. */
+#define CALL_ARRAY(c, type, n) ((type *)arena_alloc((c)->arena, (u64)(n) * sizeof(type)))
+
+/* ---- scatter: one call over the partitions of several shards ---- */
+
+struct scatter;
+struct part;
+typedef void (*part_fn)(struct part *p);
+
+/* The share of one shard. `run` executes at the owner and ends in part_done(p), then or later. */
+struct part {
+    struct msg msg;
+    struct list link;      /* for the owner's use while it holds the part */
+    struct scatter *scatter;
+    struct broker *at;     /* the owner */
+    void **items;          /* pointers the caller added, in order of adding */
+    u32 item_count, item_cap;
+    u32 outstanding;       /* for run's own use: asynchronous items */
+    void *user[4];         /* for run's own use */
+};
+
+struct scatter {
+    struct call *call;
+    struct broker *home;
+    part_fn run;
+    void (*done)(struct scatter *s); /* at home, when all parts are back */
+    u32 outstanding;
+    struct part **parts; /* per shard, NULL = none */
+};
+
+/* In the call's arena. */
+struct scatter *scatter_new(struct call *c, part_fn run, void (*done)(struct scatter *s));
+/* Adds an item for `shard`; false at the arena's limit. */
+bool scatter_add(struct scatter *s, u32 shard, void *item);
+/* Sends the parts (that of the own shard runs before this returns); with no item done runs now. */
+void scatter_start(struct scatter *s);
+/* At the owner: this part is finished. */
+void part_done(struct part *p);
+
+/* ---- partitions ---- */
+
+struct partition_watch; /* a long poll's interest, partition.c */
+typedef void (*watch_fn)(struct partition_watch *w);
+struct partition_watch {
+    struct list link;
+    watch_fn fn; /* the high watermark moved (or the partition is going away); already unlinked */
+};
+
+struct producer; /* producers.c */
+
+#define PARTITION_MAGIC 0x5a4d0012u
+struct partition {
+    u32 magic;
+    i32 index;
+    i32 leader_epoch;
+    bool dropped;
+    struct broker *broker;
+    const struct topic *topic;  /* replaced with the catalog */
+    struct pindex *pindex;
+    struct list watches;
+    struct producer *producers; /* hash by producer id */
+    u32 producer_count;
+    bool producers_changed;     /* since the last snapshot */
+};
+
+/* The partition owned by this shard, else NULL with *why = ERR_UNKNOWN_TOPIC_OR_PARTITION or
+ * ERR_NOT_LEADER_OR_FOLLOWER. */
+struct partition *partition_find(struct broker *b, const struct topic_entry *t, i32 index, err *why);
+/* Consumers see offsets below this: everything durable. */
+i64 partition_high_watermark(const struct partition *p);
+i64 partition_start(const struct partition *p);
+/* Fires once, when the high watermark is above `offset` (not inside this call, even if it is now). */
+void partition_watch(struct partition *p, struct partition_watch *w, watch_fn fn);
+void partition_unwatch(struct partition_watch *w);
+/* Kafka's check of a client's view: ERR_NONE, FENCED_LEADER_EPOCH or UNKNOWN_LEADER_EPOCH. -1 = no view. */
+err partition_check_epoch(const struct partition *p, i32 current_leader_epoch);
+
+/* Appends one validated record batch (also for coordinators: internal topics). Idempotence is checked
+ * here, exactly as Kafka: a duplicate of one of the producer's last five batches succeeds with
+ * the offsets it had, and is done when that original is durable.
+ * ERR_NONE: pa->done runs later, never inside. Else nothing was appended; ERR_BUSY: no room now. */
+struct partition_append;
+typedef void (*partition_append_done)(struct partition_append *pa);
+struct partition_append {
+    struct append append;
+    struct partition *partition;
+    partition_append_done done;
+    err err;
+    i64 base_offset, last_offset, log_append_ms; /* log_append_ms -1 unless LogAppendTime */
+    struct list duplicate_wait;
+};
+err partition_append(struct partition *p, struct bytes batch_bytes, bool from_client, struct arena *scratch,
+                     struct partition_append *pa, partition_append_done done) MUST_USE;
+
+/* ---- the controller (shard 0 only; topics.c) ---- */
+
+/* A change of the catalog: made durable in the metadata store, then published to every shard; only
+ * then done runs. A field of its owner. */
+struct topic_change {
+    struct bg_job job;
+    struct list link;
+    struct broker *broker;
+    struct topic *new_topic; /* NULL = delete */
+    const struct topic *old_topic; /* NULL = create */
+    u32 acks_missing;
+    err err;
+    void (*done)(struct topic_change *tc);
+    struct msg *msgs;
+    u8 *value;
+    u32 value_len;
+    char key[8 + 256];
+};
+
+/* Creates (name not there, not being created) / replaces / deletes. The struct topic for create and
+ * replace is mem_alloc'ed by topic_make and given away. */
+void topic_change_start(struct broker *controller, struct topic_change *tc, void (*done)(struct topic_change *tc));
+/* A topic with the given overrides; id zero = a new random one. */
+struct topic *topic_make(struct broker *b, struct bytes name, i32 partitions, bool internal);
+/* A copy of t to be changed and published. */
+struct topic *topic_copy(const struct topic *t);
+/* Is a change of this name under way? Then callers answer ERR_TOPIC_ALREADY_EXISTS or wait. */
+bool topic_changing(const struct broker *controller, struct bytes name);
+/* Auto-creation with the node's defaults (internal topics with theirs): done runs later with
+ * ERR_NONE also when it exists already. Any shard: the request travels to the controller. */
+struct topic_ensure {
+    struct msg msg;
+    struct broker *from;
+    struct topic_change change;
+    struct list waiting;
+    char name[256];
+    err err;
+    void (*done)(struct topic_ensure *te); /* on the asking shard */
+};
+void topic_ensure(struct broker *from, struct topic_ensure *te, struct bytes name, void (*done)(struct topic_ensure *te));
+
+/* ---- coordinators (core/group) ---- */
+
+#define OFFSETS_TOPIC "__consumer_offsets"
+/* Java's String.hashCode based: the partition of __consumer_offsets that holds a group. */
+i32 coordinator_partition(const struct broker *b, struct bytes group);
+/* The shard that coordinates `group`; ERR_COORDINATOR_NOT_AVAILABLE while the offsets topic is missing. */
+err coordinator_shard(const struct broker *b, struct bytes group, u32 *shard);
+void coordinator_start(struct broker *b);
+/* The catalog gained or lost a partition this shard owns (called for every topic): the coordinator
+ * loads or unloads groups of __consumer_offsets, drops offsets of deleted topics. */
+void coordinator_partition_added(struct broker *b, struct partition *p);
+void coordinator_partition_removed(struct broker *b, struct partition *p);
+void coordinator_free(struct broker *b);
+
+/* ---- handlers, one per served API (rows in core/broker/apis_served.def) ---- */
+#define SERVED(name, where, key_fn) void handle_##name(struct call *c);
+#include "../core/broker/apis_served.def"
+#undef SERVED
+/* coordinator keys of the group APIs */
+struct bytes call_group_id(const struct call *c);
+
+#endif

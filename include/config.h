@@ -1,0 +1,174 @@
+/* Configuration: one table (config.def) is the source of the parser, the checks, --help, the
+ * reference page, `leatctl -a` and Kafka's DescribeConfigs for brokers.
+ *
+ * Grammar (sysctl's): `dotted.key = value`, one a line; `#` and `;` start a comment line; white
+ * space around key and value is dropped; a leading `-` before the key turns a refused line into a
+ * warning. `${other.key}` inside a string value stands for that key's value. Sizes take k m g t
+ * (KiB, MiB, GiB, TiB; all powers of 1024), durations us ms s m h d. A bare number is in the unit
+ * of the key's type. Where Kafka has a name of its own for a key, both names are accepted.
+ *
+ * Order of precedence: live change > command line (-w) > files, later ones first > default.
+ *
+ * Threads: a node fills its `struct config` before any other thread runs, then calls
+ * config_validate. After that, keys that are not strings may be read on any thread (relaxed
+ * atomics) and dynamic ones be changed by config_set_live, one caller at a time; strings never
+ * change again. There is no global: each node of a process has its own.
+ */
+#ifndef LEAT_CONFIG_H
+#define LEAT_CONFIG_H
+
+#include "base.h"
+#include "err.h"
+
+enum config_key {
+#define KEY(id, name, kafka, type, def, min, max, change, help) CFG_##id,
+#define KEY_CHOICE(id, name, kafka, type, def, choices, change, help) CFG_##id,
+#include "config.def"
+#undef KEY
+#undef KEY_CHOICE
+    CFG_COUNT
+};
+
+enum config_type {
+    CONFIG_BOOL,
+    CONFIG_INT,
+    CONFIG_SIZE,   /* bytes */
+    CONFIG_US,     /* durations: the value is in microseconds, … */
+    CONFIG_MS,
+    CONFIG_SEC,
+    CONFIG_MIN,
+    CONFIG_HOURS,
+    CONFIG_RATIO,  /* 0.0 to 1.0, held in millionths */
+    CONFIG_STRING,
+    CONFIG_ENUM,   /* value: index into choices */
+    CONFIG_LIST,   /* value: bit i set when choice i is listed */
+};
+
+enum config_change { CONFIG_STATIC, CONFIG_DYNAMIC };
+enum config_source { CONFIG_DEFAULT, CONFIG_FILE, CONFIG_COMMAND_LINE, CONFIG_LIVE };
+
+/* A numeric key whose default is empty ("not set") reads as this. */
+#define CONFIG_UNSET INT64_MIN
+#define CONFIG_RATIO_ONE 1000000
+/* Longest formatted value of a key that is not a string, with its NUL. */
+#define CONFIG_VALUE_SIZE 128
+
+struct config_def {
+    const char *name;    /* "wal.size" */
+    const char *kafka;   /* Kafka's name where it differs, else NULL */
+    enum config_type type;
+    const char *def;     /* as text; "" is "not set" for numbers */
+    i64 min, max;        /* of the stored value; numbers only */
+    const char *choices; /* "a|b|c" for ENUM and LIST, else NULL */
+    enum config_change change;
+    const char *help;    /* one or more sentences */
+};
+extern const struct config_def config_defs[CFG_COUNT];
+
+struct config; /* config_init and config_free, or config_new and config_delete */
+/* Runs after a live change, on the changer's thread; must only do what is safe there. */
+typedef void (*config_changed_fn)(struct config *cfg, enum config_key key, void *arg);
+
+#define CONFIG_MAGIC 0xc0f10001u
+#define CONFIG_LISTENERS_MAX 8
+struct config {
+    u32 magic;
+    bool frozen;               /* config_validate succeeded: strings are fixed from here on */
+    i64 values[CFG_COUNT];     /* relaxed atomics; strings unused */
+    i64 base_values[CFG_COUNT];/* what config_reset_live goes back to */
+    u8 sources[CFG_COUNT];     /* enum config_source, relaxed atomics */
+    u8 base_sources[CFG_COUNT];
+    char *strings[CFG_COUNT];  /* owned; NULL for keys that are not strings */
+    struct {
+        config_changed_fn fn;
+        void *arg;
+    } listeners[CONFIG_LISTENERS_MAX];
+    u32 listener_count;
+};
+
+/* ---- life ---- */
+void config_init(struct config *cfg); /* every key at its default, not validated */
+void config_free(struct config *cfg);
+
+/* ---- filling, before other threads run. All write a sentence into why[0..why_size) when they
+ * fail; ERR_NOT_FOUND: no such key (the sentence names the nearest), ERR_INVALID_CONFIG: value
+ * refused, ERR_IO etc.: file unreadable. ---- */
+err config_set(struct config *cfg, const char *key, const char *value, enum config_source source,
+               char *why, size_t why_size) MUST_USE;
+/* "key=value", as given to -w. */
+err config_set_pair(struct config *cfg, const char *pair, enum config_source source, char *why,
+                    size_t why_size) MUST_USE;
+/* Messages carry file:line. Stops at the first refused line. */
+err config_load_file(struct config *cfg, const char *path, char *why, size_t why_size) MUST_USE;
+/* Every *.conf of the directory in the order of their names; a missing directory is no error. */
+err config_load_dir(struct config *cfg, const char *path, char *why, size_t why_size) MUST_USE;
+/* The same grammar from memory (`text` need not end in NUL); `name` stands in messages. */
+err config_load_text(struct config *cfg, const char *name, const char *text, size_t len, char *why,
+                     size_t why_size) MUST_USE;
+/* Expands ${…}, checks keys against each other and freezes the strings. Once. */
+err config_validate(struct config *cfg, char *why, size_t why_size) MUST_USE;
+
+/* ---- reading ---- */
+/* A number in the unit of the key's type; an enum's index; a list's bits; CONFIG_UNSET. */
+static inline i64 config_i64(const struct config *cfg, enum config_key key)
+{
+    return __atomic_load_n(&cfg->values[key], __ATOMIC_RELAXED);
+}
+static inline u64 config_u64(const struct config *cfg, enum config_key key)
+{
+    return (u64)config_i64(cfg, key);
+}
+static inline bool config_bool(const struct config *cfg, enum config_key key)
+{
+    return config_i64(cfg, key) != 0;
+}
+/* STRING: the value, never NULL, valid as long as cfg. ENUM: the name of the choice. */
+const char *config_str(const struct config *cfg, enum config_key key);
+static inline enum config_source config_source(const struct config *cfg, enum config_key key)
+{
+    return (enum config_source)__atomic_load_n(&cfg->sources[key], __ATOMIC_RELAXED);
+}
+
+/* ---- live changes, after config_validate ---- */
+/* As config_set; ERR_POLICY_VIOLATION when the key needs a restart (the sentence says so).
+ * Listeners run before it returns. */
+err config_set_live(struct config *cfg, const char *key, const char *value, char *why,
+                    size_t why_size) MUST_USE;
+/* Goes back to what files, command line or default say. */
+err config_reset_live(struct config *cfg, const char *key, char *why, size_t why_size) MUST_USE;
+/* Would config_set_live accept it? Changes nothing. */
+err config_check(const struct config *cfg, const char *key, const char *value, char *why,
+                 size_t why_size) MUST_USE;
+/* Before other threads run. */
+void config_listen(struct config *cfg, config_changed_fn fn, void *arg);
+
+/* ---- names and texts ---- */
+/* By either name; CFG_COUNT when there is none. */
+enum config_key config_find(const char *name);
+/* The known key nearest to a misspelt one (edit distance); NULL when nothing is near. */
+const char *config_nearest(const char *name);
+/* The name Kafka clients see. */
+const char *config_kafka_name(enum config_key key);
+/* The value as text, plain (numbers in the key's unit, no suffix: Kafka's form) or with units
+ * (human). Returns buf, or the string itself for string keys; "" when not set. */
+const char *config_text(const struct config *cfg, enum config_key key, bool human, char *buf,
+                        size_t size);
+/* The default in the plain form; as config_text. */
+const char *config_default_text(enum config_key key, char *buf, size_t size);
+const char *config_source_name(enum config_source s); /* "default", "file", … */
+const char *config_type_name(enum config_type t);     /* "bool", "size", "duration (ms)", … */
+/* Codes of DescribeConfigs: ConfigType (1 boolean, 2 string, 3 int, 4 short, 5 long, 6 double,
+ * 7 list) and ConfigSource (2 dynamic broker, 4 static broker, 5 default). */
+i8 config_kafka_type(enum config_key key);
+i8 config_kafka_source(enum config_source s);
+/* Parses one value by a definition; what topic_config shares with this file. */
+err config_parse(const struct config_def *def, const char *text, i64 *out, char *why,
+                 size_t why_size) MUST_USE;
+/* Formats a stored value by a definition. */
+const char *config_format(const struct config_def *def, i64 value, bool human, char *buf,
+                          size_t size);
+/* The reference page (Markdown) and the key list of --help to `out` (a FILE *). */
+void config_print_reference(void *out);
+void config_print_help(void *out);
+
+#endif
