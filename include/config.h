@@ -17,6 +17,8 @@
 #ifndef LEAT_CONFIG_H
 #define LEAT_CONFIG_H
 
+#include <stdio.h>
+
 #include "base.h"
 #include "err.h"
 
@@ -65,7 +67,7 @@ struct config_def {
 };
 extern const struct config_def config_defs[CFG_COUNT];
 
-struct config; /* config_init and config_free, or config_new and config_delete */
+struct config;
 /* Runs after a live change, on the changer's thread; must only do what is safe there. */
 typedef void (*config_changed_fn)(struct config *cfg, enum config_key key, void *arg);
 
@@ -122,8 +124,11 @@ static inline bool config_bool(const struct config *cfg, enum config_key key)
 {
     return config_i64(cfg, key) != 0;
 }
-/* STRING: the value, never NULL, valid as long as cfg. ENUM: the name of the choice. */
+/* The value of a STRING key, never NULL, valid as long as cfg. */
 const char *config_str(const struct config *cfg, enum config_key key);
+/* Is this ENUM key at `choice`, or does this LIST key hold it? `choice` must be one of its own:
+ * config_is(cfg, CFG_net_advertise, "shard"). Not for the per-request path: keep config_i64. */
+bool config_is(const struct config *cfg, enum config_key key, const char *choice);
 static inline enum config_source config_source(const struct config *cfg, enum config_key key)
 {
     return (enum config_source)__atomic_load_n(&cfg->sources[key], __ATOMIC_RELAXED);
@@ -167,8 +172,10 @@ err config_parse(const struct config_def *def, const char *text, i64 *out, char 
 /* Formats a stored value by a definition. */
 const char *config_format(const struct config_def *def, i64 value, bool human, char *buf,
                           size_t size);
-/* The reference page (Markdown) and the key list of --help to `out` (a FILE *). */
-void config_print_reference(void *out);
-void config_print_help(void *out);
+/* Splits "host:port", "[v6]:port" or ":port" (host "" then); false when it is none of these. */
+bool config_split_address(const char *text, char *host, size_t host_size, u16 *port);
+/* The reference page (Markdown) and the key list of --help. */
+void config_print_reference(FILE *out);
+void config_print_help(FILE *out);
 
 #endif
