@@ -1,0 +1,349 @@
+/* Inside of the storage engine: the objects its files share. Everything on the owning shard.
+ *
+ * Who writes what
+ *   storage.c      life, status, stop; room waiters
+ *   append.c       storage_append
+ *   wal.c          the WAL file: group commit, durable watermark, marks, failure, trim
+ *   wal_recover.c  start: superblock, scan, epochs
+ *   segment.c      segments, their images, sealing, snapshots, references
+ *   index.c        pindex: entries and blocks, start offset, drop
+ *   uploader.c     sealed segments → bundles → registration; loads registrations at start
+ *   bundle.c       the object format
+ *   reader.c       storage_read, storage_lookup;  cache.c: blocks in memory
+ *   retention.c    pindex_retention_offset, collection of bundles nobody refers to
+ *
+ * A segment's life (who moves it):
+ *   OPEN ──wal_seal──► SEALED ──durable reached its end (wal.c)──► DURABLE ──uploader──►
+ *   UPLOADING ──uploader: segment_registered──► REGISTERED ──slot trimmed and image dropped──► freed
+ *   An upload that fails goes UPLOADING → DURABLE (segment_upload_failed).
+ *
+ * Watermarks (lsn): appended ≥ flushed ≥ durable ≥ registered ≥ trimmed (wal_check).
+ */
+#ifndef LEAT_STORAGE_INT_H
+#define LEAT_STORAGE_INT_H
+
+#include "check.h"
+#include "hmap.h"
+#include "log.h"
+#include "storage.h"
+#include "wal_format.h"
+
+/* ---- references ---- */
+
+#define REF_MAGIC 0x5ef00001u
+/* Counted holder of bytes: base of `struct image` and of the cache's blocks. */
+struct ref {
+    u32 magic;
+    u32 count;
+    void (*released)(struct ref *r); /* count went to 0 */
+};
+static inline void ref_init(struct ref *r, void (*released)(struct ref *r))
+{
+    r->magic = REF_MAGIC;
+    r->count = 0;
+    r->released = released;
+}
+
+/* ---- segments and images ---- */
+
+/* Memory of one segment; image->bytes[i] is byte i of the segment. Not zeroed between uses: only
+ * bytes below the segment's `used` mean something. */
+struct image {
+    struct ref ref;       /* readers, uploads; > 0: stays */
+    u8 *bytes;            /* storage.wal.segment_bytes of them, page aligned */
+    struct segment *seg;  /* whose bytes these are; NULL = free */
+    struct list link;     /* free list, or age order of sealed images */
+    struct storage *st;
+};
+
+enum segment_state { SEG_OPEN, SEG_SEALED, SEG_DURABLE, SEG_UPLOADING, SEG_REGISTERED };
+
+struct segment_snapshot {
+    struct pindex *p;   /* NULL when it was dropped meanwhile: write nothing */
+    struct bytes value; /* of the s/ key, complete */
+};
+
+#define SEGMENT_MAGIC 0x5e600001u
+struct segment {
+    u32 magic;
+    enum segment_state state;
+    u64 seq;
+    u32 used;             /* bytes of frames; the rest of the segment holds nothing */
+    u32 pins;             /* reads of its WAL slot in flight: the slot is not reused while > 0 */
+    struct image *image;  /* NULL: not in memory (evicted, or recovered) */
+    u64 opened_ns;
+    u64 data_bytes;       /* of batches */
+    struct pindex **parts; /* partitions with batches here, in order of first batch; NULL = dropped */
+    u32 part_count, part_cap;
+    struct segment_snapshot *snaps; /* taken at seal; values in snap_arena */
+    u32 snap_count;
+    struct arena snap_arena;
+    void *upload;         /* uploader.c's */
+};
+
+static inline const struct ref *image_ref(const struct image *i) { return &i->ref; }
+
+/* By sequence number; NULL when it is gone. */
+struct segment *segment_find(struct storage *st, u64 seq);
+/* Oldest segment that is not registered (any state); NULL when none. For the uploader: take
+ * DURABLE ones in ascending seq; register strictly in ascending seq. */
+struct segment *segment_first_unregistered(struct storage *st);
+struct segment *segment_next(struct storage *st, const struct segment *seg); /* seq + 1, or NULL */
+void segment_set_state(struct segment *seg, enum segment_state to); /* checks the transition */
+const char *segment_state_name(enum segment_state s);
+
+/* Bytes of a segment for a while: the image when there is one (then *ready without waiting), else
+ * read from the WAL file into a spare image, verified by the caller. */
+struct segment_load {
+    struct io_op op;
+    struct segment *seg;
+    struct image *image; /* result; one reference, give back by segment_load_end */
+    bool spare;
+    err err;
+    u32 read_bytes;
+    void (*done)(struct segment_load *l);
+};
+/* true: l->image is set now and done never runs. false: done runs later (l->err); or, when
+ * l->err is ERR_BUSY on return, no spare image is free: try again later, done never runs. */
+bool segment_load_begin(struct storage *st, struct segment_load *l, struct segment *seg,
+                        void (*done)(struct segment_load *l));
+void segment_load_end(struct storage *st, struct segment_load *l);
+
+/* The registration transaction is durable: the uploader has called pindex_add_block for every
+ * block before. Moves first_unregistered, frees the slot, drops entries without image. */
+void segment_registered(struct storage *st, struct segment *seg);
+/* Back to DURABLE; the uploader decides when to try again. */
+void segment_upload_failed(struct storage *st, struct segment *seg);
+
+/* Private to segment.c, wal.c, append.c, wal_recover.c. */
+struct segment *segment_new(struct storage *st, u64 seq, bool with_image); /* NULL: no image now */
+void segment_add_part(struct segment *seg, struct pindex *p);
+void segment_take_snapshots(struct storage *st, struct segment *seg);
+void segment_forget_part(struct storage *st, struct pindex *p); /* dropped: from all segments */
+void segments_sweep(struct storage *st); /* frees what is registered, trimmed and without image */
+void segments_free(struct storage *st);
+bool image_evict_one(struct storage *st); /* makes an image free; false: none can go */
+
+/* ---- the index ---- */
+
+/* A batch in a WAL segment. */
+struct entry {
+    i64 base_offset;
+    i64 max_timestamp;
+    u64 lsn;               /* of the batch (behind its frame header) */
+    u32 bytes;             /* of the batch */
+    u32 last_offset_delta;
+};
+
+/* Which bundle: WAL number and segment it was made from; also its place in the b/ keys. */
+static inline u64 bundle_id(u32 wal, u64 seq) { return (u64)wal << 48 | seq; }
+static inline u32 bundle_wal(u64 id) { return (u32)(id >> 48); }
+static inline u64 bundle_seq(u64 id) { return id & 0xffffffffffffu; }
+
+/* A span of consecutive batches of one partition in a bundle. */
+struct block {
+    u64 bundle;
+    i64 base_offset, last_offset; /* inclusive */
+    i64 max_timestamp;
+    u32 pos, bytes;               /* in the object; as bundle.c defines */
+    u32 data_bytes;               /* of the batches inside */
+    u32 zero;
+};
+
+#define PINDEX_MAGIC 0x51d00001u
+struct pindex {
+    u32 magic;
+    struct partition_key key;
+    struct storage *st;
+    void *user;
+    i64 start_offset, next_offset, durable_offset;
+    u64 data_bytes;
+    i64 last_seq;            /* newest segment whose `parts` holds this; -1 */
+    struct entry *entries;   /* ascending; live ones are [entry_head, entry_end) */
+    struct block *blocks;    /* ascending; live ones are [block_head, block_end) */
+    u32 entry_head, entry_end, entry_cap;
+    u32 block_head, block_end, block_cap;
+    u32 holds;               /* appends, reads, jobs that point here */
+    bool dropped;            /* out of the table; freed when holds == 0 */
+    i32 leader_epoch;        /* kept in the p/ key */
+    struct list reads;       /* struct read_op.link of waiting reads: reader.c */
+    UT_hash_handle hh;
+};
+
+/* Where the batch with an offset is. Prefer the entry when its segment has an image or is not
+ * registered yet; else the block. */
+struct place {
+    const struct entry *entry; /* valid until the next append or turn; NULL: see block */
+    struct segment *seg;       /* of the entry */
+    const struct block *block; /* valid until the next change of the index */
+};
+/* First batch with last offset ≥ offset, at or beyond the log start, below durable_offset.
+ * false: there is none. */
+bool pindex_place(struct pindex *p, i64 offset, struct place *out);
+/* First batch (entry) or block with max timestamp ≥ ts at or beyond the log start and durable. */
+bool pindex_place_time(struct pindex *p, i64 ts, struct place *out);
+/* The batch or block that holds the largest max timestamp (the first such). */
+bool pindex_place_max_time(struct pindex *p, struct place *out);
+/* First offset behind what `place` covers. */
+i64 place_next_offset(const struct place *pl);
+static inline i64 entry_last_offset(const struct entry *e)
+{
+    return e->base_offset + e->last_offset_delta;
+}
+/* The entries of p inside segment seq: a run in the array; valid until the next append. */
+u32 pindex_segment_entries(const struct pindex *p, const struct storage *st, u64 seq,
+                           const struct entry **first);
+/* Adds a block behind the last one (offsets ascending; gaps allowed where batches were below the
+ * log start). At load and at registration. At load also moves next and durable. */
+void pindex_add_block(struct pindex *p, const struct block *b);
+void pindex_hold(struct pindex *p);
+void pindex_release(struct pindex *p); /* may free p */
+/* Private. */
+void pindex_add_entry(struct pindex *p, const struct entry *e); /* moves next_offset */
+void pindex_trim_entries(struct pindex *p); /* drops leading ones nobody needs */
+err index_load(struct storage *st) MUST_USE; /* p/ keys */
+void index_free(struct storage *st);
+
+/* Meta keys; buf of META_KEY_SIZE; returns the view. */
+#define META_KEY_SIZE 64
+struct bytes meta_key_partition(char *buf, char kind, const struct partition_key *k); /* 'p' or 's' */
+bool meta_key_partition_parse(struct bytes key, struct partition_key *out);
+struct bytes meta_key_bundle(char *buf, u64 bundle);
+bool meta_key_bundle_parse(struct bytes key, u64 *bundle);
+struct bytes meta_key_wal(char *buf, u32 wal);
+
+/* ---- the WAL ---- */
+
+struct wal_write { /* one write in flight */
+    struct io_op op;
+    struct storage *st;
+    u64 begin, end; /* lsn; end may lie beyond the written bytes when it closes a segment */
+    bool used, done;
+    err err;
+    u64 started_ns;
+};
+#define WAL_WRITES_MAX 64
+
+/* A span of segments written by one life of the process. All but the last have an end. */
+struct wal_epoch {
+    u32 epoch;
+    u64 first_seq;
+    u64 end_lsn; /* exact end of its frames; UINT64_MAX: open */
+};
+
+struct wal {
+    io_fd fd;
+    char path[512];
+    u64 file_bytes;
+    struct wal_super super;
+    u32 index;         /* number of the file = shard */
+    u32 segment_bytes; /* = super's */
+    u32 slot_count;
+    u32 tag;
+    u32 epoch;
+    struct wal_epoch *epochs; /* ascending; those with unregistered data, and the open one */
+    u32 epoch_count;
+    u64 appended, flushed, durable; /* lsn */
+    u64 registered_seq; /* first segment not registered */
+    u64 trimmed_seq;    /* all below have free slots */
+    u64 marked;         /* durable as the last frame on disk tells it */
+    struct segment *open; /* NULL: no room, or failed, or stopping */
+    u64 next_seq;       /* of the next segment to open */
+    struct wal_write writes[WAL_WRITES_MAX]; /* ring in lsn order */
+    u32 write_head, write_count, write_max;
+    u32 write_bytes_max;
+    err failed;         /* ERR_NONE, or why appends are over */
+    u64 failed_lsn;
+    struct list pending; /* struct append.link, FIFO */
+    struct timer mark_timer, age_timer;
+    u64 append_count, append_bytes, write_total, sync_ns_total; /* statistics */
+};
+
+/* Position in the file of a byte of the log. */
+static inline u64 wal_file_offset(const struct wal *w, u64 lsn)
+{
+    u64 seq = lsn / w->segment_bytes;
+    return WAL_SUPER_BYTES + seq % w->slot_count * w->segment_bytes + lsn % w->segment_bytes;
+}
+static inline u64 wal_seq(const struct wal *w, u64 lsn) { return lsn / w->segment_bytes; }
+/* Value of the w/ key when segments below `first_unregistered` are registered. For the
+ * registration transaction. In `a`. */
+struct bytes wal_meta_value(const struct wal *w, u64 first_unregistered, bool clean, struct arena *a);
+void wal_check(const struct wal *w);
+/* Room for a frame of `total` bytes in the open segment; seals and opens as needed. */
+err wal_room(struct storage *st, u64 total) MUST_USE;
+void wal_appended(struct storage *st, u64 lsn_end); /* bytes up to lsn_end are in the image */
+void wal_seal(struct storage *st);  /* closes the open segment; nothing when it is empty */
+void wal_flush(struct storage *st); /* the turn's group commit */
+void wal_trim(struct storage *st);  /* after registration or when a pin is gone */
+void wal_start_timers(struct storage *st);
+void wal_stop(struct storage *st);
+err wal_recover(struct storage *st) MUST_USE; /* error text in env->error */
+void wal_close(struct storage *st);
+/* While a read of segment's slot in the file is in flight. */
+static inline void segment_pin(struct segment *seg) { seg->pins++; }
+void segment_unpin(struct storage *st, struct segment *seg);
+
+/* ---- by uploader.c, reader.c, retention.c ---- */
+
+err uploader_create(struct storage *st) MUST_USE; /* fills st->uploader */
+/* At start, blocking: every b/ key; blocks of partitions this shard owns and st->known accepts go
+ * to pindex_add_block. `env->error` on failure. */
+err uploader_load(struct storage *st) MUST_USE;
+void uploader_kick(struct storage *st);  /* something is DURABLE, or the shard is stopping */
+bool uploader_idle(const struct storage *st); /* nothing in flight (also deletes): may be freed */
+void uploader_free(struct storage *st);
+/* Blocking (start-up): the batches of a block, verified, into buf of b->data_bytes. */
+err bundle_read_block(struct storage_env *env, const struct block *b, u8 *buf) MUST_USE;
+err reader_create(struct storage *st) MUST_USE;
+bool reader_idle(const struct storage *st);
+void reader_free(struct storage *st);
+/* The partition was dropped: waiting reads (p->reads) are to end with
+ * ERR_UNKNOWN_TOPIC_OR_PARTITION. */
+void reader_dropped(struct pindex *p);
+err retention_create(struct storage *st) MUST_USE;
+bool retention_idle(const struct storage *st);
+void retention_free(struct storage *st);
+/* One block less refers to the bundle: behind the log start, or its partition was dropped. */
+void retention_block_gone(struct storage *st, u64 bundle);
+
+/* ---- the engine of a shard ---- */
+
+#define STORAGE_MAGIC 0x57040001u
+struct storage {
+    u32 magic;
+    bool stopping, failed_told, pressure;
+    bool replaying; /* storage_prepare replays a WAL of another shard count: no broker above */
+    struct shard *shard;
+    struct storage_env *env;
+    bool (*known)(struct storage *st, const struct partition_key *k);
+    struct pindex *parts; /* uthash by key */
+    struct shard_hook hook;
+    struct list room_waiters;
+    struct wal wal;
+    /* Segments by sequence: live[i] is seq live_first + i; NULL = gone. */
+    struct segment **live;
+    u64 live_first;
+    u32 live_count, live_cap;
+    /* Images. */
+    struct list free_images, sealed_images; /* sealed: oldest first */
+    struct image **images;
+    u32 image_count, image_max, spare_max, spare_used;
+    u32 sealed_unregistered; /* SEALED … UPLOADING */
+    struct list drop_jobs;
+    u32 job_count; /* bg jobs of index.c and storage.c in flight */
+    struct bg_job clean_job;
+    u8 stop_step;
+    /* Owned by their files. */
+    struct uploader *uploader;
+    struct reader *reader;
+    struct cache *cache;
+    struct retention *retention;
+};
+
+/* Wakes room waiters, if there is room; in a later step of the turn it is safe to append. */
+void storage_room_made(struct storage *st);
+/* Does this shard own it and does it exist? */
+bool storage_owns(struct storage *st, const struct partition_key *k);
+
+#endif
