@@ -17,9 +17,9 @@ LIBS := -luring -ldeflate -lxxhash -lsnappy -llz4 -lzstd -llmdb -lmicrohttpd -lc
 # Layers, from the bottom up. Each becomes one archive; a test links its own layer and those below.
 LAYERS := base shard net storage broker
 base_SRC := $(wildcard core/base/*.c)
-shard_SRC := $(filter-out core/shard/io_uring.c core/shard/bg.c core/shard/clock.c,$(wildcard core/shard/*.c))
+shard_SRC := $(filter-out core/shard/io_uring.c core/shard/uring_setup.c core/shard/bg.c core/shard/clock.c,$(wildcard core/shard/*.c))
 # The link seams: the real I/O, background pool and clock. The simulator links its own instead.
-real_SRC := $(wildcard core/shard/io_uring.c core/shard/bg.c core/shard/clock.c)
+real_SRC := $(wildcard core/shard/io_uring.c core/shard/uring_setup.c core/shard/bg.c core/shard/clock.c)
 net_SRC := $(wildcard net/*.c net/messages/*.c)
 storage_SRC := $(filter-out storage/show_main.c,$(wildcard storage/*.c))
 broker_SRC := $(wildcard core/broker/*.c core/group/*.c core/node/*.c)

@@ -35,6 +35,9 @@ struct bg_job {
 struct bg *bg_create(struct shard_group *g, const struct config *cfg);
 /* No job may be queued any more. */
 void bg_destroy(struct bg *bg);
+/* Waits until no worker is about to wake a shard any more, so that rings may be destroyed. Real
+ * node only (shard_threads_join calls it, all jobs have returned by then). */
+void bg_quiesce(struct bg *bg);
 /* Queues the job; done runs on shard `s` later. Lane BG_READ and BG_PUT have several threads
  * (bg.threads) and keep no order among jobs; the others have one each. */
 void bg_submit(struct shard *s, struct bg_job *j, enum bg_lane lane, bg_fn run, bg_fn done);

@@ -32,6 +32,11 @@ struct io_op {
     err err;         /* ERR_NONE, or why it failed; ERR_CANCELED after io_cancel */
     i64 result;      /* bytes moved, or the accepted io_fd */
     u8 *buf;         /* io_recv_pooled: the bytes; give back by io_buf_release */
+    /* Hints, which an implementation may ignore. len_max: set before io_recv_pooled, receives at
+     * most so many bytes (0: a buffer full). more: set by a receive when more bytes are there
+     * already; carried over by the owner to the next receive on the same socket. */
+    u32 len_max;
+    bool more;
     /* Private to the implementation. */
     struct io *io;
     struct list link;

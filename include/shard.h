@@ -56,6 +56,7 @@ struct shard {
     i64 now_ms;                /* of this turn: clock_wall_ms */
     bool stopping;             /* shard_stop was called */
     bool turn_again;           /* set by anyone who left work for the next turn: don't sleep */
+    bool hooks_ahead;          /* in a turn, before its hooks: work left for a hook is seen to */
     struct mailboxes *mail;    /* private to mailbox.c */
 };
 
@@ -63,6 +64,7 @@ struct shard_group {
     u32 count;
     struct shard *shards[SHARDS_MAX];
     struct bg *bg;             /* the background pool, shared */
+    struct shard_threads *threads; /* private to threads.c */
 };
 
 /* Sets up everything but `io` (created on the shard's thread). */

@@ -1,0 +1,167 @@
+/* The background pool: lanes, each a queue with threads of its own, so that a slow upload never
+ * holds up a metadata transaction. A job goes back to its shard by shard_post.
+ *
+ * Threads wait on a condition variable; a shard only ever holds the lane's lock for the few
+ * instructions of linking a job (the workers likewise), never while a job runs. */
+#include "bg.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+
+#include "check.h"
+#include "mem.h"
+
+/* libcurl's resolver and LMDB need more than the smallest stack; pages are touched on use. */
+#define STACK_BYTES (1 * MIB)
+#define THREADS_MAX 512u
+
+struct lane {
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    struct bg_job *first, *last;
+    bool stopping;
+    const char *name;
+};
+
+struct bg {
+    struct shard_group *group;
+    struct lane lanes[BG_LANES];
+    u32 returning; /* workers between shard_post and its end; atomic */
+    u32 thread_count;
+    pthread_t threads[THREADS_MAX];
+};
+
+struct worker {
+    struct bg *bg;
+    struct lane *lane;
+};
+
+static void job_returns(struct shard *at, struct msg *m)
+{
+    struct bg_job *j = container_of(m, struct bg_job, msg);
+    CHECK(j->busy && j->shard == at->index);
+    bg_fn done = j->done;
+    j->busy = false; /* idle again before done, which may submit it anew */
+    done(j);
+}
+
+static struct bg_job *lane_take(struct lane *l)
+{
+    pthread_mutex_lock(&l->lock);
+    while (!l->first && !l->stopping)
+        pthread_cond_wait(&l->more, &l->lock);
+    struct bg_job *j = l->first;
+    if (j) {
+        l->first = j->next;
+        if (!l->first)
+            l->last = NULL;
+        j->next = NULL;
+    }
+    pthread_mutex_unlock(&l->lock);
+    return j;
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker w = *(struct worker *)arg;
+    mem_free(arg);
+    pthread_setname_np(pthread_self(), w.lane->name);
+    struct bg_job *j;
+    while ((j = lane_take(w.lane)) != NULL) {
+        j->run(j);
+        __atomic_fetch_add(&w.bg->returning, 1, __ATOMIC_ACQ_REL);
+        shard_post(w.bg->group, j->shard, &j->msg, job_returns);
+        __atomic_fetch_sub(&w.bg->returning, 1, __ATOMIC_RELEASE);
+    }
+    return NULL;
+}
+
+static void lane_start(struct bg *bg, struct lane *l, const char *name, u32 threads,
+                       const pthread_attr_t *attr)
+{
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->more, NULL);
+    l->name = name;
+    for (u32 i = 0; i < threads; i++) {
+        struct worker *w = MEM_NEW(struct worker);
+        *w = (struct worker){ bg, l };
+        CHECK(bg->thread_count < THREADS_MAX);
+        int rc = pthread_create(&bg->threads[bg->thread_count], attr, worker_main, w);
+        if (rc == 0) {
+            bg->thread_count++;
+            continue;
+        }
+        mem_free(w);
+        if (i == 0)
+            FATAL("what=\"can't start a background thread\" errno=%d "
+                  "remedy=\"raise the limit of processes (ulimit -u, TasksMax=)\"", rc);
+        return; /* fewer threads work as well, only slower */
+    }
+}
+
+struct bg *bg_create(struct shard_group *g, const struct config *cfg)
+{
+    struct bg *bg = MEM_NEW(struct bg);
+    bg->group = g;
+    sigset_t every, before;
+    sigfillset(&every);
+    pthread_sigmask(SIG_BLOCK, &every, &before);
+    pthread_attr_t attr;
+    CHECK(pthread_attr_init(&attr) == 0);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    u32 several = (u32)MIN(config_u64(cfg, CFG_bg_threads), (u64)(THREADS_MAX / 2 - 1));
+    lane_start(bg, &bg->lanes[BG_META], "bg-meta", 1, &attr);
+    lane_start(bg, &bg->lanes[BG_PUT], "bg-put", several, &attr);
+    lane_start(bg, &bg->lanes[BG_READ], "bg-read", several, &attr);
+    lane_start(bg, &bg->lanes[BG_MISC], "bg-misc", 1, &attr);
+    pthread_attr_destroy(&attr);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return bg;
+}
+
+void bg_quiesce(struct bg *bg)
+{
+    while (__atomic_load_n(&bg->returning, __ATOMIC_ACQUIRE) > 0)
+        sched_yield();
+}
+
+void bg_destroy(struct bg *bg)
+{
+    for (u32 i = 0; i < BG_LANES; i++) {
+        struct lane *l = &bg->lanes[i];
+        pthread_mutex_lock(&l->lock);
+        CHECK(l->first == NULL);
+        l->stopping = true;
+        pthread_cond_broadcast(&l->more);
+        pthread_mutex_unlock(&l->lock);
+    }
+    for (u32 i = 0; i < bg->thread_count; i++)
+        pthread_join(bg->threads[i], NULL);
+    for (u32 i = 0; i < BG_LANES; i++) {
+        pthread_cond_destroy(&bg->lanes[i].more);
+        pthread_mutex_destroy(&bg->lanes[i].lock);
+    }
+    mem_free(bg);
+}
+
+void bg_submit(struct shard *s, struct bg_job *j, enum bg_lane lane, bg_fn run, bg_fn done)
+{
+    CHECK((u32)lane < BG_LANES && !j->busy && run && done);
+    j->busy = true;
+    j->run = run;
+    j->done = done;
+    j->shard = s->index;
+    j->lane = lane;
+    j->next = NULL;
+    struct lane *l = &s->group->bg->lanes[lane];
+    pthread_mutex_lock(&l->lock);
+    if (l->last)
+        l->last->next = j;
+    else
+        l->first = j;
+    l->last = j;
+    pthread_mutex_unlock(&l->lock);
+    pthread_cond_signal(&l->more);
+}
