@@ -27,7 +27,7 @@ extern int log_threshold; /* enum log_level; changed at run time by `log.level` 
 #define LOG(level_, event_, ...)                                                       \
     do {                                                                               \
         static struct log_site site_ = { #event_, LOG_##level_, 0, 0, 0 };             \
-        if ((int)LOG_##level_ >= log_threshold)                                        \
+        if ((int)LOG_##level_ >= __atomic_load_n(&log_threshold, __ATOMIC_RELAXED))   \
             log_write(&site_, __VA_ARGS__);                                            \
     } while (0)
 
@@ -37,6 +37,8 @@ void log_write(struct log_site *site, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void log_start(int fd);
 /* Drains and stops the thread. */
 void log_stop(void);
+/* Writes what the rings hold now; waits at most 100 ms for its turn. Any thread. */
+void log_flush(void);
 /* Sets the threshold by name; false when the name is none of debug, info, warn, error. */
 bool log_set_level(const char *name);
 /* Writes `b` quoted and escaped for logfmt into buf (NUL-terminated, cut with … when long).
