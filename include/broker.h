@@ -42,6 +42,10 @@ struct node {
     i32 id;
     bool advertise_shards;
     u16 ports[SHARDS_MAX];
+    u64 seed;
+    int lock_fd;           /* of the data directory */
+    struct topic **topics; /* as loaded at start; each shard has put them into its tables */
+    u32 topic_count, topic_cap;
 };
 
 /* ---- topics ---- */
@@ -92,6 +96,9 @@ struct broker {
     struct fetch_sessions *sessions;
     struct coordinator *coordinator;
     struct controller *controller; /* shard 0 only */
+    struct compressor *compressor; /* scratch of this shard */
+    struct storage_env env;        /* node's, with this shard's error text */
+    enum { STOP_NET, STOP_NET_WAIT, STOP_STORAGE_WAIT, STOP_DONE } stop_step;
     u64 call_count;
 };
 
@@ -125,8 +132,13 @@ struct call {
     const void *req;           /* the decoded body: struct x_request */
     void *resp;                /* struct x_response, initialised to its defaults, in the arena */
     struct arena *arena;       /* the request's */
-    void (*encoded)(struct call *c); /* at home, after encoding: expand wire_refs (fetch); NULL = none */
+    /* For responses with records that are sent from where they lie (fetch): room for that many
+     * references (0: records are copied) and what turns them into request_ext, at home. */
+    u32 ref_cap;
+    bool (*expand)(struct call *c, const struct wire_ref *refs, u32 count);
     void (*release)(struct call *c); /* at home, after the response was sent or dropped; NULL = none */
+    void *user;                /* the handler's */
+    const char *failed;        /* set by call_malformed */
     bool no_response;          /* produce with acks=0 */
     bool close_after;
 };
@@ -199,6 +211,8 @@ struct partition {
     const struct topic *topic;  /* replaced with the catalog */
     struct pindex *pindex;
     struct list watches;
+    struct list duplicates;     /* partition_append.link: wait until their original is durable */
+    u32 inflight;               /* appends not yet done */
     struct producer *producers; /* hash by producer id */
     u32 producer_count;
     bool producers_changed;     /* since the last snapshot */
@@ -228,51 +242,63 @@ struct partition_append {
     partition_append_done done;
     err err;
     i64 base_offset, last_offset, log_append_ms; /* log_append_ms -1 unless LogAppendTime */
-    struct list duplicate_wait;
+    const char *reason; /* static text for the response when it was refused; may be NULL */
+    struct list link;   /* private */
+    struct msg msg;     /* private */
 };
 err partition_append(struct partition *p, struct bytes batch_bytes, bool from_client, struct arena *scratch,
                      struct partition_append *pa, partition_append_done done) MUST_USE;
 
 /* ---- the controller (shard 0 only; topics.c) ---- */
 
+/* The controller runs one task at a time, in order, so a task sees the catalog as the tasks before
+ * it left it. `run` ends, then or later, in controller_next. A field of its owner. */
+struct controller_task {
+    struct list link;
+    void (*run)(struct controller_task *t);
+};
+void controller_enter(struct broker *controller, struct controller_task *t,
+                      void (*run)(struct controller_task *t));
+/* The running task is finished (its memory may be gone): the next one starts. */
+void controller_next(struct broker *controller);
+
 /* A change of the catalog: made durable in the metadata store, then published to every shard; only
- * then done runs. A field of its owner. */
+ * then done runs. Inside a task; a field of its owner. */
 struct topic_change {
     struct bg_job job;
-    struct list link;
     struct broker *broker;
-    struct topic *new_topic; /* NULL = delete */
-    const struct topic *old_topic; /* NULL = create */
+    struct topic *next;       /* NULL = delete; given away, freed when it fails */
+    const struct topic *old;  /* NULL = create */
+    struct topic_publish *publish;
     u32 acks_missing;
+    u32 value_len;
+    u8 *value;
     err err;
     void (*done)(struct topic_change *tc);
-    struct msg *msgs;
-    u8 *value;
-    u32 value_len;
-    char key[8 + 256];
 };
-
-/* Creates (name not there, not being created) / replaces / deletes. The struct topic for create and
- * replace is mem_alloc'ed by topic_make and given away. */
-void topic_change_start(struct broker *controller, struct topic_change *tc, void (*done)(struct topic_change *tc));
-/* A topic with the given overrides; id zero = a new random one. */
-struct topic *topic_make(struct broker *b, struct bytes name, i32 partitions, bool internal);
-/* A copy of t to be changed and published. */
+void topic_change_start(struct broker *controller, struct topic_change *tc, const struct topic *old,
+                        struct topic *next, void (*done)(struct topic_change *tc));
+/* A topic with no overrides and a new random id; mem_alloc'ed. Controller shard. */
+struct topic *topic_make(struct broker *b, struct bytes name, i32 partitions);
+/* A copy to be changed and published. */
 struct topic *topic_copy(const struct topic *t);
-/* Is a change of this name under way? Then callers answer ERR_TOPIC_ALREADY_EXISTS or wait. */
-bool topic_changing(const struct broker *controller, struct bytes name);
-/* Auto-creation with the node's defaults (internal topics with theirs): done runs later with
- * ERR_NONE also when it exists already. Any shard: the request travels to the controller. */
+void topic_free(struct topic *t);
+
+/* Auto-creation with the node's defaults (internal topics with theirs): done runs later, on the
+ * asking shard, with ERR_NONE also when the topic is there already. */
 struct topic_ensure {
     struct msg msg;
-    struct broker *from;
+    struct controller_task task;
     struct topic_change change;
-    struct list waiting;
+    struct broker *from, *controller;
     char name[256];
+    u32 name_len;
     err err;
-    void (*done)(struct topic_ensure *te); /* on the asking shard */
+    void *user; /* the asker's; topic_ensure clears it, set it afterwards */
+    void (*done)(struct topic_ensure *te);
 };
-void topic_ensure(struct broker *from, struct topic_ensure *te, struct bytes name, void (*done)(struct topic_ensure *te));
+void topic_ensure(struct broker *from, struct topic_ensure *te, struct bytes name,
+                  void (*done)(struct topic_ensure *te));
 
 /* ---- coordinators (core/group) ---- */
 

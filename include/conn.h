@@ -46,6 +46,7 @@ struct request {
     void (*release)(struct request *r); /* drops what ext points to; may be NULL */
     bool no_response;         /* acks=0: the turn in the order passes silently */
     bool close_after;         /* close the connection once this was sent */
+    struct call *call;        /* of the upper layer, while it works on the request */
     /* Private to conn.c */
     bool ready;
     bool pooled;

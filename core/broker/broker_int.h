@@ -1,0 +1,76 @@
+/* What the files of core/broker share among themselves. */
+#ifndef LEAT_BROKER_INT_H
+#define LEAT_BROKER_INT_H
+
+#include "broker.h"
+
+/* ---- dispatch.c ---- */
+#define API_KEYS_MAX 128
+/* The row of a served API, NULL for any other key. */
+const struct api *api_find(i16 key);
+extern const struct net_handler broker_net_handler;
+
+/* ---- metadata.c ---- */
+struct bytes node_rack(const struct node *n); /* null when not set */
+void api_versions_fill(struct call *c, struct api_versions_response *resp);
+
+/* ---- catalog.c ---- */
+/* Puts, replaces or removes (next = NULL) a topic in this shard's tables and opens or drops the
+ * partitions it owns. */
+void catalog_apply(struct broker *b, const struct topic *old, const struct topic *next);
+/* At start, before storage_start: the tables without partitions. */
+void catalog_add_entry(struct broker *b, const struct topic *t);
+/* At start, after storage_start: opens every partition this shard owns. */
+void catalog_open_partitions(struct broker *b);
+void catalog_free(struct broker *b);
+
+/* ---- partition.c ---- */
+struct partition *partition_open(struct broker *b, const struct topic *t, i32 index);
+/* Watchers fire; memory goes when nothing is in flight. `deleted`: the topic is gone. */
+void partition_close(struct partition *p, bool deleted);
+extern const struct storage_ops partition_storage_ops;
+/* For storage_start: does the catalog still have it? */
+bool partition_known(struct storage *st, const struct partition_key *k);
+
+/* ---- producers.c ---- */
+#define PRODUCER_BATCHES 5 /* Kafka: a producer has at most five requests in flight */
+struct producer_batch {
+    i32 first_sequence, last_sequence;
+    i64 last_offset;
+    i64 timestamp;
+};
+struct producer {
+    UT_hash_handle hh;
+    i64 id;
+    i64 last_ms; /* of the last append, for expiry */
+    i16 epoch;
+    u8 batch_count;
+    i32 coordinator_epoch;
+    struct producer_batch batches[PRODUCER_BATCHES]; /* oldest first */
+};
+/* ERR_NONE: append it; ERR_DUPLICATE_SEQUENCE_NUMBER: seen, *dup says where; else refused. */
+err producers_check(const struct partition *p, const struct batch *b, const struct producer_batch **dup);
+/* The batch was appended (or recovered) with this last offset. */
+void producers_append(struct partition *p, const struct batch *b, i64 last_offset, i64 now_ms);
+void producers_expire(struct partition *p, i64 before_ms);
+struct bytes producers_snapshot(struct partition *p, struct arena *a);
+err producers_restore(struct partition *p, struct bytes snapshot);
+void producers_free(struct partition *p);
+
+/* ---- produce.c ---- */
+/* Room in the WAL again, or time is up for some. */
+void produce_resume(struct broker *b);
+
+/* ---- retention.c ---- */
+void retention_run(struct broker *b);
+
+/* ---- controller.c ---- */
+void controller_start(struct broker *b);
+void controller_free(struct broker *b);
+struct topic *topic_decode(const struct config *cfg, struct bytes name, struct bytes value); /* NULL = corrupt */
+
+/* ---- fetch_session.c ---- */
+void fetch_sessions_create(struct broker *b);
+void fetch_sessions_free(struct broker *b);
+
+#endif

@@ -1,0 +1,580 @@
+/* Fetch: gather from every owning shard; when there is too little, watch and gather again until
+ * there is enough, an error, or the time is over (long poll).
+ *
+ *   handle_fetch → gather ──enough/error/deadline──► answer → (sent) → references go home
+ *                    ▲  └─too little─► watch ──poke or deadline──┐
+ *                    └────────────────────────────────────────────┘
+ *
+ * The parts of the scatter are used again in each round. While watching, a part stays at its
+ * owner; the first poke (or the deadline) recalls the others. A recall travels as a message of its
+ * own and comes back, so the request's memory outlives every message about it.
+ *
+ * Bytes: each owner may read up to the whole limit; at home what exceeds it in request order is
+ * dropped again (references only, nothing was copied). The first batch is given even when it is
+ * larger than the limits, so that a consumer always gets on (KIP-74).
+ */
+#include "check.h"
+#include "clock.h"
+#include "fetch_int.h"
+
+struct fetch_op;
+
+struct fetch_read {
+    struct fetch_item *item;
+    struct read_op op;
+};
+
+struct fetch_item {
+    struct fetch_op *op;
+    struct part *part;
+    struct fetch_partition *fp;
+    err err;
+    i64 high_watermark, log_start;
+    i32 leader_epoch;
+    u32 bytes;                  /* of what is answered */
+    struct read_op *read;       /* made when there is something to read */
+    bool reading;
+    struct partition_watch watch;
+    bool watching;
+};
+
+struct fetch_recall {
+    struct msg msg;
+    struct fetch_op *op;
+    struct part *part;
+};
+
+struct fetch_op {
+    struct call *call;
+    struct fetch_context context;
+    struct scatter *scatter;
+    struct fetch_item *items;
+    struct timer deadline_timer;
+    u64 deadline_ns;
+    u32 max_bytes;
+    u32 out;                    /* watching parts and recalls that are not home */
+    bool recalled;
+    struct fetch_recall *recalls; /* per shard */
+};
+
+enum { PART_WATCHING = 0 }; /* part->user[] */
+
+static void fetch_round(struct fetch_op *op);
+
+static const struct fetch_request *fetch_req(const struct fetch_op *op)
+{
+    return CALL_REQ(op->call, fetch_request);
+}
+
+/* ---- gather, at the owner ---- */
+
+static void item_read_done(struct read_op *r);
+
+static void item_take(struct fetch_item *it)
+{
+    it->reading = false;
+    it->bytes = it->read->bytes;
+    if (it->read->err != ERR_NONE) {
+        it->err = err_to_kafka(it->read->err);
+        it->bytes = 0;
+    }
+}
+
+static void part_release(struct part *p)
+{
+    CHECK(p->outstanding > 0);
+    if (--p->outstanding == 0)
+        part_done(p);
+}
+
+/* Starts a read when there is something below the high watermark; true when it gave or will
+ * give bytes. */
+static bool item_read(struct part *part, struct fetch_item *it, struct partition *p, u32 room, bool first)
+{
+    if (it->fp->fetch_offset >= it->high_watermark || (room == 0 && !first))
+        return false;
+    if (!it->read) {
+        struct fetch_read *fr = arena_alloc(it->op->call->arena, sizeof *fr);
+        if (!fr) {
+            it->err = ERR_UNKNOWN_SERVER_ERROR;
+            return false;
+        }
+        fr->item = it;
+        it->read = &fr->op;
+        list_init(&it->read->link);
+    }
+    struct read_op *r = it->read;
+    r->p = p->pindex;
+    r->offset = it->fp->fetch_offset;
+    r->end_offset = it->high_watermark;
+    r->max_bytes = MIN((u32)it->fp->max_bytes, room);
+    r->at_least_one = first;
+    r->err = ERR_NONE;
+    r->extent_count = r->bytes = 0;
+    r->canceled = false;
+    if (storage_read(r, item_read_done) == READ_DONE) {
+        item_take(it);
+        return it->bytes > 0;
+    }
+    it->reading = true;
+    part->outstanding++;
+    return true;
+}
+
+static void item_read_done(struct read_op *r)
+{
+    struct fetch_item *it = container_of(r, struct fetch_read, op)->item;
+    item_take(it);
+    part_release(it->part);
+}
+
+/* Everything but the bytes. NULL = an error was set. */
+static struct partition *item_look(struct part *part, struct fetch_item *it)
+{
+    struct bytes name = bytes_of(it->fp->key.name, it->fp->name_len);
+    struct topic_entry *t = catalog_find(part->at, name, it->fp->key.topic_id);
+    err e;
+    struct partition *p = partition_find(part->at, t, it->fp->key.partition, &e);
+    if (!p) {
+        it->err = !t && !uuid_is_zero(it->fp->key.topic_id) ? ERR_UNKNOWN_TOPIC_ID : e;
+        return NULL;
+    }
+    it->leader_epoch = p->leader_epoch;
+    it->high_watermark = partition_high_watermark(p);
+    it->log_start = partition_start(p);
+    it->err = partition_check_epoch(p, it->fp->current_leader_epoch);
+    i64 offset = it->fp->fetch_offset;
+    if (it->err == ERR_NONE && (offset < it->log_start || offset > pindex_next_offset(p->pindex)))
+        it->err = ERR_OFFSET_OUT_OF_RANGE;
+    return it->err == ERR_NONE ? p : NULL;
+}
+
+static void fetch_part_gather(struct part *part)
+{
+    part->outstanding = 1;
+    u32 room = part->item_count ? ((struct fetch_item *)part->items[0])->op->max_bytes : 0;
+    bool first = true;
+    for (u32 i = 0; i < part->item_count; i++) {
+        struct fetch_item *it = part->items[i];
+        it->part = part;
+        it->bytes = 0;
+        it->high_watermark = it->log_start = -1;
+        struct partition *p = item_look(part, it);
+        if (!p || !item_read(part, it, p, room, first))
+            continue;
+        first = false;
+        /* A read under way is counted at what it may give, so that reads side by side keep the
+         * limit together. */
+        u32 took = it->reading ? MIN(room, (u32)it->fp->max_bytes) : it->bytes;
+        room -= MIN(room, took);
+    }
+    part_release(part);
+}
+
+/* ---- references ---- */
+
+static void item_drop(struct fetch_item *it)
+{
+    for (u32 i = 0; it->read && i < it->read->extent_count; i++)
+        ref_put(it->read->extents[i].ref);
+    if (it->read)
+        it->read->extent_count = it->read->bytes = 0;
+    it->bytes = 0;
+}
+
+struct ref_return { /* outlives the request */
+    struct msg msg;
+    u32 count;
+    struct ref *refs[];
+};
+
+static void refs_returned(struct shard *at, struct msg *m)
+{
+    (void)at;
+    struct ref_return *rr = container_of(m, struct ref_return, msg);
+    for (u32 i = 0; i < rr->count; i++)
+        ref_put(rr->refs[i]);
+    mem_free(rr);
+}
+
+/* Gives back what the items of a part hold; from home, to the owner. */
+static void part_return_refs(struct fetch_op *op, u32 shard, struct part *p)
+{
+    struct broker *home = op->call->home;
+    u32 count = 0;
+    for (u32 i = 0; i < p->item_count; i++) {
+        struct fetch_item *it = p->items[i];
+        if (shard == home->shard.index)
+            item_drop(it);
+        else
+            count += it->read ? it->read->extent_count : 0;
+    }
+    if (!count)
+        return;
+    struct ref_return *rr = mem_alloc(sizeof *rr + count * sizeof(struct ref *));
+    for (u32 i = 0; i < p->item_count; i++) {
+        struct fetch_item *it = p->items[i];
+        for (u32 j = 0; it->read && j < it->read->extent_count; j++)
+            rr->refs[rr->count++] = it->read->extents[j].ref;
+        if (it->read)
+            it->read->extent_count = 0;
+    }
+    shard_send(&home->shard, shard, &rr->msg, refs_returned);
+}
+
+static void fetch_return_refs(struct fetch_op *op)
+{
+    for (u32 i = 0; op->scatter && i < op->call->home->shard.group->count; i++)
+        if (op->scatter->parts[i])
+            part_return_refs(op, i, op->scatter->parts[i]);
+}
+
+/* ---- the answer ---- */
+
+static void fetch_release(struct call *c)
+{
+    fetch_return_refs(c->user);
+}
+
+static bool fetch_expand(struct call *c, const struct wire_ref *refs, u32 count)
+{
+    u64 total = 0;
+    for (u32 i = 0; i < count; i++)
+        if (refs[i].bytes.len)
+            total += ((const struct fetch_item *)(const void *)refs[i].bytes.data)->read->extent_count;
+    struct request_ext *ext = arena_alloc(c->arena, total * sizeof *ext);
+    if (!ext)
+        return false;
+    u32 n = 0;
+    for (u32 i = 0; i < count; i++) {
+        if (!refs[i].bytes.len)
+            continue;
+        const struct fetch_item *it = (const void *)refs[i].bytes.data;
+        for (u32 j = 0; j < it->read->extent_count; j++)
+            ext[n++] = (struct request_ext){ refs[i].at, it->read->extents[j].bytes };
+    }
+    c->request->ext = ext;
+    c->request->ext_count = n;
+    return true;
+}
+
+/* Is there something the consumer was not told? */
+static bool item_news(const struct fetch_op *op, const struct fetch_item *it)
+{
+    const struct fetch_partition *fp = it->fp;
+    return !op->context.incremental || it->bytes > 0 || it->err != ERR_NONE ||
+           fp->told_error != it->err || it->high_watermark != fp->told_high_watermark ||
+           it->log_start != fp->told_log_start;
+}
+
+static void item_answer(struct fetch_op *op, struct fetch_item *it, struct fetch_response_partition_data *r)
+{
+    fetch_response_partition_data_init(r);
+    struct fetch_partition *fp = it->fp;
+    r->partition_index = fp->key.partition;
+    r->error_code = (i16)it->err;
+    r->high_watermark = r->last_stable_offset = it->err == ERR_NONE ? it->high_watermark : -1;
+    r->log_start_offset = it->err == ERR_NONE ? it->log_start : -1;
+    bool committed = fetch_req(op)->isolation_level == 1;
+    r->aborted_transactions.n = committed ? 0 : -1;
+    /* Opaque to the codec: fetch_expand turns it into the extents. */
+    r->records = bytes_of(it->bytes ? (const void *)it : (const void *)"", it->bytes);
+    fp->told_error = (i16)it->err;
+    fp->told_high_watermark = it->high_watermark;
+    fp->told_log_start = it->log_start;
+}
+
+/* Request order decides who is dropped when the shards together read more than was asked for. */
+static void fetch_trim(struct fetch_op *op)
+{
+    u32 room = op->max_bytes;
+    bool first = true;
+    for (u32 i = 0; i < op->context.count; i++) {
+        struct fetch_item *it = &op->items[i];
+        if (it->bytes > room && !first)
+            it->bytes = 0; /* its references go back with the rest */
+        if (it->bytes) {
+            room -= MIN(room, it->bytes);
+            first = false;
+        }
+    }
+}
+
+static bool fetch_fill(struct fetch_op *op, struct fetch_response *resp)
+{
+    struct call *c = op->call;
+    u32 count = op->context.count;
+    struct fetch_response_partition_data *pd = CALL_ARRAY(c, struct fetch_response_partition_data, count);
+    resp->responses.v = CALL_ARRAY(c, struct fetch_response_fetchable_topic_response, count);
+    if (!pd || !resp->responses.v)
+        return false;
+    struct fetch_response_fetchable_topic_response *t = NULL;
+    struct fetch_key *last = NULL;
+    for (u32 i = 0; i < count; i++) {
+        struct fetch_item *it = &op->items[i];
+        if (!item_news(op, it))
+            continue;
+        struct fetch_key *k = &it->fp->key;
+        if (!last || !uuid_eq(last->topic_id, k->topic_id) || strcmp(last->name, k->name) != 0) {
+            t = &resp->responses.v[resp->responses.n++];
+            fetch_response_fetchable_topic_response_init(t);
+            t->topic = arena_copy(c->arena, bytes_of(k->name, it->fp->name_len));
+            t->topic_id = k->topic_id;
+            t->partitions.v = pd;
+            last = k;
+        }
+        item_answer(op, it, pd++);
+        t->partitions.n++;
+        c->ref_cap++;
+    }
+    return true;
+}
+
+/* Partitions that gave data are served last next time. */
+static void fetch_rotate(struct fetch_op *op)
+{
+    for (u32 i = 0; op->context.session && i < op->context.count; i++)
+        if (op->items[i].bytes) {
+            list_remove(&op->items[i].fp->link);
+            list_push_back(op->context.partitions, &op->items[i].fp->link);
+        }
+}
+
+static void fetch_answer(struct fetch_op *op)
+{
+    struct call *c = op->call;
+    timer_stop(&c->home->shard.timers, &op->deadline_timer);
+    fetch_trim(op);
+    struct fetch_response *resp = CALL_RESP(c, fetch_response);
+    resp->session_id = op->context.session_id;
+    bool fits = fetch_fill(op, resp);
+    fetch_rotate(op);
+    fetch_context_close(c->home, &op->context);
+    if (!fits) {
+        fetch_return_refs(op);
+        call_malformed(c, "request memory limit");
+        return;
+    }
+    u64 total = 0;
+    for (u32 i = 0; i < op->context.count; i++)
+        total += op->items[i].bytes;
+    metric_add(c->home->shard.metrics, M_fetch_bytes, total);
+    c->ref_cap++; /* records are scattered also when none has any */
+    c->expand = fetch_expand;
+    c->release = fetch_release;
+    c->user = op;
+    call_done(c);
+}
+
+/* ---- watch ---- */
+
+static void fetch_watch_home(struct shard *at, struct msg *m);
+
+static void part_unwatch(struct part *p)
+{
+    for (u32 i = 0; i < p->item_count; i++) {
+        struct fetch_item *it = p->items[i];
+        if (it->watching)
+            partition_unwatch(&it->watch);
+        it->watching = false;
+    }
+}
+
+/* At the owner: the part goes home, once. */
+static void part_poke(struct part *p)
+{
+    if (!p->user[PART_WATCHING])
+        return;
+    p->user[PART_WATCHING] = NULL;
+    part_unwatch(p);
+    shard_send(&p->at->shard, p->scatter->home->shard.index, &p->msg, fetch_watch_home);
+}
+
+static void item_poked(struct partition_watch *w)
+{
+    struct fetch_item *it = container_of(w, struct fetch_item, watch);
+    it->watching = false;
+    part_poke(it->part);
+}
+
+static void fetch_part_watch(struct shard *at, struct msg *m)
+{
+    struct part *p = container_of(m, struct part, msg);
+    p->at = broker_of(at);
+    p->user[PART_WATCHING] = p;
+    for (u32 i = 0; i < p->item_count; i++) {
+        struct fetch_item *it = p->items[i];
+        struct bytes name = bytes_of(it->fp->key.name, it->fp->name_len);
+        err e;
+        struct partition *q = partition_find(
+            p->at, catalog_find(p->at, name, it->fp->key.topic_id), it->fp->key.partition, &e);
+        if (!q || partition_high_watermark(q) != it->high_watermark) {
+            part_poke(p);
+            return;
+        }
+        partition_watch(q, &it->watch, item_poked);
+        it->watching = true;
+    }
+}
+
+static void fetch_recall_home(struct shard *at, struct msg *m);
+
+static void fetch_recall_run(struct shard *at, struct msg *m)
+{
+    struct fetch_recall *r = container_of(m, struct fetch_recall, msg);
+    part_poke(r->part);
+    shard_send(at, r->op->call->home->shard.index, m, fetch_recall_home);
+}
+
+static void fetch_recall_all(struct fetch_op *op)
+{
+    if (op->recalled)
+        return;
+    op->recalled = true;
+    struct shard *home = &op->call->home->shard;
+    for (u32 i = 0; i < home->group->count; i++)
+        if (op->scatter->parts[i]) {
+            op->recalls[i] = (struct fetch_recall){ .op = op, .part = op->scatter->parts[i] };
+            op->out++;
+            shard_send(home, i, &op->recalls[i].msg, fetch_recall_run);
+        }
+}
+
+static void fetch_home(struct fetch_op *op)
+{
+    CHECK(op->out > 0);
+    if (--op->out > 0)
+        return;
+    metric_sub(op->call->home->shard.metrics, M_fetch_waiting, 1);
+    fetch_round(op);
+}
+
+static void fetch_recall_home(struct shard *at, struct msg *m)
+{
+    (void)at;
+    fetch_home(container_of(m, struct fetch_recall, msg)->op);
+}
+
+static void fetch_watch_home(struct shard *at, struct msg *m)
+{
+    (void)at;
+    struct part *p = container_of(m, struct part, msg);
+    struct fetch_op *op = ((struct fetch_item *)p->items[0])->op;
+    if (op->out > 1)
+        fetch_recall_all(op);
+    fetch_home(op);
+}
+
+static void fetch_deadline(struct timer *t)
+{
+    struct fetch_op *op = container_of(t, struct fetch_op, deadline_timer);
+    fetch_recall_all(op);
+}
+
+/* A session without partitions: only the time ends it. */
+static void fetch_deadline_empty(struct timer *t)
+{
+    fetch_home(container_of(t, struct fetch_op, deadline_timer));
+}
+
+static void fetch_watch(struct fetch_op *op)
+{
+    struct shard *home = &op->call->home->shard;
+    op->recalled = false;
+    CHECK(op->out == 0);
+    for (u32 i = 0; i < home->group->count; i++)
+        op->out += op->scatter->parts[i] != NULL;
+    metric_add(home->metrics, M_fetch_waits, 1);
+    metric_add(home->metrics, M_fetch_waiting, 1);
+    if (op->out == 0) {
+        op->out = 1;
+        timer_start(&home->timers, &op->deadline_timer, op->deadline_ns, fetch_deadline_empty);
+        return;
+    }
+    if (!timer_armed(&op->deadline_timer))
+        timer_start(&home->timers, &op->deadline_timer, op->deadline_ns, fetch_deadline);
+    for (u32 i = 0; i < home->group->count; i++)
+        if (op->scatter->parts[i])
+            shard_send(home, i, &op->scatter->parts[i]->msg, fetch_part_watch);
+}
+
+/* ---- rounds ---- */
+
+static void fetch_gathered(struct scatter *s)
+{
+    struct fetch_op *op = s->call->user;
+    u64 bytes = 0;
+    bool error = false;
+    for (u32 i = 0; i < op->context.count; i++) {
+        bytes += op->items[i].bytes;
+        error |= op->items[i].err != ERR_NONE;
+    }
+    bool enough = bytes >= (u64)MAX(fetch_req(op)->min_bytes, 0);
+    if (error || enough || clock_mono_ns() >= op->deadline_ns || request_dead(s->call->request)) {
+        fetch_answer(op);
+        return;
+    }
+    fetch_return_refs(op);
+    fetch_watch(op);
+}
+
+static void fetch_round(struct fetch_op *op)
+{
+    scatter_start(op->scatter);
+}
+
+static bool fetch_add_items(struct fetch_op *op)
+{
+    struct broker *b = op->call->at;
+    u32 n = 0;
+    list_for(l, op->context.partitions)
+    {
+        struct fetch_item *it = &op->items[n++];
+        it->op = op;
+        it->fp = list_entry(l, struct fetch_partition, link);
+        it->high_watermark = it->log_start = -1;
+        it->leader_epoch = -1;
+        struct bytes name = bytes_of(it->fp->key.name, it->fp->name_len);
+        struct topic_entry *t = catalog_find(b, name, it->fp->key.topic_id);
+        i32 index = it->fp->key.partition;
+        if (!t || index < 0 || index >= t->topic->partition_count) {
+            it->err = t || uuid_is_zero(it->fp->key.topic_id) ? ERR_UNKNOWN_TOPIC_OR_PARTITION
+                                                              : ERR_UNKNOWN_TOPIC_ID;
+            continue;
+        }
+        if (!scatter_add(op->scatter, partition_shard(b, t->topic, index), it))
+            return false;
+    }
+    CHECK(n == op->context.count);
+    return true;
+}
+
+void handle_fetch(struct call *c)
+{
+    const struct fetch_request *q = CALL_REQ(c, fetch_request);
+    struct fetch_op *op = arena_alloc(c->arena, sizeof *op);
+    if (!op) {
+        call_malformed(c, "request memory limit");
+        return;
+    }
+    op->call = c;
+    c->user = op;
+    err e = fetch_context_open(c, &op->context);
+    if (e != ERR_NONE) {
+        CALL_RESP(c, fetch_response)->error_code = (i16)e;
+        call_done(c);
+        return;
+    }
+    i64 limit = config_i64(c->at->node->cfg, CFG_fetch_max_bytes);
+    op->max_bytes = (u32)MIN((i64)MAX(q->max_bytes, 0), limit);
+    op->deadline_ns = c->request->arrived_ns + (u64)MAX(q->max_wait_ms, 0) * NS_PER_MS;
+    op->items = CALL_ARRAY(c, struct fetch_item, op->context.count);
+    op->recalls = CALL_ARRAY(c, struct fetch_recall, c->at->shard.group->count);
+    op->scatter = scatter_new(c, fetch_part_gather, fetch_gathered);
+    if (!op->items || !op->recalls || !op->scatter || !fetch_add_items(op)) {
+        fetch_context_close(c->at, &op->context);
+        call_malformed(c, "request memory limit");
+        return;
+    }
+    fetch_round(op);
+}

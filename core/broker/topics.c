@@ -1,0 +1,391 @@
+/* CreateTopics, DeleteTopics, CreatePartitions: controller tasks over one request.
+ *
+ * Each topic of the request is checked, its change started at once, and the call answered when
+ * all changes are done. Results that need no change are filled in directly.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "broker_int.h"
+#include "check.h"
+#include "controller_int.h"
+#include "log.h"
+
+#define PARTITIONS_MAX 100000
+
+struct topics_op {
+    struct controller_task task;
+    struct call *call;
+    u32 outstanding;
+};
+struct topics_item {
+    struct topic_change change;
+    struct topics_op *op;
+    i16 *code;      /* of the result in the response */
+    char name[256]; /* for the log: the topic may be gone when the change is done */
+};
+
+static struct bytes text_of(struct call *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
+static struct bytes text_of(struct call *c, const char *fmt, ...)
+{
+    char buf[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(buf, sizeof buf, fmt, ap);
+    va_end(ap);
+    return arena_copy(c->arena, bytes_str(buf));
+}
+
+static void topics_op_release(struct topics_op *op)
+{
+    if (--op->outstanding > 0)
+        return;
+    struct broker *b = op->call->at;
+    call_done(op->call);
+    controller_next(b);
+}
+
+static void topics_changed(struct topic_change *tc)
+{
+    struct topics_item *it = container_of(tc, struct topics_item, change);
+    *it->code = (i16)err_to_kafka(tc->err);
+    LOG(INFO, topic_changed, "topic=%s api=%s result=%s", it->name, it->op->call->api->name,
+        err_name(tc->err));
+    topics_op_release(it->op);
+}
+
+/* `next` is given away. */
+static void topics_change(struct topics_op *op, const struct topic *old, struct topic *next, i16 *code)
+{
+    struct topics_item *it = arena_alloc(op->call->arena, sizeof *it);
+    if (!it) {
+        topic_free(next);
+        *code = ERR_UNKNOWN_SERVER_ERROR;
+        return;
+    }
+    it->op = op;
+    it->code = code;
+    const struct topic *t = next ? next : old;
+    snprintf(it->name, sizeof it->name, "%.*s", (int)t->name.len, (const char *)t->name.data);
+    op->outstanding++;
+    topic_change_start(op->call->at, &it->change, old, next, topics_changed);
+}
+
+static void topics_enter(struct call *c, void (*run)(struct controller_task *t))
+{
+    struct topics_op *op = arena_alloc(c->arena, sizeof *op);
+    if (!op) {
+        call_malformed(c, "request memory limit");
+        return;
+    }
+    op->call = c;
+    op->outstanding = 1;
+    controller_enter(c->at, &op->task, run);
+}
+
+/* ---- CreateTopics ---- */
+
+typedef struct create_topics_request_creatable_topic create_req;
+typedef struct create_topics_response_creatable_topic_result create_result;
+
+/* The names asked for more than once: a map would be larger than the loop for sane requests; the
+ * loop is bounded because a request holds at most its own bytes' worth of names. */
+static bool create_named_twice(const struct create_topics_request *q, i32 at)
+{
+    for (i32 i = 0; i < q->topics.n; i++)
+        if (i != at && bytes_eq(q->topics.v[i].name, q->topics.v[at].name))
+            return true;
+    return false;
+}
+
+static err create_check_assignments(struct call *c, const create_req *t, i32 *partitions,
+                                    struct bytes *text)
+{
+    if (t->num_partitions != -1 || t->replication_factor != -1) {
+        *text = text_of(c, "Both a replica assignment and a partition count or replication factor "
+                           "were given; give one of them.");
+        return ERR_INVALID_REQUEST;
+    }
+    for (i32 i = 0; i < t->assignments.n; i++) {
+        bool found = false;
+        for (i32 j = 0; j < t->assignments.n && !found; j++)
+            found = t->assignments.v[j].partition_index == i;
+        const struct create_topics_request_creatable_replica_assignment *a = &t->assignments.v[i];
+        if (!found || a->broker_ids.n != 1) {
+            *text = text_of(c, "Partitions must be numbered from 0 without gaps and have one "
+                               "replica each: there is one broker.");
+            return ERR_INVALID_REPLICA_ASSIGNMENT;
+        }
+    }
+    *partitions = t->assignments.n;
+    return ERR_NONE;
+}
+
+static err create_check_counts(struct call *c, const create_req *t, i32 *partitions,
+                               struct bytes *text)
+{
+    const struct config *cfg = c->at->node->cfg;
+    if (t->assignments.n > 0)
+        return create_check_assignments(c, t, partitions, text);
+    *partitions = t->num_partitions == -1 ? (i32)config_i64(cfg, CFG_num_partitions) : t->num_partitions;
+    if (*partitions < 1 || *partitions > PARTITIONS_MAX) {
+        *text = text_of(c, "Number of partitions was set to an invalid value: it must be 1 to %d.",
+                        PARTITIONS_MAX);
+        return ERR_INVALID_PARTITIONS;
+    }
+    i32 brokers = c->at->node->advertise_shards ? (i32)c->at->shard.group->count : 1;
+    if (t->replication_factor == 0 || t->replication_factor < -1 || t->replication_factor > brokers) {
+        *text = text_of(c, "Replication factor %d is invalid: %d broker(s) are registered.",
+                        t->replication_factor, brokers);
+        return ERR_INVALID_REPLICATION_FACTOR;
+    }
+    return ERR_NONE;
+}
+
+static err create_check(struct call *c, const struct create_topics_request *q, i32 at,
+                        struct topic **out, struct bytes *text)
+{
+    const create_req *t = &q->topics.v[at];
+    struct broker *b = c->at;
+    if (create_named_twice(q, at)) {
+        *text = text_of(c, "Duplicate topic name.");
+        return ERR_INVALID_REQUEST;
+    }
+    if (!topic_name_valid(t->name)) {
+        *text = text_of(c, "Topic name is invalid: it must have 1 to 249 characters of a-z A-Z 0-9 "
+                           ". _ - and not be \".\" or \"..\".");
+        return ERR_INVALID_TOPIC_EXCEPTION;
+    }
+    if (catalog_by_name(b, t->name)) {
+        *text = text_of(c, "Topic '%.*s' already exists.", (int)t->name.len, (const char *)t->name.data);
+        return ERR_TOPIC_ALREADY_EXISTS;
+    }
+    if (topic_name_collides(b, t->name)) {
+        *text = text_of(c, "Topic name differs from an existing one in '.' and '_' only.");
+        return ERR_INVALID_TOPIC_EXCEPTION;
+    }
+    i32 partitions = 0;
+    err e = create_check_counts(c, t, &partitions, text);
+    if (e != ERR_NONE)
+        return e;
+    struct topic *n = topic_make(b, t->name, partitions);
+    if (bytes_eq_str(t->name, OFFSETS_TOPIC))
+        topic_offsets_configure(b, n);
+    char why[256];
+    for (i32 i = 0; i < t->configs.n; i++) {
+        e = topic_config_set(&n->config, b->node->cfg, t->configs.v[i].name, t->configs.v[i].value, why,
+                             sizeof why);
+        if (e != ERR_NONE) {
+            *text = text_of(c, "%s", why);
+            topic_free(n);
+            return ERR_INVALID_CONFIG;
+        }
+    }
+    if (topic_config_check(&n->config, why, sizeof why) != ERR_NONE) {
+        *text = text_of(c, "%s", why);
+        topic_free(n);
+        return ERR_INVALID_CONFIG;
+    }
+    *out = n;
+    return ERR_NONE;
+}
+
+/* The configs of the new topic, for version 5 and later. */
+static void create_fill_configs(struct call *c, const struct topic *t, create_result *r)
+{
+    r->configs.v = CALL_ARRAY(c, struct create_topics_response_creatable_topic_configs, TC_COUNT);
+    r->configs.n = 0;
+    for (u32 i = 0; r->configs.v && i < TC_COUNT; i++) {
+        enum topic_config_id id = (enum topic_config_id)i;
+        if (!topic_config_visible(id))
+            continue;
+        struct create_topics_response_creatable_topic_configs *k = &r->configs.v[r->configs.n++];
+        struct topic_config_synonym synonyms[TOPIC_SYNONYMS_MAX];
+        char buf[CONFIG_VALUE_SIZE];
+        create_topics_response_creatable_topic_configs_init(k);
+        topic_config_synonyms(&t->config, c->at->node->cfg, id, synonyms);
+        k->name = bytes_str(topic_config_name(id));
+        k->value = arena_copy(c->arena, bytes_str(topic_config_text(&t->config, id, buf, sizeof buf)));
+        k->config_source = synonyms[0].source;
+    }
+}
+
+static void create_one(struct topics_op *op, const struct create_topics_request *q, i32 at,
+                       create_result *r)
+{
+    struct call *c = op->call;
+    create_topics_response_creatable_topic_result_init(r);
+    r->name = q->topics.v[at].name;
+    r->error_message = (struct bytes){ NULL, 0 };
+    struct topic *t = NULL;
+    r->error_code = (i16)create_check(c, q, at, &t, &r->error_message);
+    if (r->error_code != ERR_NONE)
+        return;
+    r->num_partitions = t->partition_count;
+    r->replication_factor = 1;
+    create_fill_configs(c, t, r);
+    if (q->validate_only) {
+        topic_free(t);
+        return;
+    }
+    r->topic_id = t->id;
+    topics_change(op, NULL, t, &r->error_code);
+}
+
+static void create_run(struct controller_task *task)
+{
+    struct topics_op *op = container_of(task, struct topics_op, task);
+    struct call *c = op->call;
+    const struct create_topics_request *q = CALL_REQ(c, create_topics_request);
+    struct create_topics_response *resp = CALL_RESP(c, create_topics_response);
+    i32 n = MAX(q->topics.n, 0);
+    resp->topics.v = CALL_ARRAY(c, create_result, n);
+    resp->topics.n = resp->topics.v ? n : 0;
+    for (i32 i = 0; i < resp->topics.n; i++)
+        create_one(op, q, i, &resp->topics.v[i]);
+    topics_op_release(op);
+}
+
+void handle_create_topics(struct call *c)
+{
+    topics_enter(c, create_run);
+}
+
+/* ---- DeleteTopics ---- */
+
+typedef struct delete_topics_response_deletable_topic_result delete_result;
+
+static void delete_one(struct topics_op *op, struct bytes name, struct uuid id, delete_result *r)
+{
+    struct call *c = op->call;
+    delete_topics_response_deletable_topic_result_init(r);
+    r->name = name;
+    r->topic_id = id;
+    r->error_message = (struct bytes){ NULL, 0 };
+    if (name.data && !uuid_is_zero(id)) {
+        r->error_code = ERR_INVALID_REQUEST;
+        r->error_message = text_of(c, "You may not specify both topic name and topic id.");
+        return;
+    }
+    struct topic_entry *e = catalog_find(c->at, name, id);
+    if (!e) {
+        r->error_code = name.data ? ERR_UNKNOWN_TOPIC_OR_PARTITION : ERR_UNKNOWN_TOPIC_ID;
+        return;
+    }
+    r->name = arena_copy(c->arena, e->topic->name);
+    r->topic_id = e->topic->id;
+    topics_change(op, e->topic, NULL, &r->error_code);
+}
+
+/* A topic named twice would be deleted twice: the second is refused. */
+static bool delete_seen(const struct delete_topics_response *resp, i32 at)
+{
+    for (i32 i = 0; i < at; i++)
+        if (resp->responses.v[i].error_code == ERR_NONE &&
+            uuid_eq(resp->responses.v[i].topic_id, resp->responses.v[at].topic_id))
+            return true;
+    return false;
+}
+
+static void delete_run(struct controller_task *task)
+{
+    struct topics_op *op = container_of(task, struct topics_op, task);
+    struct call *c = op->call;
+    const struct delete_topics_request *q = CALL_REQ(c, delete_topics_request);
+    struct delete_topics_response *resp = CALL_RESP(c, delete_topics_response);
+    bool by_id = c->header.request_api_version >= 6;
+    i32 n = MAX(by_id ? q->topics.n : q->topic_names.n, 0);
+    bool enabled = config_bool(c->at->node->cfg, CFG_delete_topic_enable);
+    resp->responses.v = CALL_ARRAY(c, delete_result, n);
+    for (i32 i = 0; resp->responses.v && i < n; i++) {
+        delete_result *r = &resp->responses.v[i];
+        struct bytes name = by_id ? q->topics.v[i].name : q->topic_names.v[i];
+        struct uuid id = by_id ? q->topics.v[i].topic_id : (struct uuid){ { 0 } };
+        struct topic_entry *e = catalog_find(c->at, name, id);
+        if (e)
+            r->topic_id = e->topic->id;
+        resp->responses.n = i;
+        if (!enabled || (e && delete_seen(resp, i))) {
+            delete_topics_response_deletable_topic_result_init(r);
+            r->name = name;
+            r->topic_id = id;
+            r->error_code = enabled ? ERR_INVALID_REQUEST
+                            : c->header.request_api_version < 3 ? ERR_INVALID_REQUEST
+                                                                : ERR_TOPIC_DELETION_DISABLED;
+        } else {
+            delete_one(op, name, id, r);
+        }
+        resp->responses.n = i + 1;
+    }
+    topics_op_release(op);
+}
+
+void handle_delete_topics(struct call *c)
+{
+    topics_enter(c, delete_run);
+}
+
+/* ---- CreatePartitions ---- */
+
+typedef struct create_partitions_request_create_partitions_topic grow_req;
+typedef struct create_partitions_response_create_partitions_topic_result grow_result;
+
+static err grow_check(struct call *c, const struct create_partitions_request *q, i32 at,
+                      struct topic_entry *e, struct bytes *text)
+{
+    const grow_req *t = &q->topics.v[at];
+    for (i32 i = 0; i < q->topics.n; i++)
+        if (i != at && bytes_eq(q->topics.v[i].name, t->name)) {
+            *text = text_of(c, "Duplicate topic in request.");
+            return ERR_INVALID_REQUEST;
+        }
+    if (!e)
+        return ERR_UNKNOWN_TOPIC_OR_PARTITION;
+    i32 now = e->topic->partition_count;
+    if (t->count <= now || t->count > PARTITIONS_MAX) {
+        *text = text_of(c, "The topic currently has %d partition(s); %d would not be an increase "
+                           "within the limit of %d.", now, t->count, PARTITIONS_MAX);
+        return ERR_INVALID_PARTITIONS;
+    }
+    if (t->assignments.n > 0 && t->assignments.n != t->count - now) {
+        *text = text_of(c, "%d assignment(s) were given for %d new partition(s).", t->assignments.n,
+                        t->count - now);
+        return ERR_INVALID_REPLICA_ASSIGNMENT;
+    }
+    for (i32 i = 0; i < t->assignments.n; i++)
+        if (t->assignments.v[i].broker_ids.n != 1) {
+            *text = text_of(c, "Each new partition has one replica.");
+            return ERR_INVALID_REPLICA_ASSIGNMENT;
+        }
+    return ERR_NONE;
+}
+
+static void grow_run(struct controller_task *task)
+{
+    struct topics_op *op = container_of(task, struct topics_op, task);
+    struct call *c = op->call;
+    const struct create_partitions_request *q = CALL_REQ(c, create_partitions_request);
+    struct create_partitions_response *resp = CALL_RESP(c, create_partitions_response);
+    i32 n = MAX(q->topics.n, 0);
+    resp->results.v = CALL_ARRAY(c, grow_result, n);
+    resp->results.n = resp->results.v ? n : 0;
+    for (i32 i = 0; i < resp->results.n; i++) {
+        grow_result *r = &resp->results.v[i];
+        create_partitions_response_create_partitions_topic_result_init(r);
+        r->name = q->topics.v[i].name;
+        r->error_message = (struct bytes){ NULL, 0 };
+        struct topic_entry *e = catalog_by_name(c->at, r->name);
+        r->error_code = (i16)grow_check(c, q, i, e, &r->error_message);
+        if (r->error_code != ERR_NONE || q->validate_only)
+            continue;
+        struct topic *next = topic_copy(e->topic);
+        next->partition_count = q->topics.v[i].count;
+        topics_change(op, e->topic, next, &r->error_code);
+    }
+    topics_op_release(op);
+}
+
+void handle_create_partitions(struct call *c)
+{
+    topics_enter(c, grow_run);
+}

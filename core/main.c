@@ -1,0 +1,240 @@
+/* leat: runs one node in the foreground. Wiring only: configuration → node → threads → signals.
+ *
+ * SIGTERM and SIGINT stop cleanly (a second one ends at once); SIGHUP reads the files again and
+ * applies what may change live.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "clock.h"
+#include "log.h"
+#include "node.h"
+
+#define LEAT_VERSION "0.1.0"
+#define DEFAULT_CONF "/etc/leat/leat.conf"
+#define DEFAULT_CONF_DIR "/etc/leat/conf.d"
+#define PAIRS_MAX 256
+
+struct options {
+    const char *file;
+    const char *pairs[PAIRS_MAX];
+    u32 pair_count;
+};
+
+static void print_help(void)
+{
+    printf("leat %s - a streaming broker that speaks the Kafka protocol\n\n"
+           "Usage: leat [-c FILE] [-w KEY=VALUE]...\n\n"
+           "  -c FILE                    read this file (default " DEFAULT_CONF " and\n"
+           "                             " DEFAULT_CONF_DIR "/*.conf, when they are there)\n"
+           "  -w KEY=VALUE               set a key; wins over the files\n"
+           "      --print-config-reference  the reference page of all keys (Markdown)\n"
+           "      --check-config         read the configuration, say whether it is good, exit\n"
+           "  -V, --version\n"
+           "  -h, --help\n\n"
+           "With no configuration it listens on 127.0.0.1:9092 and keeps its data in ./leat-data.\n\n"
+           "Keys:\n", LEAT_VERSION);
+    config_print_help(stdout);
+}
+
+/* ---- configuration ---- */
+
+static err config_load(struct config *cfg, const struct options *o, char *why, size_t why_size)
+{
+    err e = ERR_NONE;
+    const char *file = o->file ? o->file : access(DEFAULT_CONF, F_OK) == 0 ? DEFAULT_CONF : NULL;
+    if (file)
+        e = config_load_file(cfg, file, why, why_size);
+    if (e == ERR_NONE && !o->file)
+        e = config_load_dir(cfg, DEFAULT_CONF_DIR, why, why_size);
+    for (u32 i = 0; e == ERR_NONE && i < o->pair_count; i++)
+        e = config_set_pair(cfg, o->pairs[i], CONFIG_COMMAND_LINE, why, why_size);
+    return e == ERR_NONE ? config_validate(cfg, why, why_size) : e;
+}
+
+/* What the files say now, applied to the running node where it differs. */
+static void config_reload(struct config *cfg, const struct options *o)
+{
+    struct config fresh;
+    char why[512], now[CONFIG_VALUE_SIZE], wanted[CONFIG_VALUE_SIZE];
+    config_init(&fresh);
+    if (config_load(&fresh, o, why, sizeof why) != ERR_NONE) {
+        LOG(ERROR, config_reload_refused, "why=\"%s\"", why);
+        config_free(&fresh);
+        return;
+    }
+    for (u32 i = 0; i < CFG_COUNT; i++) {
+        enum config_key k = (enum config_key)i;
+        const char *a = config_text(cfg, k, false, now, sizeof now);
+        const char *b = config_text(&fresh, k, false, wanted, sizeof wanted);
+        if (strcmp(a, b) == 0)
+            continue;
+        err e = config_set_live(cfg, config_defs[i].name, b, why, sizeof why);
+        LOG(INFO, config_reloaded, "key=%s result=%s", config_defs[i].name,
+            e == ERR_NONE ? "changed" : why);
+    }
+    config_free(&fresh);
+}
+
+/* ---- the process ---- */
+
+static void notify_systemd(const char *state)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    if (!path || strlen(path) >= sizeof a.sun_path)
+        return;
+    memcpy(a.sun_path, path, strlen(path));
+    if (a.sun_path[0] == '@')
+        a.sun_path[0] = 0;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+    if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&a, len) < 0)
+        LOG(WARN, notify_failed, "errno=%d", errno);
+    close(fd);
+}
+
+/* As many files as the system lets us: each connection is one. */
+static void raise_file_limit(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+        r.rlim_cur = r.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &r);
+    }
+}
+
+static void log_started(struct node *n, u64 started_ns)
+{
+    char text[1024];
+    node_describe(n, text, sizeof text);
+    LOG(INFO, node_described, "%s", text);
+    LOG(INFO, io_features, "%s", io_features(n->brokers[0]->shard.io)->text);
+    for (u32 i = 0; i < n->group.count; i++) {
+        storage_status(n->brokers[i]->storage, text, sizeof text);
+        LOG(INFO, storage_ready, "shard=%u %s", i, text);
+    }
+    LOG(INFO, ready, "version=" LEAT_VERSION " listen=%s admin=%s took_ms=%" PRIu64
+        " try=\"echo hello | kcat -b %s:%u -t test -P; kcat -b %s:%u -t test -C -e\"",
+        config_str(n->cfg, CFG_net_listen), config_str(n->cfg, CFG_admin_listen),
+        (clock_mono_ns() - started_ns) / NS_PER_MS, n->host, n->ports[0], n->host, n->ports[0]);
+}
+
+static void wait_for_signals(struct config *cfg, const struct options *o, const sigset_t *set)
+{
+    for (;;) {
+        int sig = 0;
+        if (sigwait(set, &sig) != 0)
+            continue;
+        if (sig != SIGHUP)
+            return;
+        notify_systemd("RELOADING=1");
+        config_reload(cfg, o);
+        notify_systemd("READY=1");
+    }
+}
+
+static int run(struct config *cfg, const struct options *o)
+{
+    char why[1024];
+    u64 started_ns = clock_mono_ns();
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &set, NULL); /* every thread inherits it; main waits for them */
+    signal(SIGPIPE, SIG_IGN);
+    raise_file_limit();
+    log_set_level(config_str(cfg, CFG_log_level));
+    log_start(STDERR_FILENO);
+    struct node *n;
+    if (node_open(cfg, node_shard_count(cfg), &n, why, sizeof why) != ERR_NONE) {
+        log_stop();
+        fprintf(stderr, "leat: %s\n", why);
+        return 1;
+    }
+    if (shard_threads_start(&n->group, broker_start, broker_drained, why, sizeof why) != ERR_NONE) {
+        log_stop();
+        fprintf(stderr, "leat: %s\n", why);
+        return 1;
+    }
+    log_started(n, started_ns);
+    notify_systemd("READY=1");
+    wait_for_signals(cfg, o, &set);
+    LOG(INFO, stopping, "remedy=\"a second signal ends at once\"");
+    notify_systemd("STOPPING=1");
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    shard_threads_stop(&n->group);
+    shard_threads_join(&n->group);
+    node_close(n);
+    LOG(INFO, stopped, "ran_s=%" PRIu64, (clock_mono_ns() - started_ns) / NS_PER_S);
+    log_stop();
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    enum { OPT_REFERENCE = 1000, OPT_CHECK };
+    static const struct option longs[] = {
+        { "config", required_argument, NULL, 'c' },
+        { "version", no_argument, NULL, 'V' },
+        { "help", no_argument, NULL, 'h' },
+        { "print-config-reference", no_argument, NULL, OPT_REFERENCE },
+        { "check-config", no_argument, NULL, OPT_CHECK },
+        { NULL, 0, NULL, 0 },
+    };
+    struct options o = { .file = NULL };
+    bool check_only = false;
+    int opt;
+    while ((opt = getopt_long(argc, argv, "c:w:Vh", longs, NULL)) != -1) {
+        if (opt == 'c') {
+            o.file = optarg;
+        } else if (opt == 'w' && o.pair_count < PAIRS_MAX) {
+            o.pairs[o.pair_count++] = optarg;
+        } else if (opt == 'V') {
+            puts("leat " LEAT_VERSION);
+            return 0;
+        } else if (opt == 'h') {
+            print_help();
+            return 0;
+        } else if (opt == OPT_REFERENCE) {
+            config_print_reference(stdout);
+            return 0;
+        } else if (opt == OPT_CHECK) {
+            check_only = true;
+        } else {
+            fprintf(stderr, "Try: leat --help\n");
+            return 2;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "leat: unexpected argument '%s'; keys are set with -w KEY=VALUE\n", argv[optind]);
+        return 2;
+    }
+    static struct config cfg;
+    char why[512];
+    config_init(&cfg);
+    if (config_load(&cfg, &o, why, sizeof why) != ERR_NONE) {
+        fprintf(stderr, "leat: %s\n", why);
+        return 2;
+    }
+    int status = check_only ? (puts("configuration is good"), 0) : run(&cfg, &o);
+    config_free(&cfg);
+    return status;
+}

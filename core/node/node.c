@@ -1,0 +1,340 @@
+/* Start-up and shutdown of a node; see node.h. */
+#include "node.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../broker/broker_int.h"
+#include "check.h"
+#include "clock.h"
+#include "log.h"
+
+#define CLUSTER_KEY "cluster"
+#define CLUSTER_VERSION 1
+
+u32 node_shard_count(const struct config *cfg)
+{
+    u32 n = (u32)config_i64(cfg, CFG_core_shards);
+    cpu_set_t set;
+    if (n == 0)
+        n = sched_getaffinity(0, sizeof set, &set) == 0 ? (u32)CPU_COUNT(&set) : 1;
+    return MIN(MAX(n, 1), SHARDS_MAX);
+}
+
+/* ---- the address clients are told ---- */
+
+/* "host:port", "[v6]:port" or "*:port". */
+static bool listen_parse(const char *text, char *host, size_t host_size, u16 *port)
+{
+    const char *colon = strrchr(text, ':');
+    if (!colon)
+        return false;
+    const char *from = text;
+    size_t len = (size_t)(colon - text);
+    if (len >= 2 && from[0] == '[' && from[len - 1] == ']') {
+        from++;
+        len -= 2;
+    }
+    int n = 0, p = 0;
+    if (len >= host_size || sscanf(colon + 1, "%d%n", &p, &n) != 1 || colon[1 + n] || p < 0 || p > 65535)
+        return false;
+    memcpy(host, from, len);
+    host[len] = 0;
+    *port = (u16)p;
+    return true;
+}
+
+static err node_address(struct node *n, char *why, size_t why_size)
+{
+    char host[256];
+    u16 port;
+    const char *listen_on = config_str(n->cfg, CFG_net_listen);
+    if (!listen_parse(listen_on, host, sizeof host, &port)) {
+        snprintf(why, why_size, "net.listen = %s is not host:port", listen_on);
+        return ERR_INVALID_CONFIG;
+    }
+    const char *told = config_str(n->cfg, CFG_net_advertised_host);
+    bool any = strcmp(host, "*") == 0 || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0 || !*host;
+    if (*told)
+        snprintf(n->host, sizeof n->host, "%s", told);
+    else if (!any)
+        snprintf(n->host, sizeof n->host, "%s", host);
+    else if (gethostname(n->host, sizeof n->host - 1) != 0)
+        snprintf(n->host, sizeof n->host, "localhost");
+    for (u32 i = 0; i < n->group.count; i++)
+        n->ports[i] = n->advertise_shards ? (u16)(port + i) : port;
+    return ERR_NONE;
+}
+
+/* ---- metadata ---- */
+
+/* Kafka's form of an id: 22 characters of URL-safe base64. */
+static void uuid_base64(const struct uuid *id, char out[23])
+{
+    static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    u32 bits = 0, have = 0, n = 0;
+    for (u32 i = 0; i < 16; i++) {
+        bits = bits << 8 | id->b[i];
+        for (have += 8; have >= 6; have -= 6)
+            out[n++] = set[bits >> (have - 6) & 63];
+    }
+    out[n++] = set[bits << (6 - have) & 63];
+    out[n] = 0;
+}
+
+/* Value: u8 version, 16 bytes cluster id. Made at the first start. */
+static err cluster_load(struct node *n, struct rng *rng)
+{
+    struct arena a;
+    arena_init(&a, 4096, 65536);
+    struct meta_kv kv;
+    u8 value[17] = { CLUSTER_VERSION };
+    err e = meta_get(n->env.meta, bytes_str(CLUSTER_KEY), &a, &kv);
+    if (e == ERR_NONE && (kv.value.len != sizeof value || kv.value.data[0] != CLUSTER_VERSION))
+        e = ERR_CORRUPT;
+    if (e == ERR_NONE)
+        memcpy(value, kv.value.data, sizeof value);
+    if (e == ERR_NOT_FOUND) {
+        struct uuid id = rng_uuid(rng);
+        memcpy(value + 1, id.b, 16);
+        struct meta_op op = { META_PUT, bytes_str(CLUSTER_KEY), bytes_of(value, sizeof value) };
+        struct meta_txn t = { .ops = &op, .op_count = 1 };
+        e = meta_commit(n->env.meta, &t);
+    }
+    arena_free(&a);
+    struct uuid id;
+    memcpy(id.b, value + 1, 16);
+    uuid_base64(&id, n->cluster_id);
+    return e;
+}
+
+static err topic_loaded(void *arg, const struct meta_kv *kv)
+{
+    struct node *n = arg;
+    struct bytes name = bytes_of(kv->key.data + 2, kv->key.len - 2);
+    struct topic *t = topic_decode(n->cfg, name, kv->value);
+    if (!t)
+        return ERR_CORRUPT;
+    if (n->topic_count == n->topic_cap) {
+        n->topic_cap = MAX(64, 2 * n->topic_cap);
+        n->topics = mem_realloc(n->topics, n->topic_cap * sizeof *n->topics);
+    }
+    n->topics[n->topic_count++] = t;
+    return ERR_NONE;
+}
+
+/* ---- open ---- */
+
+/* One process per data directory. */
+static err data_dir_lock(struct node *n, char *why, size_t why_size)
+{
+    const char *dir = config_str(n->cfg, CFG_node_data_dir);
+    char path[4096];
+    if (mkdir(dir, 0750) != 0 && errno != EEXIST) {
+        snprintf(why, why_size, "node.data_dir = %s can't be made: %s", dir, strerror(errno));
+        return err_from_errno(errno);
+    }
+    snprintf(path, sizeof path, "%s/LOCK", dir);
+    n->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (n->lock_fd < 0 || flock(n->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        snprintf(why, why_size, "%s is in use by another leat (or not writable): %s. Give this node its "
+                 "own node.data_dir, or stop the other.", dir, strerror(errno));
+        return ERR_BUSY;
+    }
+    return ERR_NONE;
+}
+
+static err node_open_stores(struct node *n, char *why, size_t why_size)
+{
+    err e = meta_open(config_str(n->cfg, CFG_meta_url), &n->env.meta, why, why_size);
+    if (e == ERR_NONE)
+        e = store_open(config_str(n->cfg, CFG_store_url), &n->env.store, why, why_size);
+    return e;
+}
+
+static err node_load(struct node *n, char *why, size_t why_size)
+{
+    struct rng rng;
+    rng_init(&rng, n->seed);
+    err e = cluster_load(n, &rng);
+    if (e == ERR_NONE)
+        e = meta_range(n->env.meta, bytes_str("t/"), topic_loaded, n);
+    if (e != ERR_NONE) {
+        snprintf(why, why_size, "the metadata at %s can't be read (%s): restore it from a backup",
+                 config_str(n->cfg, CFG_meta_url), err_name(e));
+        return e;
+    }
+    n->env.cfg = n->cfg;
+    n->env.ops = &partition_storage_ops;
+    n->env.shard_count = n->group.count;
+    e = storage_prepare(&n->env);
+    if (e != ERR_NONE)
+        snprintf(why, why_size, "%s", n->env.error);
+    return e;
+}
+
+static void node_make_brokers(struct node *n)
+{
+    for (u32 i = 0; i < n->group.count; i++) {
+        struct broker *b = MEM_NEW(struct broker);
+        MAGIC_INIT(b, BROKER_MAGIC);
+        b->node = n;
+        n->brokers[i] = b;
+        n->group.shards[i] = &b->shard;
+        shard_init(&b->shard, &n->group, i, n->cfg, metrics_create(), n->seed + i + 1);
+        list_init(&b->stalled);
+        list_init(&b->room.link);
+        if (i == CONTROLLER_SHARD)
+            controller_start(b);
+    }
+}
+
+err node_open(struct config *cfg, u32 shards, struct node **out, char *why, size_t why_size)
+{
+    *out = NULL;
+    struct node *n = MEM_NEW(struct node);
+    n->cfg = cfg;
+    n->id = (i32)config_i64(cfg, CFG_node_id);
+    n->seed = rng_seed_os();
+    n->group.count = shards;
+    n->advertise_shards = config_i64(cfg, CFG_net_advertise) == 1;
+    n->lock_fd = -1;
+    err e = node_address(n, why, why_size);
+    if (e == ERR_NONE)
+        e = data_dir_lock(n, why, why_size);
+    if (e == ERR_NONE)
+        e = node_open_stores(n, why, why_size);
+    if (e == ERR_NONE)
+        e = node_load(n, why, why_size);
+    if (e != ERR_NONE) {
+        node_close(n);
+        return e;
+    }
+    node_make_brokers(n);
+    n->group.bg = bg_create(&n->group, cfg);
+    *out = n;
+    return ERR_NONE;
+}
+
+void node_close(struct node *n)
+{
+    if (n->group.bg)
+        bg_destroy(n->group.bg);
+    for (u32 i = 0; i < n->group.count && n->brokers[i]; i++) {
+        struct broker *b = n->brokers[i];
+        if (b->controller)
+            controller_free(b);
+        struct metrics *m = b->shard.metrics;
+        shard_free(&b->shard);
+        metrics_destroy(m);
+        mem_free(b);
+    }
+    for (u32 i = 0; i < n->topic_count; i++)
+        topic_free(n->topics[i]);
+    mem_free(n->topics);
+    if (n->env.store)
+        n->env.store->driver->close(n->env.store);
+    if (n->env.meta)
+        meta_close(n->env.meta);
+    if (n->lock_fd >= 0)
+        close(n->lock_fd);
+    mem_free(n);
+}
+
+void node_describe(const struct node *n, char *buf, size_t size)
+{
+    snprintf(buf, size, "node.id=%d cluster.id=%s shards=%u advertise=%s host=%s port=%u store=%s meta=%s",
+             n->id, n->cluster_id, n->group.count, n->advertise_shards ? "shard" : "node", n->host,
+             n->ports[0], config_str(n->cfg, CFG_store_url), config_str(n->cfg, CFG_meta_url));
+}
+
+/* ---- one shard's broker ---- */
+
+static void housekeeping(struct timer *t)
+{
+    struct broker *b = container_of(t, struct broker, housekeeping);
+    retention_run(b);
+    u64 ms = config_u64(b->node->cfg, CFG_log_retention_check_interval_ms);
+    timer_start(&b->shard.timers, t, b->shard.now_ns + ms * NS_PER_MS, housekeeping);
+}
+
+err broker_start(struct shard *s)
+{
+    struct broker *b = broker_of(s);
+    struct node *n = b->node;
+    s->now_ns = clock_mono_ns();
+    s->now_ms = clock_wall_ms();
+    b->compressor = compressor_new();
+    fetch_sessions_create(b);
+    for (u32 i = 0; i < n->topic_count; i++)
+        catalog_add_entry(b, n->topics[i]);
+    /* Each shard has its own copy of the environment: the error text is written by it. */
+    b->env = n->env;
+    err e = storage_start(s, &b->env, partition_known, &b->storage);
+    if (e != ERR_NONE) {
+        LOG(ERROR, storage_start_failed, "shard=%u err=%s %s", s->index, err_name(e), b->env.error);
+        return e;
+    }
+    coordinator_start(b);
+    catalog_open_partitions(b);
+    char why[512];
+    e = net_start(s, &broker_net_handler, &b->net, why, sizeof why);
+    if (e != ERR_NONE) {
+        LOG(ERROR, listen_failed, "shard=%u err=%s why=\"%s\"", s->index, err_name(e), why);
+        return e;
+    }
+    timer_start(&s->timers, &b->housekeeping, s->now_ns + NS_PER_S, housekeeping);
+    return ERR_NONE;
+}
+
+/* The topics as they are now, for node_close: the shards only point at them. */
+static void node_take_topics(struct broker *b)
+{
+    struct node *n = b->node;
+    struct topic_entry *e, *next;
+    n->topic_count = 0;
+    n->topic_cap = HASH_CNT(hh_name, b->topics_by_name) + 1;
+    n->topics = mem_realloc(n->topics, n->topic_cap * sizeof *n->topics);
+    HASH_ITER(hh_name, b->topics_by_name, e, next)
+    n->topics[n->topic_count++] = (struct topic *)(uintptr_t)e->topic;
+}
+
+static void broker_free(struct broker *b)
+{
+    if (b->controller)
+        node_take_topics(b);
+    timer_stop(&b->shard.timers, &b->housekeeping);
+    timer_stop(&b->shard.timers, &b->stalled_timer);
+    net_free(b->net);
+    coordinator_free(b);
+    catalog_free(b);
+    storage_free(b->storage);
+    fetch_sessions_free(b);
+    compressor_free(b->compressor);
+    b->storage = NULL;
+    b->net = NULL;
+}
+
+/* Sockets first (what is in flight is answered), then the log. */
+bool broker_drained(struct shard *s)
+{
+    struct broker *b = broker_of(s);
+    if (b->stop_step == STOP_NET) {
+        net_stop(b->net);
+        b->stop_step = STOP_NET_WAIT;
+    }
+    if (b->stop_step == STOP_NET_WAIT && net_stopped(b->net)) {
+        storage_stop(b->storage);
+        b->stop_step = STOP_STORAGE_WAIT;
+    }
+    if (b->stop_step == STOP_STORAGE_WAIT && storage_stopped(b->storage)) {
+        broker_free(b);
+        b->stop_step = STOP_DONE;
+    }
+    return b->stop_step == STOP_DONE;
+}
