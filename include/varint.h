@@ -32,13 +32,11 @@ static inline i64 zigzag_to_i64(u64 v)
     return (i64)((v >> 1) ^ ((u64)0 - (v & 1)));
 }
 
-static inline const u8 *varint_get_u64(const u8 *p, const u8 *end, u64 *out)
+/* At most `bits` bits' worth of bytes, rounded up to whole groups of seven. */
+static inline const u8 *varint_get_long(const u8 *p, const u8 *end, u32 bits, u64 *out)
 {
     u64 v = 0;
-    *out = 0;
-    if (unlikely(!p))
-        return NULL;
-    for (u32 shift = 0; shift < 70 && p < end; shift += 7) {
+    for (u32 shift = 0; shift < bits && p < end; shift += 7) {
         u8 byte = *p++;
         v |= (u64)(byte & 0x7f) << shift;
         if (byte < 0x80) {
@@ -48,21 +46,31 @@ static inline const u8 *varint_get_u64(const u8 *p, const u8 *end, u64 *out)
     }
     return NULL;
 }
-static inline const u8 *varint_get_u32(const u8 *p, const u8 *end, u32 *out)
+
+static inline const u8 *varint_get_u64(const u8 *p, const u8 *end, u64 *out)
 {
-    u32 v = 0;
     *out = 0;
     if (unlikely(!p))
         return NULL;
-    for (u32 shift = 0; shift < 35 && p < end; shift += 7) {
-        u8 byte = *p++;
-        v |= (u32)(byte & 0x7f) << shift;
-        if (byte < 0x80) {
-            *out = v;
-            return p;
-        }
+    if (likely(p < end && *p < 0x80)) {
+        *out = *p;
+        return p + 1;
     }
-    return NULL;
+    return varint_get_long(p, end, 64, out);
+}
+static inline const u8 *varint_get_u32(const u8 *p, const u8 *end, u32 *out)
+{
+    u64 v = 0;
+    *out = 0;
+    if (unlikely(!p))
+        return NULL;
+    if (likely(p < end && *p < 0x80)) {
+        *out = *p;
+        return p + 1;
+    }
+    p = varint_get_long(p, end, 32, &v);
+    *out = (u32)v;
+    return p;
 }
 static inline const u8 *varint_get_i32(const u8 *p, const u8 *end, i32 *out)
 {

@@ -153,7 +153,8 @@ static u8 *builder_put_record(struct batch_builder *b, i32 offset_delta, i64 tim
 err batch_builder_put(struct batch_builder *b, i32 offset_delta, i64 timestamp, struct bytes key,
                       struct bytes value, struct bytes raw_headers, i32 header_count)
 {
-    u8 *p = builder_put_record(b, offset_delta, timestamp, key, value, raw_headers.len, header_count);
+    u8 *p = builder_put_record(b, offset_delta, timestamp, key, value, raw_headers.len,
+                               header_count);
     if (!p)
         return ERR_MESSAGE_TOO_LARGE;
     if (raw_headers.len)

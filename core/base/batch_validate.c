@@ -15,8 +15,16 @@
  * whole answer INVALID_TIMESTAMP.
  *
  * Cost of looking inside, and hence the rule in batch.h, measured on a shared 2.8 GHz Zen 1,
- * batches of 64 KiB (uncompressed size), microseconds a batch:
- *   MEASURED
+ * batches of 64 KiB of English text before compression, microseconds a batch:
+ *
+ *                      none  gzip  snappy  lz4  zstd      CRC of 64 KiB: 6
+ *     63 × 1,024 B      1.2   106     116   32    79
+ *     630 × 100 B      14.5   146     145   49   108
+ *
+ * Looking into an uncompressed batch costs less than a quarter of its CRC at 1 KiB records, so
+ * that is never skipped. A compressed one costs 5 to 20 CRCs: skipping is offered (`deep`), and
+ * what is then taken on trust is a batch whose CRC holds, whose count matches its offset range
+ * and whose codec is known; a broken payload hurts that topic's consumers only.
  */
 #include "batch_int.h"
 #include "check.h"

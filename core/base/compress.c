@@ -282,8 +282,8 @@ static err lz4_decode_frames(LZ4F_dctx *d, struct sink *s, struct bytes in)
     bool inside = true; /* of a frame: the input must not end here */
     while (inside || at < in.len) {
         if (!inside) {
-            u32 left = in.len - at;
-            if (left < 4 || (get_le32(in.data + at) != LZ4_FRAME_MAGIC && !is_skippable(in.data + at)))
+            const u8 *p = in.data + at;
+            if (in.len - at < 4 || (get_le32(p) != LZ4_FRAME_MAGIC && !is_skippable(p)))
                 break;
         }
         if (s->used == s->room && !sink_grow(s))
@@ -457,7 +457,8 @@ static u64 lz4_encode(struct compressor *c, i32 level, struct bytes in)
     u8 *out = encode_room(c, bound);
     size_t head = LZ4F_compressBegin(c->lz4_encoder, out, bound, &prefs);
     CHECK(!LZ4F_isError(head));
-    size_t body = LZ4F_compressUpdate(c->lz4_encoder, out + head, bound - head, in.data, in.len, NULL);
+    size_t body =
+        LZ4F_compressUpdate(c->lz4_encoder, out + head, bound - head, in.data, in.len, NULL);
     CHECK(!LZ4F_isError(body));
     size_t tail = LZ4F_compressEnd(c->lz4_encoder, out + head + body, bound - head - body, NULL);
     CHECK(!LZ4F_isError(tail));

@@ -5,7 +5,7 @@
  * left at the end, 64 bytes with the same remainder as everything before, goes through the crc32
  * instruction, as does a tail below 64 bytes.
  *
- *     | acc0 | acc1 | acc2 | acc3 |  next 64 bytes ...     acc = lo(acc)·x^576 ^ hi(acc)·x^512 ^ next
+ *     | acc0 | acc1 | acc2 | acc3 | next 64 bytes …    acc = lo(acc)·x^576 ^ hi(acc)·x^512 ^ next
  *
  * All values are bit-reflected: bit 31 of a word is x^0. The product of a 64-bit word and a 32-bit
  * constant, read as a 128-bit word, carries a factor x^33 too much, and so does the crc32 of a

@@ -419,7 +419,8 @@ static void times_are_found(void **state)
     built.base_offset = 1000;
     built.codec = CODEC_LZ4;
     for (u32 i = 0; i < ARRAY_COUNT(times); i++)
-        assert_int_equal(batch_builder_add(&built, times[i], bytes_str("k"), bytes_str("v"), NULL, 0),
+        assert_int_equal(batch_builder_add(&built, times[i], bytes_str("k"), bytes_str("v"), NULL,
+                                           0),
                          ERR_NONE);
     assert_int_equal(batch_builder_finish(&built, comp, &out), ERR_NONE);
     assert_int_equal(batch_parse(out, &b), ERR_NONE);

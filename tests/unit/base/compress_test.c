@@ -188,7 +188,8 @@ static void bombs_are_bounded(void **state)
         compressor_free(comp);
         comp = compressor_new();
         u64 before = mem_used();
-        assert_int_equal(compress_decode(comp, (enum codec)c, bytes_of(kept, kept_len), MIB, &plain),
+        struct bytes bomb = bytes_of(kept, kept_len);
+        assert_int_equal(compress_decode(comp, (enum codec)c, bomb, MIB, &plain),
                          ERR_MESSAGE_TOO_LARGE);
         assert_true(mem_used() - before <= MIB + 64 * KIB);
         mem_free(kept);
@@ -201,8 +202,8 @@ static void bombs_are_bounded(void **state)
     u64 before = mem_used();
     assert_int_equal(compress_decode(comp, CODEC_SNAPPY, bytes_of(liar, 6), 1 << 30, &plain),
                      ERR_CORRUPT_MESSAGE);
-    assert_int_not_equal(compress_decode(comp, CODEC_ZSTD, bytes_of(zstd_liar, 16), 1 << 30, &plain),
-                         ERR_NONE);
+    struct bytes lie = bytes_of(zstd_liar, sizeof zstd_liar);
+    assert_int_not_equal(compress_decode(comp, CODEC_ZSTD, lie, 1 << 30, &plain), ERR_NONE);
     assert_true(mem_used() <= before + MIB);
 }
 
@@ -214,7 +215,7 @@ static void unknown_codecs_and_empty_input(void **state)
         assert_int_equal(compress_decode(comp, (enum codec)c, bytes_str("x"), 10, &plain),
                          ERR_UNSUPPORTED_COMPRESSION_TYPE);
     for (u32 c = CODEC_GZIP; c < CODEC_COUNT; c++)
-        assert_int_equal(compress_decode(comp, (enum codec)c, (struct bytes){ NULL, 0 }, 10, &plain),
+        assert_int_equal(compress_decode(comp, (enum codec)c, (struct bytes){ 0 }, 10, &plain),
                          ERR_CORRUPT_MESSAGE);
     assert_int_equal(compress_decode(comp, CODEC_NONE, bytes_str("xyz"), 2, &plain),
                      ERR_MESSAGE_TOO_LARGE);

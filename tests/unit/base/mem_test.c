@@ -1,0 +1,143 @@
+/* mem: counting, alignment, arenas and their limit. */
+#include "mem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "bytes.h"
+#include "rng.h"
+
+static void allocations_are_zeroed_aligned_and_counted(void **state)
+{
+    (void)state;
+    u64 before = mem_used();
+    u8 *p[200];
+    for (u32 i = 0; i < ARRAY_COUNT(p); i++) {
+        p[i] = mem_alloc(1 + i * 37);
+        assert_int_equal((uintptr_t)p[i] % 16, 0);
+        for (u32 k = 0; k < 1 + i * 37; k++)
+            assert_int_equal(p[i][k], 0);
+        memset(p[i], 0xff, 1 + i * 37);
+    }
+    assert_true(mem_used() >= before + 199 * 200 / 2 * 37);
+    for (u32 i = 0; i < ARRAY_COUNT(p); i++)
+        mem_free(p[i]);
+    mem_free(NULL);
+    assert_true(mem_used() == before);
+}
+
+static void realloc_keeps_the_bytes(void **state)
+{
+    (void)state;
+    u64 before = mem_used();
+    u8 *p = NULL;
+    for (u32 size = 1; size < 100000; size *= 3) {
+        p = mem_realloc(p, size);
+        p[size - 1] = (u8)size;
+        if (size > 1)
+            assert_int_equal(p[size / 3 - 1], (u8)(size / 3));
+    }
+    mem_free(p);
+    assert_true(mem_used() == before);
+}
+
+static void copies_are_terminated(void **state)
+{
+    (void)state;
+    char *s = mem_strndup(bytes_of("hello world", 5));
+    assert_string_equal(s, "hello");
+    char *empty = mem_strndup((struct bytes){ NULL, 0 });
+    assert_string_equal(empty, "");
+    u8 *d = mem_dup(NULL, 0);
+    assert_non_null(d);
+    mem_free(s);
+    mem_free(empty);
+    mem_free(d);
+}
+
+static void maps_are_aligned_and_released_to_zero(void **state)
+{
+    (void)state;
+    u8 *p = mem_map(3 * MIB, true);
+    assert_non_null(p);
+    assert_int_equal((uintptr_t)p % (2 * MIB), 0);
+    memset(p, 1, 4 * MIB); /* rounded up to huge pages */
+    mem_release_pages(p, 4 * MIB);
+    assert_int_equal(p[0], 0);
+    assert_int_equal(p[4 * MIB - 1], 0);
+    mem_unmap(p, 4 * MIB);
+    p = mem_map(1, false);
+    assert_non_null(p);
+    p[4095] = 1;
+    mem_unmap(p, 1);
+}
+
+static void arena_gives_distinct_zeroed_memory(void **state)
+{
+    (void)state;
+    struct arena a;
+    struct rng r;
+    u64 before = mem_used();
+    arena_init(&a, 1024, 10 * MIB);
+    rng_init(&r, 1);
+    for (u32 round = 0; round < 20; round++) {
+        u8 *p[100];
+        u32 n[100];
+        for (u32 i = 0; i < ARRAY_COUNT(p); i++) {
+            n[i] = (u32)rng_below(&r, i % 10 ? 100 : 5000);
+            p[i] = arena_alloc(&a, n[i]);
+            assert_non_null(p[i]);
+            assert_int_equal((uintptr_t)p[i] % 16, 0);
+            for (u32 k = 0; k < n[i]; k++)
+                assert_int_equal(p[i][k], 0);
+            memset(p[i], (int)i + 1, n[i]);
+        }
+        for (u32 i = 0; i < ARRAY_COUNT(p); i++)
+            for (u32 k = 0; k < n[i]; k++)
+                assert_int_equal(p[i][k], i + 1);
+        arena_reset(&a);
+        assert_true(a.used_bytes <= 1024);
+    }
+    arena_free(&a);
+    assert_true(mem_used() == before);
+}
+
+static void arena_limit_is_hard(void **state)
+{
+    (void)state;
+    struct arena a;
+    static u8 big[5000];
+    arena_init(&a, 1000, 4000);
+    u64 got = 0;
+    while (arena_alloc(&a, 100))
+        got += 100;
+    assert_in_range(got, 3000, 5000);
+    assert_null(arena_copy(&a, bytes_of(big, sizeof big)).data);
+    assert_null(arena_alloc(&a, UINT64_MAX));
+    assert_null(arena_alloc(&a, UINT64_MAX - 7));
+    assert_null(arena_alloc(&a, 4001));
+    arena_reset(&a);
+    assert_non_null(arena_alloc(&a, 100)); /* usable again */
+    assert_null(arena_copy(&a, (struct bytes){ NULL, 0 }).data);
+    assert_non_null(arena_copy(&a, bytes_of("", 0)).data);
+    assert_string_equal(arena_printf(&a, "%s-%d", "x", 5), "x-5");
+    assert_null(arena_printf(&a, "%5000d", 1));
+    arena_free(&a);
+    arena_free(&a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(allocations_are_zeroed_aligned_and_counted),
+        cmocka_unit_test(realloc_keeps_the_bytes),
+        cmocka_unit_test(copies_are_terminated),
+        cmocka_unit_test(maps_are_aligned_and_released_to_zero),
+        cmocka_unit_test(arena_gives_distinct_zeroed_memory),
+        cmocka_unit_test(arena_limit_is_hard),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
