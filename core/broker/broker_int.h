@@ -61,6 +61,10 @@ void producers_free(struct partition *p);
 /* Room in the WAL again, or time is up for some. */
 void produce_resume(struct broker *b);
 
+/* ---- configs.c ---- */
+/* At start: dynamic broker configs that were stored. */
+err broker_configs_load(struct node *n);
+
 /* ---- retention.c ---- */
 void retention_run(struct broker *b);
 

@@ -13,20 +13,7 @@
 
 #define PARTITIONS_MAX 100000
 
-struct topics_op {
-    struct controller_task task;
-    struct call *call;
-    u32 outstanding;
-};
-struct topics_item {
-    struct topic_change change;
-    struct topics_op *op;
-    i16 *code;      /* of the result in the response */
-    char name[256]; /* for the log: the topic may be gone when the change is done */
-};
-
-static struct bytes text_of(struct call *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static struct bytes text_of(struct call *c, const char *fmt, ...)
+struct bytes text_of(struct call *c, const char *fmt, ...)
 {
     char buf[512];
     va_list ap;
@@ -36,7 +23,7 @@ static struct bytes text_of(struct call *c, const char *fmt, ...)
     return arena_copy(c->arena, bytes_str(buf));
 }
 
-static void topics_op_release(struct topics_op *op)
+void topics_op_release(struct topics_op *op)
 {
     if (--op->outstanding > 0)
         return;
@@ -55,7 +42,7 @@ static void topics_changed(struct topic_change *tc)
 }
 
 /* `next` is given away. */
-static void topics_change(struct topics_op *op, const struct topic *old, struct topic *next, i16 *code)
+void topics_change(struct topics_op *op, const struct topic *old, struct topic *next, i16 *code)
 {
     struct topics_item *it = arena_alloc(op->call->arena, sizeof *it);
     if (!it) {
@@ -71,7 +58,7 @@ static void topics_change(struct topics_op *op, const struct topic *old, struct 
     topic_change_start(op->call->at, &it->change, old, next, topics_changed);
 }
 
-static void topics_enter(struct call *c, void (*run)(struct controller_task *t))
+void topics_enter(struct call *c, void (*run)(struct controller_task *t))
 {
     struct topics_op *op = arena_alloc(c->arena, sizeof *op);
     if (!op) {

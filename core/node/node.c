@@ -163,6 +163,8 @@ static err node_load(struct node *n, char *why, size_t why_size)
     rng_init(&rng, n->seed);
     err e = cluster_load(n, &rng);
     if (e == ERR_NONE)
+        e = broker_configs_load(n);
+    if (e == ERR_NONE)
         e = meta_range(n->env.meta, bytes_str("t/"), topic_loaded, n);
     if (e != ERR_NONE) {
         snprintf(why, why_size, "the metadata at %s can't be read (%s): restore it from a backup",

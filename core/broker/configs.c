@@ -1,0 +1,392 @@
+/* DescribeConfigs and IncrementalAlterConfigs for topics and brokers.
+ *
+ * Topics: a change is a new version of the topic, published as any other (controller.c). Brokers:
+ * dynamic keys of the table (config.def); a change is written to the metadata store
+ * (c/broker/<key>) and applied to the running node, and applied again at the next start.
+ */
+#include <stdio.h>
+
+#include "broker_int.h"
+#include "check.h"
+#include "controller_int.h"
+#include "log.h"
+
+enum { RESOURCE_TOPIC = 2, RESOURCE_BROKER = 4 };
+
+typedef struct describe_configs_request_describe_configs_resource describe_resource;
+typedef struct describe_configs_response_describe_configs_result describe_result;
+typedef struct describe_configs_response_describe_configs_resource_result describe_entry;
+typedef struct describe_configs_response_describe_configs_synonym describe_synonym;
+
+/* ---- DescribeConfigs ---- */
+
+static bool key_wanted(const describe_resource *q, const char *name)
+{
+    if (q->configuration_keys.n < 0)
+        return true;
+    for (i32 i = 0; i < q->configuration_keys.n; i++)
+        if (bytes_eq_str(q->configuration_keys.v[i], name))
+            return true;
+    return false;
+}
+
+static bool describe_topic_key(struct call *c, const struct topic *t, enum topic_config_id id,
+                               describe_entry *r)
+{
+    const struct describe_configs_request *q = CALL_REQ(c, describe_configs_request);
+    struct topic_config_synonym syn[TOPIC_SYNONYMS_MAX];
+    char buf[CONFIG_VALUE_SIZE];
+    u32 n = topic_config_synonyms(&t->config, c->at->node->cfg, id, syn);
+    describe_configs_response_describe_configs_resource_result_init(r);
+    r->name = bytes_str(topic_config_name(id));
+    r->value = arena_copy(c->arena, bytes_str(topic_config_text(&t->config, id, buf, sizeof buf)));
+    r->config_source = syn[0].source;
+    r->config_type = topic_config_kafka_type(id);
+    r->documentation = (struct bytes){ NULL, 0 };
+    if (q->include_documentation)
+        r->documentation = bytes_str(topic_config_help(id));
+    if (!q->include_synonyms)
+        return r->value.data != NULL;
+    r->synonyms.v = CALL_ARRAY(c, describe_synonym, n);
+    r->synonyms.n = 0;
+    for (u32 i = 0; r->synonyms.v && i < n; i++) {
+        describe_synonym *s = &r->synonyms.v[r->synonyms.n++];
+        describe_configs_response_describe_configs_synonym_init(s);
+        s->name = bytes_str(syn[i].name);
+        s->value = arena_copy(c->arena, bytes_str(syn[i].value));
+        s->source = syn[i].source;
+    }
+    return r->value.data && r->synonyms.v;
+}
+
+static bool describe_topic(struct call *c, const describe_resource *q, describe_result *r)
+{
+    struct topic_entry *e = catalog_by_name(c->at, q->resource_name);
+    if (!e) {
+        r->error_code = topic_name_valid(q->resource_name) ? ERR_UNKNOWN_TOPIC_OR_PARTITION
+                                                           : ERR_INVALID_TOPIC_EXCEPTION;
+        r->error_message = bytes_str(err_text(r->error_code));
+        return true;
+    }
+    r->configs.v = CALL_ARRAY(c, describe_entry, TC_COUNT);
+    r->configs.n = 0;
+    for (u32 i = 0; r->configs.v && i < TC_COUNT; i++) {
+        enum topic_config_id id = (enum topic_config_id)i;
+        if (topic_config_visible(id) && key_wanted(q, topic_config_name(id)) &&
+            !describe_topic_key(c, e->topic, id, &r->configs.v[r->configs.n++]))
+            return false;
+    }
+    return r->configs.v != NULL;
+}
+
+static bool describe_broker_key(struct call *c, enum config_key k, describe_entry *r)
+{
+    const struct describe_configs_request *q = CALL_REQ(c, describe_configs_request);
+    const struct config *cfg = c->at->node->cfg;
+    char buf[CONFIG_VALUE_SIZE];
+    describe_configs_response_describe_configs_resource_result_init(r);
+    r->name = bytes_str(config_kafka_name(k));
+    r->value = arena_copy(c->arena, bytes_str(config_text(cfg, k, false, buf, sizeof buf)));
+    r->read_only = config_defs[k].change == CONFIG_STATIC;
+    r->config_source = config_kafka_source(config_source(cfg, k));
+    r->config_type = config_kafka_type(k);
+    r->documentation = (struct bytes){ NULL, 0 };
+    if (q->include_documentation)
+        r->documentation = bytes_str(config_defs[k].help);
+    if (!q->include_synonyms)
+        return r->value.data != NULL;
+    r->synonyms.v = CALL_ARRAY(c, describe_synonym, 2);
+    if (!r->synonyms.v)
+        return false;
+    r->synonyms.n = config_source(cfg, k) == CONFIG_DEFAULT ? 1 : 2;
+    for (i32 i = 0; i < r->synonyms.n; i++) {
+        describe_configs_response_describe_configs_synonym_init(&r->synonyms.v[i]);
+        r->synonyms.v[i].name = r->name;
+    }
+    r->synonyms.v[0].value = r->value;
+    r->synonyms.v[0].source = r->config_source;
+    describe_synonym *last = &r->synonyms.v[r->synonyms.n - 1];
+    last->value = arena_copy(c->arena, bytes_str(config_default_text(k, buf, sizeof buf)));
+    last->source = config_kafka_source(CONFIG_DEFAULT);
+    return true;
+}
+
+/* "" means the defaults of all brokers: nothing is set there. */
+static err broker_resource(struct call *c, struct bytes name, struct bytes *text)
+{
+    char buf[16] = { 0 };
+    if (name.len < sizeof buf && name.len)
+        memcpy(buf, name.data, name.len);
+    int id = -1, n = 0;
+    u32 count = c->at->node->advertise_shards ? c->at->shard.group->count : 1;
+    if (sscanf(buf, "%d%n", &id, &n) == 1 && !buf[n])
+        for (u32 i = 0; i < count; i++)
+            if (broker_id_of_shard(c->at, i) == id)
+                return ERR_NONE;
+    *text = text_of(c, "Unexpected broker id: this broker is %d, but got '%.*s'.",
+                    broker_id_of_shard(c->at, 0), (int)name.len, (const char *)name.data);
+    return ERR_INVALID_REQUEST;
+}
+
+static bool describe_broker(struct call *c, const describe_resource *q, describe_result *r)
+{
+    if (q->resource_name.len == 0)
+        return true;
+    r->error_code = (i16)broker_resource(c, q->resource_name, &r->error_message);
+    if (r->error_code != ERR_NONE)
+        return true;
+    r->configs.v = CALL_ARRAY(c, describe_entry, CFG_COUNT);
+    r->configs.n = 0;
+    for (u32 i = 0; r->configs.v && i < CFG_COUNT; i++) {
+        enum config_key k = (enum config_key)i;
+        if (key_wanted(q, config_kafka_name(k)) &&
+            !describe_broker_key(c, k, &r->configs.v[r->configs.n++]))
+            return false;
+    }
+    return r->configs.v != NULL;
+}
+
+void handle_describe_configs(struct call *c)
+{
+    const struct describe_configs_request *q = CALL_REQ(c, describe_configs_request);
+    struct describe_configs_response *resp = CALL_RESP(c, describe_configs_response);
+    i32 n = MAX(q->resources.n, 0);
+    resp->results.v = CALL_ARRAY(c, describe_result, n);
+    resp->results.n = n;
+    bool fits = resp->results.v != NULL;
+    for (i32 i = 0; fits && i < n; i++) {
+        const describe_resource *res = &q->resources.v[i];
+        describe_result *r = &resp->results.v[i];
+        describe_configs_response_describe_configs_result_init(r);
+        r->error_message = (struct bytes){ NULL, 0 };
+        r->resource_type = res->resource_type;
+        r->resource_name = res->resource_name;
+        if (res->resource_type == RESOURCE_TOPIC) {
+            fits = describe_topic(c, res, r);
+        } else if (res->resource_type == RESOURCE_BROKER) {
+            fits = describe_broker(c, res, r);
+        } else {
+            r->error_code = ERR_INVALID_REQUEST;
+            r->error_message = bytes_str("Only topics (2) and brokers (4) have configs here.");
+        }
+    }
+    if (fits)
+        call_done(c);
+    else
+        call_malformed(c, "response memory limit");
+}
+
+/* ---- IncrementalAlterConfigs ---- */
+
+typedef struct incremental_alter_configs_request_alter_configs_resource alter_resource;
+typedef struct incremental_alter_configs_request_alterable_config alter_entry;
+typedef struct incremental_alter_configs_response_alter_configs_resource_response alter_result;
+
+static bool altered_twice(const alter_resource *q, i32 at)
+{
+    for (i32 i = 0; i < at; i++)
+        if (bytes_eq(q->configs.v[i].name, q->configs.v[at].name))
+            return true;
+    return false;
+}
+
+static err alter_topic_values(struct call *c, const alter_resource *q, struct topic *next,
+                              struct bytes *text)
+{
+    const struct config *cfg = c->at->node->cfg;
+    char why[512];
+    for (i32 i = 0; i < q->configs.n; i++) {
+        const alter_entry *k = &q->configs.v[i];
+        err e = ERR_INVALID_REQUEST;
+        if (altered_twice(q, i))
+            snprintf(why, sizeof why, "Error due to duplicate config keys.");
+        else if (k->config_operation < TOPIC_OP_SET || k->config_operation > TOPIC_OP_SUBTRACT)
+            snprintf(why, sizeof why, "Unknown operation %d.", k->config_operation);
+        else
+            e = topic_config_alter(&next->config, cfg, (enum topic_config_op)k->config_operation, k->name,
+                                   k->value, why, sizeof why);
+        if (e != ERR_NONE) {
+            *text = text_of(c, "%s", why);
+            return e;
+        }
+    }
+    err e = topic_config_check(&next->config, why, sizeof why);
+    if (e != ERR_NONE)
+        *text = text_of(c, "%s", why);
+    return e;
+}
+
+static void alter_topic(struct topics_op *op, const alter_resource *q, alter_result *r)
+{
+    struct call *c = op->call;
+    struct topic_entry *e = catalog_by_name(c->at, q->resource_name);
+    if (!e) {
+        r->error_code = ERR_UNKNOWN_TOPIC_OR_PARTITION;
+        r->error_message = bytes_str(err_text(ERR_UNKNOWN_TOPIC_OR_PARTITION));
+        return;
+    }
+    struct topic *next = topic_copy(e->topic);
+    r->error_code = (i16)alter_topic_values(c, q, next, &r->error_message);
+    if (r->error_code != ERR_NONE || CALL_REQ(c, incremental_alter_configs_request)->validate_only)
+        topic_free(next);
+    else
+        topics_change(op, e->topic, next, &r->error_code);
+}
+
+/* A broker's change: durable first, then applied. */
+struct alter_broker_op {
+    struct bg_job job;
+    struct topics_op *op;
+    const alter_resource *q;
+    alter_result *r;
+    err err;
+};
+
+#define BROKER_CONFIG_PREFIX "c/broker/"
+#define BROKER_CONFIG_KEYS_MAX 64
+
+static void alter_broker_commit(struct bg_job *j)
+{
+    struct alter_broker_op *o = container_of(j, struct alter_broker_op, job);
+    struct meta_op ops[BROKER_CONFIG_KEYS_MAX];
+    char keys[BROKER_CONFIG_KEYS_MAX][128];
+    u32 n = 0;
+    for (i32 i = 0; i < o->q->configs.n && n < BROKER_CONFIG_KEYS_MAX; i++) {
+        const alter_entry *k = &o->q->configs.v[i];
+        snprintf(keys[n], sizeof keys[n], BROKER_CONFIG_PREFIX "%.*s", (int)k->name.len,
+                 (const char *)k->name.data);
+        bool set = k->config_operation == TOPIC_OP_SET;
+        ops[n] = (struct meta_op){ set ? META_PUT : META_DELETE, bytes_str(keys[n]), k->value };
+        n++;
+    }
+    struct meta_txn t = { .ops = ops, .op_count = n };
+    o->err = meta_commit(o->op->call->at->node->env.meta, &t);
+}
+
+static void alter_broker_committed(struct bg_job *j)
+{
+    struct alter_broker_op *o = container_of(j, struct alter_broker_op, job);
+    struct config *cfg = o->op->call->at->node->cfg;
+    char why[512], name[128], value[1024];
+    for (i32 i = 0; o->err == ERR_NONE && i < o->q->configs.n; i++) {
+        const alter_entry *k = &o->q->configs.v[i];
+        snprintf(name, sizeof name, "%.*s", (int)k->name.len, (const char *)k->name.data);
+        snprintf(value, sizeof value, "%.*s", (int)k->value.len, (const char *)k->value.data);
+        err e = k->config_operation == TOPIC_OP_SET ? config_set_live(cfg, name, value, why, sizeof why)
+                                                    : config_reset_live(cfg, name, why, sizeof why);
+        LOG(INFO, config_altered, "key=%s value=%s result=%s", name, value,
+            e == ERR_NONE ? "changed" : why);
+    }
+    o->r->error_code = (i16)err_to_kafka(o->err);
+    topics_op_release(o->op);
+}
+
+static err alter_broker_check(struct call *c, const alter_resource *q, struct bytes *text)
+{
+    char why[512], name[128], value[1024];
+    err e = broker_resource(c, q->resource_name, text);
+    if (e != ERR_NONE)
+        return e;
+    if (q->configs.n > BROKER_CONFIG_KEYS_MAX) {
+        *text = text_of(c, "At most %d keys may be changed at once.", BROKER_CONFIG_KEYS_MAX);
+        return ERR_INVALID_REQUEST;
+    }
+    for (i32 i = 0; i < q->configs.n; i++) {
+        const alter_entry *k = &q->configs.v[i];
+        snprintf(name, sizeof name, "%.*s", (int)k->name.len, (const char *)k->name.data);
+        snprintf(value, sizeof value, "%.*s", (int)k->value.len, (const char *)k->value.data);
+        enum config_key key = config_find(name);
+        snprintf(why, sizeof why, "Unknown config %s.", name);
+        e = key == CFG_COUNT ? ERR_INVALID_REQUEST : ERR_NONE;
+        if (e == ERR_NONE && config_defs[key].change == CONFIG_STATIC) {
+            snprintf(why, sizeof why, "Cannot update %s: it needs a restart.", name);
+            e = ERR_INVALID_REQUEST;
+        }
+        if (e == ERR_NONE && k->config_operation == TOPIC_OP_SET)
+            e = config_check(c->at->node->cfg, name, value, why, sizeof why) ? ERR_INVALID_CONFIG : ERR_NONE;
+        else if (e == ERR_NONE && k->config_operation != TOPIC_OP_DELETE) {
+            snprintf(why, sizeof why, "Append and subtract need a list: %s is none.", name);
+            e = ERR_INVALID_REQUEST;
+        }
+        if (e != ERR_NONE) {
+            *text = text_of(c, "%s", why);
+            return e;
+        }
+    }
+    return ERR_NONE;
+}
+
+static void alter_broker(struct topics_op *op, const alter_resource *q, alter_result *r)
+{
+    struct call *c = op->call;
+    r->error_code = (i16)alter_broker_check(c, q, &r->error_message);
+    if (r->error_code != ERR_NONE || CALL_REQ(c, incremental_alter_configs_request)->validate_only)
+        return;
+    struct alter_broker_op *o = arena_alloc(c->arena, sizeof *o);
+    if (!o) {
+        r->error_code = ERR_UNKNOWN_SERVER_ERROR;
+        return;
+    }
+    *o = (struct alter_broker_op){ .op = op, .q = q, .r = r };
+    op->outstanding++;
+    bg_submit(&c->at->shard, &o->job, BG_META, alter_broker_commit, alter_broker_committed);
+}
+
+static err broker_config_load(void *arg, const struct meta_kv *kv)
+{
+    struct config *cfg = arg;
+    u32 skip = (u32)strlen(BROKER_CONFIG_PREFIX);
+    char *name = mem_strndup(bytes_of(kv->key.data + skip, kv->key.len - skip));
+    char *value = mem_strndup(kv->value);
+    char why[512];
+    if (config_set_live(cfg, name, value, why, sizeof why) != ERR_NONE)
+        LOG(WARN, stored_config_refused, "key=%s why=\"%s\"", name, why);
+    mem_free(name);
+    mem_free(value);
+    return ERR_NONE;
+}
+
+err broker_configs_load(struct node *n)
+{
+    return meta_range(n->env.meta, bytes_str(BROKER_CONFIG_PREFIX), broker_config_load, n->cfg);
+}
+
+static void alter_run(struct controller_task *task)
+{
+    struct topics_op *op = container_of(task, struct topics_op, task);
+    struct call *c = op->call;
+    const struct incremental_alter_configs_request *q = CALL_REQ(c, incremental_alter_configs_request);
+    struct incremental_alter_configs_response *resp = CALL_RESP(c, incremental_alter_configs_response);
+    i32 n = MAX(q->resources.n, 0);
+    resp->responses.v = CALL_ARRAY(c, alter_result, n);
+    resp->responses.n = resp->responses.v ? n : 0;
+    for (i32 i = 0; i < resp->responses.n; i++) {
+        const alter_resource *res = &q->resources.v[i];
+        alter_result *r = &resp->responses.v[i];
+        incremental_alter_configs_response_alter_configs_resource_response_init(r);
+        r->error_message = (struct bytes){ NULL, 0 };
+        r->resource_type = res->resource_type;
+        r->resource_name = res->resource_name;
+        bool again = false;
+        for (i32 j = 0; j < i; j++)
+            again |= q->resources.v[j].resource_type == res->resource_type &&
+                     bytes_eq(q->resources.v[j].resource_name, res->resource_name);
+        if (again) {
+            r->error_code = ERR_INVALID_REQUEST;
+            r->error_message = bytes_str("Each resource must appear at most once.");
+        } else if (res->resource_type == RESOURCE_TOPIC) {
+            alter_topic(op, res, r);
+        } else if (res->resource_type == RESOURCE_BROKER) {
+            alter_broker(op, res, r);
+        } else {
+            r->error_code = ERR_INVALID_REQUEST;
+            r->error_message = bytes_str("Only topics (2) and brokers (4) have configs here.");
+        }
+    }
+    topics_op_release(op);
+}
+
+void handle_incremental_alter_configs(struct call *c)
+{
+    topics_enter(c, alter_run);
+}
