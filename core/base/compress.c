@@ -310,8 +310,12 @@ static err lz4_decode(struct compressor *c, struct bytes in)
         context_made(c->lz4_decoder);
     }
     err e = lz4_decode_frames(c->lz4_decoder, &c->decoded, in);
-    if (e)
-        LZ4F_resetDecompressionContext(c->lz4_decoder);
+    if (e) {
+        /* A reset is not enough: liblz4 1.9 keeps the content bytes still due of the frame that
+         * broke off, and refuses every later frame that does not state its size. */
+        LZ4F_freeDecompressionContext(c->lz4_decoder);
+        c->lz4_decoder = NULL;
+    }
     return e;
 }
 
