@@ -63,7 +63,7 @@ $(BUILD)/leat-floor: $(call obj,perf/floor.c) $(call lib,base) $(REAL)
 # ---- unit tests: tests/unit/LAYER/X_test.c, one program each (cmocka) ----
 below_base := base
 below_shard := shard base
-below_net := net base
+below_net := net shard base
 below_storage := storage shard net base
 below_broker := broker storage net shard base
 define unit_rule

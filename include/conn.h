@@ -63,13 +63,16 @@ struct net_handler {
     void (*closed)(struct conn *c);     /* before the conn is freed; requests may be pending still */
 };
 
-/* Start-up, on the shard's thread: listens on net.listen (port + shard when
- * net.advertise=shard gives each shard an own port as well). */
+/* Start-up, on the shard's thread: listens on net.listen (with
+ * net.advertise=shard each shard on a port of its own: port + shard). */
 err net_start(struct shard *s, const struct net_handler *h, struct net **out, char *why, size_t why_size) MUST_USE;
 /* Stops accepting and, after what is in flight was answered, closes; net_stopped tells when. */
 void net_stop(struct net *n);
 bool net_stopped(const struct net *n);
 void net_free(struct net *n);
+/* Splits net.listen into host ("" or "*": any) and port. `why` explains a malformed one. */
+err net_listen_address(const struct config *cfg, char *host, size_t host_size, u16 *port, char *why,
+                       size_t why_size) MUST_USE;
 /* The port this shard listens on (the shared one, or with net.advertise=shard its own). */
 u16 net_port(const struct net *n);
 u32 net_conn_count(const struct net *n);

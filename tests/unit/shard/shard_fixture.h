@@ -23,7 +23,8 @@ static inline void fixture_init(struct fixture *f, u32 shards, const char *const
     config_init(&f->cfg);
     for (; pairs && *pairs; pairs++)
         CHECK(config_set_pair(&f->cfg, *pairs, CONFIG_COMMAND_LINE, why, sizeof why) == ERR_NONE);
-    CHECK(config_validate(&f->cfg, why, sizeof why) == ERR_NONE);
+    if (config_validate(&f->cfg, why, sizeof why) != ERR_NONE)
+        FATAL("%s", why);
     f->group.count = shards;
     for (u32 i = 0; i < shards; i++)
         shard_init(&f->shards[i], &f->group, i, &f->cfg, metrics_create(), 7 + i);

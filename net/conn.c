@@ -1,0 +1,983 @@
+/* Connections: framing, order of answers, back-pressure. Contract in conn.h.
+ *
+ *   recv_pooled ─► rx buffer ─┬─ whole frame, small ── copied into the request's arena
+ *                             ├─ whole frame, large ── decoded where it lies; buffer counted
+ *                             └─ tail of a frame ───── copied to frame_buf, then a direct recv of
+ *                                                      exactly the rest
+ *   request ─► handler->request ─► … request_respond ─► turn's hook: one sendmsg with all answers
+ *                                                      that are next in order
+ *
+ * conn_advance() is the only driver of the receiving half: it takes frames out of what has come
+ * and starts the next receive, until something stands in the way; whoever removes that obstacle
+ * calls it again:
+ *     too many requests in flight, or too much unsent     send_done
+ *     muted                                               the mute timer
+ *     no request or response memory, no pooled buffer     starved list, from the hook
+ *
+ * Invariants
+ * 1. Answers leave in the order of arrival: only a prefix of c->requests that is ready is sent.
+ * 2. A connection has at most one receive and one send in flight. It is freed only when it is
+ *    closed, both are idle and its list of requests is empty.
+ * 3. rx->refs = 1 for the connection while it is c->rx, + 1 for each request whose frame lies in
+ *    its buffer. The buffer goes back when nothing refers to it.
+ * 4. n->starved is served first come first served: when it is not empty nobody else starts
+ *    to receive a new frame. A frame that has been begun never needs more memory, so those in
+ *    front always get theirs.
+ * 5. Nothing is freed inside calls of the upper layer (request_respond, request_malformed,
+ *    conn_mute): only from completions and the hook.
+ *
+ * Small frames are copied because they may stay long (a consumer's long poll) and would pin
+ * 16 KiB each; large ones (produce) are answered soon.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "bytes.h"
+#include "check.h"
+#include "clock.h"
+#include "conn_int.h"
+#include "log.h"
+
+#define LENGTH_BYTES 4u
+#define COPY_TO_ARENA 1024u      /* frames up to here are copied into the arena */
+#define COPY_SMALL 4096u         /* up to here into a small buffer of the frame pool */
+#define BIG_FRAME_PEEK 512u      /* after a large frame: only the head of the next one is copied */
+#define ARENA_BLOCK 4096u
+#define ARENA_LIMIT (64 * MIB)   /* of one request; a frame's own bytes come on top */
+#define OUT_BYTES_MAX (2 * MIB)  /* unsent answers of one connection beyond which it is not read */
+#define FREE_REQUESTS_MAX 512u
+#define FREE_RX_MAX 4096u
+#define FREE_BATCHES_MAX 64u
+#define SWEEP_NS NS_PER_S
+#define RESUME_BATCH 64u         /* starved connections that go on in one turn */
+#define DIRECT_MAX MIB           /* one direct receive; longer frames show their progress */
+/* When others wait for memory: who holds a frame's buffer longer than the grace must fill it at
+ * least at this rate, and who does not take its answers for the longer grace is closed. */
+#define STARVED_GRACE_NS (2 * NS_PER_S)
+#define STARVED_SEND_GRACE_NS (10 * NS_PER_S)
+#define STARVED_RATE (64 * KIB) /* bytes a second */
+#define FRAME_RATE MIB          /* large frames have this much more time: a second for each */
+
+static void conn_advance(struct conn *c);
+static void conn_recv_done(struct io_op *op);
+static void conn_direct_done(struct io_op *op);
+static void conn_send_done(struct io_op *op);
+
+static void conn_mark_dirty(struct conn *c)
+{
+    if (c->dirty)
+        return;
+    c->dirty = true;
+    list_push_back(&c->net->dirty, &c->dirty_link);
+    if (!c->net->shard->hooks_ahead && !c->net->in_hook)
+        c->net->shard->turn_again = true;
+}
+
+static void conn_touch(struct conn *c)
+{
+    c->active_ns = c->net->shard->now_ns;
+    list_remove(&c->link);
+    list_push_back(&c->net->conns, &c->link);
+}
+
+/* ---- receive buffers and requests: from free lists ---- */
+
+static struct rx_buf *rx_take(struct conn *c)
+{
+    struct net *n = c->net;
+    struct list *l = list_pop_front(&n->free_rx);
+    struct rx_buf *rx = l ? list_entry(l, struct rx_buf, link) : MEM_NEW(struct rx_buf);
+    n->free_rx_count -= l != NULL;
+    list_init(&rx->link);
+    rx->conn = c;
+    rx->refs = 1;
+    return rx;
+}
+
+static void rx_unref(struct net *n, struct rx_buf *rx)
+{
+    CHECK(rx->refs > 0 && io_op_idle(&rx->op));
+    if (--rx->refs > 0)
+        return;
+    if (rx->op.buf) {
+        io_buf_release(n->shard->io, &rx->op);
+        n->released = true;
+    }
+    rx->conn = NULL;
+    if (n->free_rx_count >= FREE_RX_MAX) {
+        mem_free(rx);
+        return;
+    }
+    list_push_front(&n->free_rx, &rx->link);
+    n->free_rx_count++;
+}
+
+/* The connection has looked at all bytes of its buffer. */
+static void conn_rx_consumed(struct conn *c)
+{
+    struct rx_buf *rx = c->rx;
+    c->rx_pos = c->rx_len = 0;
+    if (rx->refs > 1) { /* requests lie in it: it is theirs */
+        rx->conn = NULL;
+        rx->refs--;
+        c->rx = NULL;
+    } else if (rx->op.buf) {
+        io_buf_release(c->net->shard->io, &rx->op);
+        c->net->released = true;
+    }
+}
+
+static struct request *request_take(struct conn *c, u32 frame_len)
+{
+    struct net *n = c->net;
+    struct list *l = list_pop_front(&n->free_requests);
+    struct request *r;
+    if (l) {
+        r = list_entry(l, struct request, link);
+        n->free_request_count--;
+        struct arena arena = r->arena;
+        *r = (struct request){ .arena = arena };
+    } else {
+        r = MEM_NEW(struct request);
+        arena_init(&r->arena, ARENA_BLOCK, 0);
+    }
+    r->arena.limit_bytes = ARENA_LIMIT + frame_len;
+    MAGIC_INIT(r, REQUEST_MAGIC);
+    r->conn = c;
+    r->shard = n->shard;
+    r->arrived_ns = n->shard->now_ns;
+    list_init(&r->link);
+    return r;
+}
+
+static u64 request_answer_bytes(const struct request *r)
+{
+    u64 sum = r->out_len;
+    for (u32 i = 0; i < r->ext_count; i++)
+        sum += r->ext[i].bytes.len;
+    return sum;
+}
+
+static void frame_drop(struct net *n, u8 *buf, u32 cap)
+{
+    CHECK(n->request_bytes >= cap);
+    n->request_bytes -= cap;
+    n->released = true;
+    frame_pool_give(&n->frames, buf, cap);
+}
+
+/* The request was sent, or nobody listens any more. */
+static void request_free(struct conn *c, struct request *r)
+{
+    struct net *n = c->net;
+    CHECK(r->ready && c->inflight > 0);
+    if (!r->no_response) {
+        CHECK(n->response_bytes >= r->out_len);
+        n->response_bytes -= r->out_len;
+        n->released = true;
+        c->out_bytes -= request_answer_bytes(r);
+    }
+    if (r->release)
+        r->release(r);
+    list_remove(&r->link);
+    c->inflight--;
+    n->inflight--;
+    if (r->pooled) {
+        n->pool_held--;
+        n->request_bytes -= n->buf_bytes;
+        rx_unref(n, container_of(r->recv_hold, struct rx_buf, op));
+    }
+    if (r->frame_buf)
+        frame_drop(n, r->frame_buf, r->frame_cap);
+    MAGIC_POISON(r);
+    if (n->free_request_count >= FREE_REQUESTS_MAX) {
+        arena_free(&r->arena);
+        mem_free(r);
+        return;
+    }
+    arena_reset(&r->arena);
+    list_push_front(&n->free_requests, &r->link);
+    n->free_request_count++;
+}
+
+/* ---- life of a connection ---- */
+
+static struct peer_ip *peer_ip_find(struct net *n, const char *peer)
+{
+    char host[PEER_SIZE];
+    snprintf(host, sizeof host, "%s", peer);
+    char *colon = strrchr(host, ':');
+    if (colon)
+        *colon = '\0';
+    struct peer_ip *ip;
+    HASH_FIND_STR(n->ips, host, ip);
+    if (!ip) {
+        ip = MEM_NEW(struct peer_ip);
+        memcpy(ip->host, host, sizeof host);
+        HASH_ADD_STR(n->ips, host, ip);
+    }
+    return ip;
+}
+
+static void peer_ip_drop(struct net *n, struct peer_ip *ip)
+{
+    if (--ip->count > 0)
+        return;
+    HASH_DEL(n->ips, ip);
+    mem_free(ip);
+}
+
+/* NULL, or why one more connection is not taken. Bounds of the node are split over its shards. */
+static const char *conn_refuse(const struct net *n, const struct peer_ip *ip)
+{
+    const struct config *cfg = n->shard->cfg;
+    u64 shards = n->shard->group->count;
+    if (n->stopping)
+        return "stopping";
+    if (n->conn_count >= (config_u64(cfg, CFG_net_max_connections) + shards - 1) / shards)
+        return "net.max_connections";
+    if (ip->count > (config_u64(cfg, CFG_net_max_connections_per_ip) + shards - 1) / shards)
+        return "net.max_connections_per_ip";
+    return NULL;
+}
+
+void conn_open(struct net *n, io_fd fd)
+{
+    char peer[PEER_SIZE];
+    io_peer_name(n->shard->io, fd, peer, sizeof peer);
+    if (peer[0] == '\0') /* reset already; the first receive will tell */
+        snprintf(peer, sizeof peer, "gone:0");
+    struct peer_ip *ip = peer_ip_find(n, peer);
+    ip->count++;
+    const char *refused = conn_refuse(n, ip);
+    if (refused) {
+        LOG(WARN, connection_refused, "shard=%u peer=\"%s\" bound=\"%s\" connections=%u",
+            n->shard->index, peer, refused, n->conn_count);
+        metric_add(n->shard->metrics, M_connections_refused, 1);
+        peer_ip_drop(n, ip);
+        io_close(n->shard->io, fd);
+        return;
+    }
+    struct conn *c = MEM_NEW(struct conn);
+    MAGIC_INIT(c, CONN_MAGIC);
+    c->net = n;
+    c->fd = fd;
+    c->ip = ip;
+    c->id = ++n->next_id;
+    memcpy(c->peer, peer, sizeof peer);
+    struct list *links[] = { &c->requests, &c->link, &c->dirty_link, &c->starved_link,
+                             &c->partial_link, &c->sending_link };
+    for (u32 i = 0; i < ARRAY_COUNT(links); i++)
+        list_init(links[i]);
+    n->conn_count++;
+    metric_add(n->shard->metrics, M_connections_opened, 1);
+    metric_set(n->shard->metrics, M_connections, n->conn_count);
+    conn_touch(c);
+    net_sweep_start(n);
+    if (n->handler.opened)
+        n->handler.opened(c);
+    c->more = true; /* many clients send with the handshake's last packet: try at once */
+    conn_advance(c);
+}
+
+static void conn_frame_buf_drop(struct conn *c)
+{
+    if (c->frame_buf)
+        frame_drop(c->net, c->frame_buf, c->frame_cap);
+    c->frame_buf = NULL;
+}
+
+/* Closes the descriptor; memory goes when the last op and request have ended. `why` is for the
+ * debug log. */
+void conn_close(struct conn *c, const char *why)
+{
+    MAGIC_CHECK(c, CONN_MAGIC);
+    struct net *n = c->net;
+    if (c->state == CONN_CLOSED)
+        return;
+    c->state = CONN_CLOSED;
+    LOG(DEBUG, connection_closed, "shard=%u peer=\"%s\" why=\"%s\"", n->shard->index, c->peer, why);
+    list_remove(&c->starved_link);
+    list_remove(&c->partial_link);
+    list_remove(&c->sending_link);
+    list_remove(&c->link);
+    list_push_back(&n->closed, &c->link);
+    timer_stop(&n->shard->timers, &c->mute);
+    peer_ip_drop(n, c->ip);
+    c->ip = NULL;
+    n->conn_count--;
+    metric_add(n->shard->metrics, M_connections_closed, 1);
+    metric_set(n->shard->metrics, M_connections, n->conn_count);
+    if (n->handler.closed)
+        n->handler.closed(c);
+    io_close(n->shard->io, c->fd);
+    conn_mark_dirty(c);
+}
+
+/* Frees what a closed connection still has, as far as ops in flight and the upper layer allow. */
+static void conn_reap(struct conn *c)
+{
+    struct net *n = c->net;
+    if (!io_op_idle(&c->send)) /* it reads from the requests' memory */
+        return;
+    list_for_safe(it, &c->requests) {
+        struct request *r = list_entry(it, struct request, link);
+        if (r->ready)
+            request_free(c, r);
+    }
+    if (c->rx && !io_op_idle(&c->rx->op)) /* it may write into frame_buf */
+        return;
+    conn_frame_buf_drop(c);
+    if (c->rx) {
+        rx_unref(n, c->rx);
+        c->rx = NULL;
+    }
+    if (!list_empty(&c->requests))
+        return;
+    CHECK(c->inflight == 0 && c->out_bytes == 0 && !c->batch);
+    list_remove(&c->link);
+    list_remove(&c->dirty_link);
+    MAGIC_POISON(c);
+    mem_free(c);
+}
+
+/* ---- bytes in ---- */
+
+static void conn_starve(struct conn *c)
+{
+    metric_add(c->net->shard->metrics, M_backpressure, 1);
+    list_remove(&c->partial_link); /* now the time is ours */
+    if (!list_linked(&c->starved_link))
+        list_push_back(&c->net->starved, &c->starved_link);
+}
+
+/* Is there memory for `bytes` more, and is nobody before us? A frame larger than the whole bound
+ * is taken when at most half is in use. */
+static bool memory_allows(const struct net *n, const struct conn *c, u64 bytes)
+{
+    if (!list_empty(&n->starved) && n->starved.next != &c->starved_link)
+        return false;
+    if (n->response_bytes >= n->response_bytes_max)
+        return false;
+    return n->request_bytes + bytes <= n->request_bytes_max ||
+           n->request_bytes <= n->request_bytes_max / 2;
+}
+
+static void partial_begin(struct conn *c)
+{
+    if (list_linked(&c->partial_link))
+        return;
+    c->partial_since_ns = c->net->shard->now_ns;
+    list_push_back(&c->net->partials, &c->partial_link);
+}
+
+/* What can't be a frame: closes when what came before it has been answered. */
+static void conn_refuse_frame(struct conn *c, i32 len)
+{
+    struct net *n = c->net;
+    bool large = len > 0;
+    metric_add(n->shard->metrics, large ? M_requests_too_large : M_requests_malformed, 1);
+    LOG(WARN, frame_refused, "shard=%u peer=\"%s\" frame_bytes=%d bound_bytes=%u why=\"%s\"",
+        n->shard->index, c->peer, len, n->frame_bytes_max,
+        large ? "larger than net.max_request_bytes" : "not a Kafka request");
+    c->reading_stopped = true;
+    if (c->inflight == 0)
+        conn_close(c, "bad frame length");
+    else
+        c->close_when_empty = true;
+}
+
+static void conn_dispatch(struct conn *c, struct request *r)
+{
+    struct net *n = c->net;
+    list_push_back(&c->requests, &r->link);
+    c->inflight++;
+    n->inflight++;
+    conn_touch(c);
+    n->handler.request(r);
+}
+
+/* A whole frame lies at `data` in the pooled buffer. */
+static void conn_frame_pooled(struct conn *c, const u8 *data, u32 len)
+{
+    struct net *n = c->net;
+    struct request *r = request_take(c, len);
+    if (len <= COPY_TO_ARENA) {
+        r->frame = arena_copy(&r->arena, bytes_of(data, len));
+        CHECK(r->frame.data != NULL);
+    } else if (len <= COPY_SMALL || n->pool_held >= n->pool_held_max) {
+        r->frame_buf = frame_pool_take(&n->frames, len, &r->frame_cap);
+        n->request_bytes += r->frame_cap;
+        memcpy(r->frame_buf, data, len);
+        r->frame = bytes_of(r->frame_buf, len);
+    } else {
+        r->pooled = true;
+        r->recv_hold = &c->rx->op;
+        c->rx->refs++;
+        n->pool_held++;
+        n->request_bytes += n->buf_bytes;
+        r->frame = bytes_of(data, len);
+    }
+    c->big_frames = false;
+    conn_dispatch(c, r);
+}
+
+/* frame_buf is complete. */
+static void conn_frame_direct(struct conn *c)
+{
+    struct request *r = request_take(c, c->frame_len);
+    r->frame_buf = c->frame_buf;
+    r->frame_cap = c->frame_cap;
+    r->frame = bytes_of(c->frame_buf, c->frame_len);
+    c->frame_buf = NULL;
+    list_remove(&c->partial_link);
+    c->big_frames = c->frame_len > c->net->buf_bytes;
+    conn_dispatch(c, r);
+}
+
+/* Takes what is there of a frame of `len` bytes into a buffer of its own. False: no memory. */
+static bool conn_frame_begin(struct conn *c, u32 len)
+{
+    struct net *n = c->net;
+    if (!memory_allows(n, c, frame_pool_cap(len))) {
+        conn_starve(c);
+        return false;
+    }
+    list_remove(&c->starved_link);
+    c->frame_buf = frame_pool_take(&n->frames, len, &c->frame_cap);
+    n->request_bytes += c->frame_cap;
+    c->frame_len = len;
+    u32 have = c->rx_len - c->rx_pos;
+    CHECK(have <= len);
+    if (have > 0)
+        memcpy(c->frame_buf, c->rx->op.buf + c->rx_pos, have);
+    c->frame_have = have;
+    c->head_len = 0;
+    return true;
+}
+
+/* One step over the bytes in the pooled buffer: completes the length prefix, then hands over one
+ * frame. False: nothing more can be done now. */
+static bool conn_parse(struct conn *c)
+{
+    const u8 *p = c->rx->op.buf + c->rx_pos;
+    u32 left = c->rx_len - c->rx_pos;
+    if (c->head_len < LENGTH_BYTES) {
+        u32 n = MIN(LENGTH_BYTES - c->head_len, left);
+        memcpy(c->head + c->head_len, p, n);
+        c->head_len = (u8)(c->head_len + n);
+        c->rx_pos += n;
+        left -= n;
+        p += n;
+    }
+    if (c->head_len < LENGTH_BYTES) {
+        conn_rx_consumed(c);
+        partial_begin(c);
+        return true;
+    }
+    i32 len = (i32)get_be32(c->head);
+    if (len <= 0 || (u32)len > c->net->frame_bytes_max) {
+        conn_refuse_frame(c, len);
+        return false;
+    }
+    if (left >= (u32)len) {
+        list_remove(&c->partial_link);
+        c->head_len = 0;
+        c->rx_pos += (u32)len;
+        conn_frame_pooled(c, p, (u32)len);
+    } else if (!conn_frame_begin(c, (u32)len)) {
+        return false;
+    } else {
+        c->rx_pos = c->rx_len;
+    }
+    if (c->state == CONN_OPEN && c->rx_pos == c->rx_len)
+        conn_rx_consumed(c);
+    return true;
+}
+
+static void conn_recv_pooled(struct conn *c)
+{
+    struct net *n = c->net;
+    if (!memory_allows(n, c, n->buf_bytes)) {
+        conn_starve(c);
+        return;
+    }
+    list_remove(&c->starved_link);
+    if (!c->rx)
+        c->rx = rx_take(c);
+    c->rx->op.more = c->more;
+    c->rx->op.len_max = c->big_frames ? BIG_FRAME_PEEK : 0;
+    io_recv_pooled(n->shard->io, &c->rx->op, c->fd, conn_recv_done);
+}
+
+static void conn_recv_direct(struct conn *c)
+{
+    if (!c->rx)
+        c->rx = rx_take(c);
+    partial_begin(c);
+    c->rx->op.more = true; /* most often the rest is on its heels */
+    io_recv(c->net->shard->io, &c->rx->op, c->fd, c->frame_buf + c->frame_have,
+            (u32)MIN(c->frame_len - c->frame_have, DIRECT_MAX), true, conn_direct_done);
+}
+
+static void mute_ended(struct timer *t)
+{
+    conn_advance(container_of(t, struct conn, mute));
+}
+
+/* True when something other than memory forbids to read on now. */
+static bool conn_must_wait(struct conn *c)
+{
+    struct net *n = c->net;
+    if (c->reading_stopped || (c->rx && !io_op_idle(&c->rx->op)))
+        return true;
+    if (n->stopping) {
+        if (c->inflight == 0)
+            conn_close(c, "stopping");
+        return true;
+    }
+    if (c->muted_until_ns > n->shard->now_ns) {
+        timer_start(&n->shard->timers, &c->mute, c->muted_until_ns, mute_ended);
+        return true;
+    }
+    return c->inflight >= n->inflight_max || c->out_bytes > OUT_BYTES_MAX;
+}
+
+static void conn_advance(struct conn *c)
+{
+    MAGIC_CHECK(c, CONN_MAGIC);
+    for (;;) {
+        if (c->state == CONN_CLOSED)
+            return;
+        if (conn_must_wait(c)) {
+            list_remove(&c->starved_link); /* it must not hold up those behind it */
+            return;
+        }
+        if (c->frame_buf && c->frame_have < c->frame_len) {
+            conn_recv_direct(c);
+            return;
+        }
+        if (c->frame_buf) {
+            conn_frame_direct(c);
+        } else if (c->rx_pos < c->rx_len || c->head_len == LENGTH_BYTES) {
+            if (!conn_parse(c))
+                return;
+        } else {
+            conn_recv_pooled(c);
+            return;
+        }
+    }
+}
+
+/* After the end of a receive: true when its bytes are to be looked at. */
+static bool conn_recv_ended(struct conn *c, const struct io_op *op)
+{
+    if (c->state == CONN_CLOSED) {
+        conn_mark_dirty(c); /* the hook reaps it */
+        return false;
+    }
+    if (op->err == ERR_NO_MEMORY && !c->frame_buf) {
+        conn_starve(c);
+        return false;
+    }
+    if (op->err != ERR_NONE || op->result == 0) {
+        conn_close(c, op->err != ERR_NONE ? err_name(op->err) : "closed by peer");
+        return false;
+    }
+    metric_add(c->net->shard->metrics, M_bytes_in, (u64)op->result);
+    c->more = op->more;
+    return true;
+}
+
+static void conn_recv_done(struct io_op *op)
+{
+    struct conn *c = container_of(op, struct rx_buf, op)->conn;
+    MAGIC_CHECK(c, CONN_MAGIC);
+    if (!conn_recv_ended(c, op))
+        return;
+    c->rx_pos = 0;
+    c->rx_len = (u32)op->result;
+    conn_advance(c);
+}
+
+static void conn_direct_done(struct io_op *op)
+{
+    struct conn *c = container_of(op, struct rx_buf, op)->conn;
+    MAGIC_CHECK(c, CONN_MAGIC);
+    op->buf = NULL; /* it was not a pooled one */
+    if (!conn_recv_ended(c, op))
+        return;
+    u32 wanted = (u32)MIN(c->frame_len - c->frame_have, DIRECT_MAX);
+    c->frame_have += (u32)op->result;
+    if ((u64)op->result < wanted) {
+        conn_close(c, "closed by peer inside a frame");
+        return;
+    }
+    conn_advance(c);
+}
+
+void conn_mute(struct conn *c, u64 until_ns)
+{
+    MAGIC_CHECK(c, CONN_MAGIC);
+    c->muted_until_ns = MAX(c->muted_until_ns, until_ns);
+}
+
+/* ---- bytes out ---- */
+
+void request_respond(struct request *r)
+{
+    MAGIC_CHECK(r, REQUEST_MAGIC);
+    CHECK(!r->ready);
+    struct conn *c = r->conn;
+    r->ready = true;
+    if (!r->no_response) {
+        u64 bytes = request_answer_bytes(r);
+        CHECK(r->out && r->out_len >= LENGTH_BYTES && bytes - LENGTH_BYTES <= INT32_MAX);
+        put_be32(r->out, (u32)(bytes - LENGTH_BYTES));
+        c->net->response_bytes += r->out_len;
+        c->out_bytes += bytes;
+    }
+    conn_mark_dirty(c);
+}
+
+void request_malformed(struct request *r, const char *why)
+{
+    MAGIC_CHECK(r, REQUEST_MAGIC);
+    struct conn *c = r->conn;
+    metric_add(c->net->shard->metrics, M_requests_malformed, 1);
+    LOG(WARN, request_malformed, "shard=%u peer=\"%s\" api=%d version=%d bytes=%u why=\"%s\"",
+        c->net->shard->index, c->peer, r->api_key, r->api_version, r->frame.len, why);
+    c->reading_stopped = true;
+    r->no_response = true;
+    r->close_after = true;
+    request_respond(r);
+}
+
+bool request_dead(const struct request *r)
+{
+    MAGIC_CHECK(r, REQUEST_MAGIC);
+    return r->conn->state == CONN_CLOSED;
+}
+
+struct pieces {
+    struct iovec *iov;
+    u32 count, max;
+};
+
+static bool piece_add(struct pieces *ps, const u8 *data, u32 len)
+{
+    if (ps->count == ps->max)
+        return false;
+    ps->iov[ps->count++] = (struct iovec){ (u8 *)(uintptr_t)data, len };
+    return true;
+}
+
+/* Adds what is left of r's answer from the cursor on. False: no room for all of it. */
+static bool pieces_of(struct conn *c, const struct request *r, struct pieces *ps)
+{
+    for (;;) {
+        bool last = c->next_ext == r->ext_count;
+        u32 at = last ? r->out_len : r->ext[c->next_ext].at;
+        CHECK(at >= c->next_out && at <= r->out_len);
+        if (at > c->next_out) {
+            if (!piece_add(ps, r->out + c->next_out, at - c->next_out))
+                return false;
+            c->next_out = at;
+        }
+        if (last)
+            return true;
+        struct bytes b = r->ext[c->next_ext].bytes;
+        if (b.len > 0 && !piece_add(ps, b.data, b.len))
+            return false;
+        c->next_ext++;
+    }
+}
+
+static struct send_batch *batch_take(struct net *n)
+{
+    struct list *l = list_pop_front(&n->free_batches);
+    n->free_batch_count -= l != NULL;
+    return l ? list_entry(l, struct send_batch, link) : MEM_NEW(struct send_batch);
+}
+
+static void conn_batch_drop(struct conn *c)
+{
+    struct net *n = c->net;
+    if (!c->batch)
+        return;
+    if (n->free_batch_count < FREE_BATCHES_MAX) {
+        list_push_front(&n->free_batches, &c->batch->link);
+        n->free_batch_count++;
+    } else {
+        mem_free(c->batch);
+    }
+    c->batch = NULL;
+}
+
+/* Frees the first `count` requests: their answers were sent or are not wanted. */
+static void conn_requests_sent(struct conn *c, u32 count)
+{
+    for (u32 i = 0; i < count; i++)
+        request_free(c, list_entry(c->requests.next, struct request, link));
+}
+
+/* Collects the pieces of all answers that are next in order; counts in c->sending those requests
+ * that the pieces complete. */
+static void conn_gather(struct conn *c, struct pieces *ps)
+{
+    c->sending = 0;
+    list_for(it, &c->requests) {
+        struct request *r = list_entry(it, struct request, link);
+        if (!r->ready)
+            return;
+        if (!r->no_response && !pieces_of(c, r, ps))
+            return;
+        c->next_out = c->next_ext = 0;
+        c->sending++;
+        if (r->close_after) {
+            c->reading_stopped = true;
+            c->close_now = true;
+            return;
+        }
+    }
+}
+
+/* The common case, one ready answer in one piece, needs no batch. */
+static bool conn_one_piece(const struct conn *c)
+{
+    const struct request *first = list_entry(c->requests.next, struct request, link);
+    if (first->no_response || first->ext_count > 0 || c->next_out > 0)
+        return false;
+    if (first->link.next == &c->requests)
+        return true;
+    return !list_entry(first->link.next, struct request, link)->ready;
+}
+
+static bool conn_first_ready(const struct conn *c)
+{
+    return !list_empty(&c->requests) && list_entry(c->requests.next, struct request, link)->ready;
+}
+
+/* What the last send (or a silent turn in the order) completed is done with. */
+static void conn_sent(struct conn *c)
+{
+    conn_requests_sent(c, c->sending);
+    c->sending = 0;
+    if (c->close_now || (c->close_when_empty && c->inflight == 0))
+        conn_close(c, "asked to");
+}
+
+static void conn_send_start(struct conn *c, struct pieces *ps)
+{
+    struct net *n = c->net;
+    c->send_since_ns = n->shard->now_ns;
+    list_push_back(&n->sending, &c->sending_link);
+    io_send(n->shard->io, &c->send, c->fd, ps->iov, ps->count, conn_send_done);
+}
+
+/* From the hook: sends what is ready, or reaps, or reads on. */
+static void conn_flush(struct conn *c)
+{
+    if (c->state == CONN_CLOSED) {
+        conn_reap(c);
+        return;
+    }
+    if (!io_op_idle(&c->send))
+        return;
+    if (conn_first_ready(c)) {
+        struct pieces ps = { &c->one, 0, 1 };
+        if (!conn_one_piece(c)) {
+            c->batch = batch_take(c->net);
+            ps = (struct pieces){ c->batch->iov, 0, BATCH_IOVS };
+        }
+        conn_gather(c, &ps);
+        if (ps.count > 0) {
+            conn_send_start(c, &ps);
+            return;
+        }
+        conn_batch_drop(c);
+        conn_sent(c);
+    }
+    conn_advance(c);
+}
+
+static void conn_send_done(struct io_op *op)
+{
+    struct conn *c = container_of(op, struct conn, send);
+    MAGIC_CHECK(c, CONN_MAGIC);
+    list_remove(&c->sending_link);
+    conn_batch_drop(c);
+    metric_add(c->net->shard->metrics, M_bytes_out, (u64)op->result);
+    if (c->state == CONN_CLOSED) {
+        conn_mark_dirty(c);
+        return;
+    }
+    if (op->err != ERR_NONE) {
+        conn_close(c, err_name(op->err));
+        return;
+    }
+    conn_touch(c);
+    conn_sent(c);
+    if (conn_first_ready(c))
+        conn_mark_dirty(c);
+    conn_advance(c);
+}
+
+/* ---- once a turn ---- */
+
+/* Lets those that wait for memory go on, in order, until the first that still can't. */
+static void starved_resume(struct net *n)
+{
+    for (u32 i = 0; i < RESUME_BATCH; i++) {
+        if (list_empty(&n->starved)) {
+            n->released = false;
+            return;
+        }
+        struct list *first = n->starved.next;
+        conn_advance(list_entry(first, struct conn, starved_link));
+        if (n->starved.next == first) {
+            n->released = false;
+            return;
+        }
+    }
+    n->shard->turn_again = true;
+}
+
+void net_hook(struct shard_hook *h)
+{
+    struct net *n = container_of(h, struct net, hook);
+    n->in_hook = true;
+    for (u32 round = 0; round < 2; round++) {
+        struct list *l;
+        while ((l = list_pop_front(&n->dirty)) != NULL) {
+            struct conn *c = list_entry(l, struct conn, dirty_link);
+            c->dirty = false;
+            conn_flush(c);
+        }
+        if (round == 0 && n->released)
+            starved_resume(n);
+    }
+    n->in_hook = false;
+    struct metrics *m = n->shard->metrics;
+    metric_set(m, M_requests_inflight, n->inflight);
+    metric_set(m, M_request_memory_bytes, n->request_bytes);
+    metric_set(m, M_response_memory_bytes, n->response_bytes);
+}
+
+/* ---- once a second ---- */
+
+static void sweep_close(struct conn *c, const char *why)
+{
+    metric_add(c->net->shard->metrics, M_connections_idle_closed, 1);
+    conn_close(c, why);
+}
+
+static void sweep_idle(struct net *n, u64 now)
+{
+    i64 timeout_ms = config_i64(n->shard->cfg, CFG_net_idle_timeout_ms);
+    if (timeout_ms < 0)
+        return;
+    while (!list_empty(&n->conns)) {
+        struct conn *c = list_entry(n->conns.next, struct conn, link);
+        if ((now - c->active_ns) / NS_PER_MS <= (u64)timeout_ms)
+            return;
+        if (c->inflight > 0 && io_op_idle(&c->send))
+            conn_touch(c); /* it waits for us */
+        else
+            sweep_close(c, "net.idle_timeout");
+    }
+}
+
+static void sweep_partials(struct net *n, u64 now)
+{
+    u64 timeout_ns = config_u64(n->shard->cfg, CFG_net_frame_timeout_ms) * NS_PER_MS;
+    bool pressure = !list_empty(&n->starved);
+    list_for_safe(it, &n->partials) {
+        struct conn *c = list_entry(it, struct conn, partial_link);
+        u64 age = now - c->partial_since_ns;
+        u64 frame_len = c->frame_buf ? c->frame_len : 0;
+        if (age > timeout_ns + frame_len * NS_PER_S / FRAME_RATE)
+            sweep_close(c, "net.frame_timeout");
+        else if (pressure && age > STARVED_GRACE_NS + c->frame_have * NS_PER_S / STARVED_RATE)
+            sweep_close(c, "slow while memory is short");
+    }
+}
+
+static void sweep_sending(struct net *n, u64 now)
+{
+    if (n->response_bytes < n->response_bytes_max)
+        return;
+    list_for_safe(it, &n->sending) {
+        struct conn *c = list_entry(it, struct conn, sending_link);
+        if (now - c->send_since_ns <= STARVED_SEND_GRACE_NS)
+            return;
+        sweep_close(c, "does not read its answers while memory is short");
+    }
+}
+
+static void sweep(struct timer *t)
+{
+    struct net *n = container_of(t, struct net, sweep);
+    u64 now = n->shard->now_ns;
+    sweep_idle(n, now);
+    sweep_partials(n, now);
+    sweep_sending(n, now);
+    if (n->stopping && now > n->stop_deadline_ns)
+        while (!list_empty(&n->conns))
+            conn_close(list_entry(n->conns.next, struct conn, link), "stopping");
+    frame_pool_trim(&n->frames);
+    n->released |= !list_empty(&n->starved);
+    net_sweep_start(n);
+}
+
+void net_sweep_start(struct net *n)
+{
+    bool wanted = !list_empty(&n->conns) || !list_empty(&n->closed) || n->frames.free_bytes > 0;
+    if (wanted && !timer_armed(&n->sweep))
+        timer_start(&n->shard->timers, &n->sweep, n->shard->now_ns + SWEEP_NS, sweep);
+}
+
+/* ---- the end ---- */
+
+void conns_stop(struct net *n)
+{
+    list_for_safe(it, &n->conns) {
+        struct conn *c = list_entry(it, struct conn, link);
+        if (c->inflight == 0)
+            conn_close(c, "stopping");
+        else
+            c->close_when_empty = true;
+    }
+}
+
+void net_pools_free(struct net *n)
+{
+    struct list *l;
+    while ((l = list_pop_front(&n->free_requests)) != NULL) {
+        struct request *r = list_entry(l, struct request, link);
+        arena_free(&r->arena);
+        mem_free(r);
+    }
+    while ((l = list_pop_front(&n->free_rx)) != NULL)
+        mem_free(list_entry(l, struct rx_buf, link));
+    while ((l = list_pop_front(&n->free_batches)) != NULL)
+        mem_free(list_entry(l, struct send_batch, link));
+}
+
+u64 conn_id(const struct conn *c)
+{
+    MAGIC_CHECK(c, CONN_MAGIC);
+    return c->id;
+}
+
+const char *conn_peer(const struct conn *c)
+{
+    MAGIC_CHECK(c, CONN_MAGIC);
+    return c->peer;
+}
+
+void **conn_user(struct conn *c)
+{
+    MAGIC_CHECK(c, CONN_MAGIC);
+    return &c->user;
+}
