@@ -63,6 +63,7 @@
 #define CODEC_MEMBER_records(type, name) struct bytes name;
 #define CODEC_MEMBER_struct(type, name) struct type name;
 #define CODEC_MEMBER_nullable(type, name) struct type *name;
+#define CODEC_MEMBER_optional(type, name) struct type *name;
 #define CODEC_MEMBER_values(type, name) struct { CODEC_C_##type *v; i32 n; } name;
 #define CODEC_MEMBER_strings(type, name) struct { struct bytes *v; i32 n; } name;
 #define CODEC_MEMBER_structs(type, name) struct { struct type *v; i32 n; } name;

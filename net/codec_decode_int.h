@@ -34,15 +34,14 @@ CODEC_STATIC void *read_array(struct wire_reader *r, struct arena *a, bool compa
     return v;
 }
 
-/* The struct behind a presence byte: -1 null, 1 present. NULL when null or on error. */
-CODEC_STATIC void *read_nullable(struct wire_reader *r, struct arena *a, bool nullable, size_t bytes)
+/* The struct behind a presence byte: `absent` means null. NULL when null or on error. */
+CODEC_STATIC void *read_nullable(struct wire_reader *r, struct arena *a, i8 absent, size_t bytes)
 {
     i8 present = wire_get_i8(r);
-    if (r->bad)
+    if (r->bad || present == absent)
         return NULL;
-    if (present < 0) {
-        if (!nullable)
-            wire_fail(r);
+    if (present != 1) {
+        wire_fail(r);
         return NULL;
     }
     void *p = arena_alloc(a, bytes);
@@ -59,12 +58,14 @@ CODEC_STATIC void *read_nullable(struct wire_reader *r, struct arena *a, bool nu
 #define READ_bytes(type, name, null) out->name = wire_get_bytes(r, flexible, null);
 #define READ_records(type, name, null) out->name = wire_get_bytes(r, flexible, null);
 #define READ_struct(type, name, null) type##_read(r, v, a, &out->name);
-#define READ_nullable(type, name, null)                              \
-    {                                                                \
-        out->name = read_nullable(r, a, null, sizeof *out->name);    \
-        if (out->name)                                               \
-            type##_read(r, v, a, out->name);                         \
+#define READ_POINTER(type, name, absent)                            \
+    {                                                               \
+        out->name = read_nullable(r, a, absent, sizeof *out->name); \
+        if (out->name)                                              \
+            type##_read(r, v, a, out->name);                        \
     }
+#define READ_nullable(type, name, null) READ_POINTER(type, name, -1)
+#define READ_optional(type, name, null) READ_POINTER(type, name, 0)
 #define READ_ARRAY(name, null, wire_bytes_min, READ_ELEMENT)                                 \
     {                                                                                        \
         out->name.v = read_array(r, a, flexible, null, wire_bytes_min, sizeof *out->name.v,  \

@@ -35,6 +35,7 @@
 #define DEFAULT_records(type, name, null, dflt) SAME_BYTES_##dflt(m->name, null)
 #define DEFAULT_struct(type, name, null, dflt) type##_is_default(v, &m->name)
 #define DEFAULT_nullable(type, name, null, dflt) (m->name == NULL)
+#define DEFAULT_optional(type, name, null, dflt) false
 #define DEFAULT_values(type, name, null, dflt) SAME_COUNT_##dflt(m->name.n, null)
 #define DEFAULT_strings(type, name, null, dflt) SAME_COUNT_##dflt(m->name.n, null)
 #define DEFAULT_structs(type, name, null, dflt) SAME_COUNT_##dflt(m->name.n, null)
@@ -67,6 +68,7 @@
     (BYTES_PLAIN(name, flexible, 4, null) - (scatter ? m->name.len : 0))
 #define BYTES_struct(type, name, null) type##_bytes(v, &m->name, scatter)
 #define BYTES_nullable(type, name, null) (1 + (m->name ? type##_bytes(v, m->name, scatter) : 0))
+#define BYTES_optional(type, name, null) BYTES_nullable(type, name, null)
 #define BYTES_COUNT(name, null) \
     ((u64)wire_size_length(m->name.n >= 0 || !(null) ? MAX(m->name.n, 0) : -1, flexible, 4))
 #define BYTES_values(type, name, null) \
@@ -131,12 +133,14 @@ CODEC_STATIC u64 strings_bytes(const struct bytes *s, i32 n, bool flexible)
 #define WRITE_bytes(type, name, null) wire_put_bytes(w, m->name, flexible, null);
 #define WRITE_records(type, name, null) wire_put_records(w, m->name, flexible, null);
 #define WRITE_struct(type, name, null) type##_write(w, v, &m->name);
-#define WRITE_nullable(type, name, null)         \
-    {                                            \
-        wire_put_i8(w, m->name ? 1 : -1);        \
-        if (m->name)                             \
-            type##_write(w, v, m->name);         \
+#define WRITE_POINTER(type, name, absent)         \
+    {                                             \
+        wire_put_i8(w, m->name ? 1 : (absent));   \
+        if (m->name)                              \
+            type##_write(w, v, m->name);          \
     }
+#define WRITE_nullable(type, name, null) WRITE_POINTER(type, name, -1)
+#define WRITE_optional(type, name, null) WRITE_POINTER(type, name, 0)
 #define WRITE_ARRAY(name, null, WRITE_ELEMENT)                \
     {                                                         \
         wire_put_count(w, m->name.n, flexible, null);         \

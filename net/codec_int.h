@@ -38,6 +38,7 @@ extern const u8 codec_empty[1];
 #define CODEC_INIT_records(m, type, name, dflt) (m)->name = CODEC_BYTES_##dflt;
 #define CODEC_INIT_struct(m, type, name, dflt) type##_init(&(m)->name);
 #define CODEC_INIT_nullable(m, type, name, dflt) (m)->name = NULL;
+#define CODEC_INIT_optional(m, type, name, dflt) (m)->name = NULL;
 #define CODEC_INIT_values(m, type, name, dflt) \
     {                                          \
         (m)->name.v = NULL;                    \

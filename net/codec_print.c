@@ -117,6 +117,7 @@ static void text_uuid(struct text *t, struct uuid v)
         else                               \
             text_puts(t, "null");          \
     }
+#define PRINT_optional(type, name) PRINT_nullable(type, name)
 #define PRINT_ARRAY(name, PRINT_ELEMENT)                     \
     {                                                        \
         text_puts(t, m->name.n < 0 ? "null" : "[");          \

@@ -75,6 +75,7 @@ static void *dice_array(struct dice *d, bool nullable, size_t element_bytes, i32
         if (m->name)                                                                          \
             type##_roll(d, v, m->name);                                                       \
     }
+#define RANDOM_optional(type, name, null) RANDOM_nullable(type, name, null)
 #define RANDOM_ARRAY(name, null, ROLL_ELEMENT)                                \
     {                                                                         \
         m->name.v = dice_array(d, null, sizeof *m->name.v, &m->name.n);       \
