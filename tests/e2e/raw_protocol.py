@@ -1,0 +1,1264 @@
+#!/usr/bin/env python3
+"""Protocol checks without a client library: raw_protocol.py HOST:PORT CASE, or --list.
+
+What is asserted here is what Apache Kafka 4.4 does. After every case a fresh connection must still
+be served: no input may hurt others.
+"""
+import os
+import random
+import resource
+import socket
+import struct
+import sys
+import threading
+import time
+import uuid
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import kmsg  # noqa: E402
+
+PRODUCE, FETCH, LIST_OFFSETS, METADATA = 0, 1, 2, 3
+OFFSET_COMMIT, OFFSET_FETCH, FIND_COORDINATOR, JOIN, HEARTBEAT, LEAVE, SYNC = 8, 9, 10, 11, 12, 13, 14
+API_VERSIONS, CREATE_TOPICS, DELETE_TOPICS, DELETE_RECORDS, INIT_PRODUCER_ID = 18, 19, 20, 21, 22
+CASES = {}
+
+
+def case(function):
+    CASES[function.__name__] = function
+    return function
+
+
+def expect(got, wanted, what):
+    if got != wanted:
+        raise AssertionError(f"{what}: got {got!r}, expected {wanted!r}")
+
+
+def fresh(prefix):
+    return f"{prefix}-{uuid.uuid4().hex[:10]}"
+
+
+class Broker:
+    def __init__(self, address):
+        host, _, port = address.rpartition(":")
+        self.address = (host, int(port))
+        self.schema = kmsg.Schema()
+
+    def connect(self, address=None, timeout=15):
+        return kmsg.Connection(address or self.address, self.schema, timeout)
+
+    def call(self, key, version, values, address=None):
+        with self.connect(address) as c:
+            return c.call(key, version, values)
+
+    def call_until(self, key, version, values, address=None):
+        """As call, again while a coordinator is still loading."""
+        for _ in range(100):
+            got = self.call(key, version, values, address)
+            if not {14, 15, 16}.intersection(errors_in(got)):
+                break
+            time.sleep(0.1)
+        return got
+
+    def advertised(self):
+        """{key: (min, max)} of what the broker serves and the definitions of 4.4 know."""
+        ranges = {}
+        for api in self.call(API_VERSIONS, 0, {})["ApiKeys"]:
+            known = self.schema.requests[api["ApiKey"]].valid
+            ranges[api["ApiKey"]] = (max(api["MinVersion"], known[0]), min(api["MaxVersion"], known[1]))
+        return ranges
+
+    def topic(self, partitions=1, prefix="raw", configs=()):
+        name = fresh(prefix)
+        got = self.call(CREATE_TOPICS, 7, {"timeoutMs": 15000, "Topics": [
+            {"Name": name, "NumPartitions": partitions, "ReplicationFactor": -1,
+             "Configs": [{"Name": k, "Value": v} for k, v in configs]}]})["Topics"][0]
+        expect(got["ErrorCode"], 0, f"create topic {name} ({got['ErrorMessage']})")
+        topic = Topic(self, name, got["TopicId"])
+        topic.wait_for_leaders(partitions)
+        return topic
+
+    def coordinator(self, group):
+        for _ in range(100):
+            got = self.call(FIND_COORDINATOR, 4, {"KeyType": 0, "CoordinatorKeys": [group]})["Coordinators"][0]
+            if got["ErrorCode"] == 0:
+                address = (got["Host"], got["Port"])
+                self.call_until(15, 5, {"Groups": [group]}, address)
+                return address
+            if got["ErrorCode"] not in (14, 15, 16):
+                break
+            time.sleep(0.1)
+        raise AssertionError(f"coordinator of {group}: error {got['ErrorCode']}")
+
+    def serves(self):
+        """A whole round trip on fresh connections."""
+        topic = self.topic()
+        topic.produce([b"still here"])
+        expect(topic.fetch_batches(0)[0][2], 1, "records read back after the case")
+
+
+class Topic:
+    def __init__(self, broker, name, topic_id):
+        self.broker, self.name, self.id = broker, name, topic_id
+        self.leaders = {}
+
+    def wait_for_leaders(self, partitions):
+        for _ in range(100):
+            got = self.broker.call(METADATA, 12, {"Topics": [{"Name": self.name}]})
+            nodes = {b["NodeId"]: (b["Host"], b["Port"]) for b in got["Brokers"]}
+            parts = got["Topics"][0]["Partitions"]
+            if len(parts) == partitions and all(p["LeaderId"] in nodes for p in parts):
+                self.leaders = {p["PartitionIndex"]: nodes[p["LeaderId"]] for p in parts}
+                # The metadata may be ahead of the log itself.
+                if all(self.list_offset(-1, p)["ErrorCode"] == 0 for p in self.leaders):
+                    return
+            time.sleep(0.1)
+        raise AssertionError(f"topic {self.name} has no leaders after 10 s")
+
+    def leader(self, partition=0):
+        return self.leaders[partition]
+
+    def connect(self, partition=0):
+        return self.broker.connect(self.leader(partition))
+
+    def produce_request(self, records, partition=0, acks=-1):
+        return {"Acks": acks, "TimeoutMs": 10000, "TransactionalId": None, "TopicData": [
+            {"Name": self.name, "TopicId": self.id,
+             "PartitionData": [{"Index": partition, "Records": records}]}]}
+
+    def produce_raw(self, records, partition=0, acks=-1, version=12, connection=None):
+        request = self.produce_request(records, partition, acks)
+        if connection:
+            got = connection.call(PRODUCE, version, request)
+        else:
+            got = self.broker.call(PRODUCE, version, request, self.leader(partition))
+        return got["Responses"][0]["PartitionResponses"][0]
+
+    def produce(self, values, partition=0, **options):
+        got = self.produce_raw(kmsg.batch(values, **options), partition)
+        expect(got["ErrorCode"], 0, f"produce to {self.name}/{partition}")
+        return got["BaseOffset"]
+
+    def fetch_request(self, offset, partition=0, wait=500, minimum=1, session=0, epoch=-1, maximum=1 << 20):
+        return {"ReplicaId": -1, "MaxWaitMs": wait, "MinBytes": minimum, "MaxBytes": 50 << 20,
+                "SessionId": session, "SessionEpoch": epoch, "Topics": [
+                    {"Topic": self.name, "TopicId": self.id, "Partitions": [
+                        {"Partition": partition, "FetchOffset": offset, "CurrentLeaderEpoch": -1,
+                         "LastFetchedEpoch": -1, "LogStartOffset": -1, "PartitionMaxBytes": maximum}]}]}
+
+    def fetch(self, offset, partition=0, version=16, **options):
+        got = self.broker.call(FETCH, version, self.fetch_request(offset, partition, **options),
+                               self.leader(partition))
+        return got["Responses"][0]["Partitions"][0]
+
+    def fetch_batches(self, offset, partition=0, **options):
+        got = self.fetch(offset, partition, **options)
+        expect(got["ErrorCode"], 0, f"fetch of {self.name}/{partition} at {offset}")
+        return kmsg.batches(got["Records"])
+
+    def list_offset(self, timestamp, partition=0, version=11):
+        got = self.broker.call(LIST_OFFSETS, version, {
+            "ReplicaId": -1, "TimeoutMs": 10000, "Topics": [{"Name": self.name, "Partitions": [
+                {"PartitionIndex": partition, "CurrentLeaderEpoch": -1, "Timestamp": timestamp}]}]},
+            self.leader(partition))
+        return got["Topics"][0]["Partitions"][0]
+
+
+# ---- versions ----
+@case
+def api_versions(broker):
+    for version in range(5):
+        got = broker.call(API_VERSIONS, version, {"ClientSoftwareName": "raw", "ClientSoftwareVersion": "1"})
+        expect(got["ErrorCode"], 0, f"ApiVersions v{version}")
+        for api in got["ApiKeys"]:
+            name = broker.schema.name(api["ApiKey"])
+            valid = broker.schema.requests[api["ApiKey"]].valid
+            if api["MaxVersion"] > valid[1]:
+                raise AssertionError(f"{name}: v{api['MaxVersion']} is offered, 4.4 ends at v{valid[1]}")
+            if api["MinVersion"] > api["MaxVersion"]:
+                raise AssertionError(f"{name}: the offered range is empty")
+            if api["ApiKey"] == PRODUCE:
+                # librdkafka reads the low end to find out about old brokers, so it is pinned at 0.
+                expect(api["MinVersion"], 0, "lowest Produce version offered")
+            elif api["MinVersion"] != valid[0]:
+                raise AssertionError(f"{name}: offered from v{api['MinVersion']}, 4.4 from v{valid[0]}")
+
+
+@case
+def api_versions_from_the_future(broker):
+    with broker.connect() as c:
+        c.send_frame(struct.pack(">hhih", API_VERSIONS, 99, 7, -1) + b"\0\x05future\x02x\0")
+        correlation, got = broker.schema.response(API_VERSIONS, 0, c.read_frame())
+        expect(correlation, 7, "correlation")
+        expect(got["ErrorCode"], 35, "error")
+        own = [a for a in got["ApiKeys"] if a["ApiKey"] == API_VERSIONS]
+        expect(len(own), 1, "the answer names ApiVersions' own range")
+        # The connection goes on.
+        expect(c.call(API_VERSIONS, own[0]["MaxVersion"], {
+            "ClientSoftwareName": "raw", "ClientSoftwareVersion": "1"})["ErrorCode"], 0, "retry")
+
+
+@case
+def api_versions_bad_client_name(broker):
+    got = broker.call(API_VERSIONS, 3, {"ClientSoftwareName": "!bad name!", "ClientSoftwareVersion": "1"})
+    expect(got["ErrorCode"], 42, "a software name that breaks the rules")
+
+
+@case
+def unknown_api_key(broker):
+    for key in (5, 777, -1, 32767):
+        with broker.connect() as c:
+            c.send_frame(struct.pack(">hhih", key, 0, 1, -1))
+            expect(c.read_frame(), None, f"answer to key {key}")
+
+
+@case
+def unsupported_version(broker):
+    """An unserved version closes the connection, but for ApiVersions."""
+    for key, version in ((METADATA, 99), (FETCH, 3), (PRODUCE, 99), (FIND_COORDINATOR, 40), (METADATA, -1)):
+        with broker.connect() as c:
+            c.send_frame(struct.pack(">hhih", key, version, 1, -1) + bytes(64))
+            expect(c.read_frame(), None, f"answer to key {key} v{version}")
+
+
+@case
+def produce_v2(broker):
+    topic = broker.topic()
+    with topic.connect() as c:
+        body = struct.pack(">hii", 1, 1000, 1) + struct.pack(">h", len(topic.name)) + topic.name.encode()
+        records = kmsg.batch([b"x"])
+        body += struct.pack(">iii", 1, 0, len(records)) + records
+        c.send_frame(struct.pack(">hhih", PRODUCE, 2, 9, -1) + body)
+        expect(c.read_frame(), None, "answer to Produce v2")
+    expect(topic.list_offset(-1)["Offset"], 0, "log end afterwards")
+
+
+def every_api_bodies(broker, topic):
+    """Requests that mean something, by key; what is not here goes with every field at its default."""
+    group = fresh("raw-every")
+    one_partition = {"Index": 0, "PartitionIndex": 0, "Partition": 0}
+    return {
+        PRODUCE: lambda v: topic.produce_request(kmsg.batch([b"every"])),
+        FETCH: lambda v: topic.fetch_request(0),
+        LIST_OFFSETS: lambda v: {"ReplicaId": -1, "Topics": [
+            {"Name": topic.name, "Partitions": [dict(one_partition, CurrentLeaderEpoch=-1, Timestamp=-1)]}]},
+        METADATA: lambda v: {"Topics": [{"Name": topic.name}]},
+        OFFSET_COMMIT: lambda v: {"GroupId": group, "GenerationIdOrMemberEpoch": -1, "GroupInstanceId": None,
+                                  "Topics": [{"Name": topic.name, "TopicId": topic.id, "Partitions": [
+                                      dict(one_partition, CommittedOffset=1, CommittedMetadata="m")]}]},
+        OFFSET_FETCH: lambda v: {"GroupId": group, "Topics": [{"Name": topic.name, "PartitionIndexes": [0]}],
+                                 "Groups": [{"GroupId": group, "MemberId": None, "MemberEpoch": -1, "Topics": [
+                                     {"Name": topic.name, "TopicId": topic.id, "PartitionIndexes": [0]}]}]},
+        FIND_COORDINATOR: lambda v: {"Key": group, "KeyType": 0, "CoordinatorKeys": [group]},
+        JOIN: lambda v: {"GroupId": fresh("raw-join"), "SessionTimeoutMs": 10000, "RebalanceTimeoutMs": 10000,
+                         "ProtocolType": "consumer", "GroupInstanceId": None,
+                         "Protocols": [{"Name": "range", "Metadata": b""}]},
+        HEARTBEAT: lambda v: {"GroupId": group, "MemberId": "nobody"},
+        LEAVE: lambda v: {"GroupId": group, "MemberId": "nobody", "Members": [{"MemberId": "nobody"}]},
+        SYNC: lambda v: {"GroupId": group, "MemberId": "nobody", "ProtocolType": None, "ProtocolName": None},
+        15: lambda v: {"Groups": [group]},
+        API_VERSIONS: lambda v: {"ClientSoftwareName": "raw", "ClientSoftwareVersion": "1", "NodeId": -1,
+                                 "ClusterId": None},
+        CREATE_TOPICS: lambda v: {"timeoutMs": 10000, "Topics": [
+            {"Name": fresh("raw-every"), "NumPartitions": 1, "ReplicationFactor": 1}]},
+        DELETE_TOPICS: lambda v: {"TimeoutMs": 10000, "TopicNames": [fresh("raw-no")],
+                                  "Topics": [{"Name": fresh("raw-no")}]},
+        DELETE_RECORDS: lambda v: {"TimeoutMs": 10000, "Topics": [
+            {"Name": topic.name, "Partitions": [dict(one_partition, Offset=0)]}]},
+        INIT_PRODUCER_ID: lambda v: {"TransactionalId": None, "TransactionTimeoutMs": 60000,
+                                     "ProducerId": -1, "ProducerEpoch": -1},
+        23: lambda v: {"ReplicaId": -1, "Topics": [{"Topic": topic.name, "Partitions": [
+            dict(one_partition, CurrentLeaderEpoch=-1, LeaderEpoch=0)]}]},
+        24: lambda v: {"V3AndBelowTransactionalId": "raw-none", "Transactions": [
+            {"TransactionalId": "raw-none", "ProducerId": 1, "Topics": [
+                {"Name": topic.name, "Partitions": [0]}]}]},
+        29: lambda v: {"ResourceTypeFilter": 1, "PatternTypeFilter": 1, "Operation": 1, "PermissionType": 1},
+        32: lambda v: {"Resources": [{"ResourceType": 2, "ResourceName": topic.name, "ConfigurationKeys": None}]},
+        35: lambda v: {"Topics": None},
+        37: lambda v: {"TimeoutMs": 10000, "ValidateOnly": True, "Topics": [
+            {"Name": topic.name, "Count": 2, "Assignments": None}]},
+        42: lambda v: {"GroupsNames": [fresh("raw-no")]},
+        43: lambda v: {"TimeoutMs": 10000, "TopicPartitions": [{"Topic": topic.name, "Partitions": [0]}]},
+        44: lambda v: {"ValidateOnly": True, "Resources": [
+            {"ResourceType": 2, "ResourceName": topic.name, "Configs": [
+                {"Name": "retention.ms", "ConfigOperation": 0, "Value": "86400000"}]}]},
+        47: lambda v: {"GroupId": fresh("raw-no"), "Topics": []},
+        60: lambda v: {"EndpointType": 1},
+        61: lambda v: {"Topics": [{"Name": topic.name, "PartitionIndexes": [0]}]},
+        64: lambda v: {"BrokerId": 9999},
+        75: lambda v: {"Topics": [{"Name": topic.name}], "ResponsePartitionLimit": 10, "Cursor": None},
+        94: lambda v: {"ControllerId": 9999},
+    }
+
+
+def errors_in(values):
+    """Every error code anywhere in a response."""
+    found = []
+    if isinstance(values, dict):
+        for name, value in values.items():
+            found += [value] if name == "ErrorCode" else errors_in(value)
+    elif isinstance(values, list):
+        for value in values:
+            found += errors_in(value)
+    return found
+
+
+# Keys whose request above must succeed, at every version.
+MUST_SUCCEED = (PRODUCE, FETCH, LIST_OFFSETS, METADATA, OFFSET_COMMIT, OFFSET_FETCH, FIND_COORDINATOR, 15, 16,
+                API_VERSIONS, CREATE_TOPICS, DELETE_RECORDS, INIT_PRODUCER_ID, 23, 32, 35, 37, 44, 60, 61, 75)
+
+
+@case
+def every_api_every_version(broker):
+    """Each offered key at each offered version answers a well-formed request with a message that
+    decodes to its last byte."""
+    topic = broker.topic()
+    topic.produce([b"first"])
+    bodies = every_api_bodies(broker, topic)
+    coordinator = broker.coordinator(bodies[15](5)["Groups"][0])
+    count, wrong = 0, []
+    for key, (low, high) in sorted(broker.advertised().items()):
+        for version in range(low, high + 1):
+            count += 1
+            where = topic.leader() if key not in (8, 9, 11, 12, 13, 14, 15, 42, 47) else coordinator
+            try:
+                got = broker.call_until(key, version, bodies.get(key, lambda v: {})(version), where)
+                errors = [e for e in errors_in(got) if e != 0]
+                # Kafka 4.4 says of a group that isn't there: v6 DescribeGroups 69.
+                if key in MUST_SUCCEED and errors and not (key == 15 and version >= 6 and errors == [69]):
+                    raise AssertionError(f"errors {errors}")
+            except (AssertionError, ConnectionError, kmsg.Malformed, OSError, struct.error) as problem:
+                wrong.append(f"{broker.schema.name(key)} v{version}: {problem}")
+    print(f"{count} requests")
+    if wrong:
+        raise AssertionError("; ".join(wrong))
+
+
+# The handlers of the engine, each from its first to its last version.
+ENGINE = (0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23, 32, 35, 37, 42, 44, 47, 60, 61, 75)
+
+
+@case
+def engine_apis_are_offered(broker):
+    offered = broker.advertised()
+    wrong = []
+    for key in ENGINE:
+        valid = broker.schema.requests[key].valid
+        high = 5 if key == INIT_PRODUCER_ID else valid[1]
+        if offered.get(key) != (valid[0], high):
+            wrong.append(f"{broker.schema.name(key)} {offered.get(key)} instead of {(valid[0], high)}")
+    if wrong:
+        raise AssertionError("; ".join(wrong))
+
+
+@case
+def produce_fetch_versions(broker):
+    topic = broker.topic()
+    offered = broker.advertised()
+    wanted = 0
+    for version in range(offered[PRODUCE][0], offered[PRODUCE][1] + 1):
+        got = topic.produce_raw(kmsg.batch([b"v%d" % version, (b"k", None)]), version=version)
+        expect((got["ErrorCode"], got["BaseOffset"]), (0, wanted), f"Produce v{version}")
+        wanted += 2
+    for version in range(offered[FETCH][0], offered[FETCH][1] + 1):
+        got = topic.fetch(1, version=version)
+        expect(got["ErrorCode"], 0, f"Fetch v{version}")
+        expect((got["HighWatermark"], got["LastStableOffset"]), (wanted, wanted), f"Fetch v{version} watermarks")
+        spans = kmsg.batches(got["Records"])
+        expect((spans[0][0], spans[-1][1]), (0, wanted - 1), f"Fetch v{version}: whole batches from the one asked for")
+
+
+# ---- broken frames ----
+def closes(broker, data, what):
+    with broker.connect() as c:
+        c.send_raw(data)
+        expect(c.read_frame(), None, f"answer to {what}")
+
+
+@case
+def oversized_frame(broker):
+    closes(broker, struct.pack(">i", 0x7FFFFFFF) + bytes(100), "a frame of 2 GiB")
+    closes(broker, struct.pack(">i", 104857601), "a frame one byte over the limit")
+
+
+@case
+def negative_size(broker):
+    closes(broker, struct.pack(">i", -1), "size -1")
+    closes(broker, struct.pack(">i", -0x80000000), "size -2^31")
+
+
+@case
+def empty_and_tiny_frames(broker):
+    for size in range(0, 8):
+        closes(broker, struct.pack(">i", size) + bytes([0, 18, 0, 0, 0, 0, 0, 1])[:size], f"a frame of {size} bytes")
+
+
+@case
+def truncated_frame(broker):
+    request = broker.schema.request(METADATA, 12, {"Topics": None})
+    for cut in (1, 2, 3, 4, 5, 8, len(request) - 1):
+        with broker.connect() as c:
+            c.send_raw((struct.pack(">i", len(request)) + request)[:cut])
+    # A frame that says it ends before its message does.
+    for cut in range(1, len(request) - 9):
+        with broker.connect() as c:
+            c.send_frame(request[:-cut])
+            expect(c.read_frame(), None, f"answer to a request {cut} bytes short")
+
+
+@case
+def wrong_crc(broker):
+    topic = broker.topic()
+    got = topic.produce_raw(kmsg.batch([b"x"], crc_xor=1))
+    expect(got["ErrorCode"], 2, "error")
+    got = topic.produce_raw(kmsg.batch([b"x"], crc_xor=0x80000000), version=3)
+    expect(got["ErrorCode"], 2, "error v3")
+    expect(topic.list_offset(-1)["Offset"], 0, "log end afterwards")
+
+
+@case
+def absurd_counts(broker):
+    head = struct.pack(">hhih", METADATA, 1, 1, -1)
+    for count in (0x7FFFFFFF, 0x10000000, 1000000):
+        closes(broker, frame(head + struct.pack(">i", count)), f"{count} topics")
+    flexible = struct.pack(">hhih", METADATA, 12, 1, -1) + b"\0"
+    for count in (b"\xff\xff\xff\xff\x0f", b"\xff\xff\xff\xff\x07", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"):
+        closes(broker, frame(flexible + count), f"compact count {count.hex()}")
+    # Strings longer than the frame.
+    closes(broker, frame(head + struct.pack(">ih", 1, 32767) + b"x"), "a string longer than the frame")
+    closes(broker, frame(flexible + b"\x02" + bytes(16) + b"\xff\xff\x03x"), "a compact string longer than the frame")
+    # A header whose client id runs over the end.
+    closes(broker, frame(struct.pack(">hhih", METADATA, 1, 1, 32000)), "a client id longer than the frame")
+    # Produce with a record set longer than the frame.
+    closes(broker, frame(struct.pack(">hhihhhiihiii", PRODUCE, 3, 1, -1, -1, 1, 1000, 1, 0, 1, 0, 0x7FFFFFF0)),
+           "a record set longer than the frame")
+
+
+def frame(payload):
+    return struct.pack(">i", len(payload)) + payload
+
+
+@case
+def trailing_bytes(broker):
+    """Bytes after a message: Kafka ignores them, for it reads by the definition."""
+    with broker.connect() as c:
+        c.send_frame(broker.schema.request(METADATA, 12, {"Topics": []}, 5) + b"trailing")
+        got = c.receive(METADATA, 12)
+        expect(got and got[0], 5, "correlation of the answer")
+
+
+@case
+def unknown_tagged_fields(broker):
+    with broker.connect() as c:
+        head = struct.pack(">hhihB", METADATA, 12, 1, -1, 1) + b"\x63\x03abc"  # tag 99 in the header
+        c.send_frame(head + b"\x01" + b"\x01\x00" + b"\x02\x32\x01x\x33\x00")
+        got = c.receive(METADATA, 12)
+        expect(got and got[0], 1, "correlation of the answer")
+
+
+@case
+def random_bytes(broker):
+    chance = random.Random(4)
+    for _ in range(300):
+        with broker.connect() as c:
+            data = chance.randbytes(chance.choice((1, 3, 4, 5, 17, 200, 5000)))
+            try:
+                c.send_raw(data)
+                if chance.random() < 0.5:
+                    c.send_raw(chance.randbytes(100))
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+
+
+@case
+def random_bodies(broker):
+    """Valid sizes and headers with random bodies: each is answered or closed, never hung."""
+    chance = random.Random(5)
+    offered = [(k, v) for k, (low, high) in broker.advertised().items() for v in range(low, high + 1)
+               if k in ENGINE and k not in (JOIN, FETCH, SYNC)]
+    for _ in range(500):
+        key, version = chance.choice(offered)
+        with broker.connect(timeout=30) as c:
+            payload = struct.pack(">hhih", key, version, 1, -1)
+            if broker.schema.flexible(key, version):
+                payload += b"\0"
+            c.send_frame(payload + chance.randbytes(chance.choice((0, 1, 2, 8, 30, 300))))
+            c.socket.shutdown(socket.SHUT_WR)
+            while c.read_frame() is not None:
+                pass
+
+
+@case
+def mutated_requests(broker):
+    """Good requests with a byte or two changed."""
+    chance = random.Random(6)
+    topic = broker.topic()
+    bodies = every_api_bodies(broker, topic)
+    offered = [(k, v) for k, (low, high) in broker.advertised().items() for v in range(low, high + 1)
+               if k in bodies and k in ENGINE and k not in (JOIN, CREATE_TOPICS, DELETE_TOPICS, 37)]
+    for _ in range(500):
+        key, version = chance.choice(offered)
+        data = bytearray(broker.schema.request(key, version, bodies[key](version)))
+        for _ in range(chance.randint(1, 3)):
+            data[chance.randrange(8, len(data))] = chance.randrange(256)
+        with broker.connect(topic.leader(), timeout=30) as c:
+            c.send_frame(bytes(data))
+            c.socket.shutdown(socket.SHUT_WR)
+            c.socket.settimeout(2)  # a fetch may have become a long poll: fine
+            try:
+                while c.read_frame() is not None:
+                    pass
+            except (TimeoutError, socket.timeout, kmsg.Malformed):
+                pass
+
+
+@case
+def mutated_batches(broker):
+    """Record batches with broken insides and a right checksum: an error, or stored as they are."""
+    chance = random.Random(7)
+    topic = broker.topic()
+    for round_number in range(300):
+        data = bytearray(kmsg.batch([b"a", (b"k", b"v" * 20), b""], gzip=bool(round_number & 1)))
+        for _ in range(chance.randint(1, 3)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        struct.pack_into(">I", data, 17, kmsg.crc32c(bytes(data[21:])))
+        if chance.random() < 0.2:
+            data = data[:chance.randrange(len(data))]
+        try:
+            topic.produce_raw(bytes(data))
+        except ConnectionError:
+            pass
+
+
+# ---- slow and many ----
+@case
+def slow_loris(broker):
+    """A request at one byte per 100 ms is answered in the end, and does not hamper others."""
+    request = frame(broker.schema.request(API_VERSIONS, 0, {}, 3))
+    answers = []
+
+    def drip():
+        with broker.connect(timeout=60) as c:
+            for byte in request:
+                c.send_raw(bytes([byte]))
+                time.sleep(0.1)
+            answers.append(c.receive(API_VERSIONS, 0))
+
+    threads = [threading.Thread(target=drip) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    worst = 0.0
+    with broker.connect() as c:
+        while any(t.is_alive() for t in threads):
+            start = time.monotonic()
+            c.call(API_VERSIONS, 0, {})
+            worst = max(worst, time.monotonic() - start)
+            time.sleep(0.01)
+    for thread in threads:
+        thread.join()
+    expect(len([a for a in answers if a and a[0] == 3]), 50, "drip-fed requests answered")
+    if worst > 1.0:
+        raise AssertionError(f"another connection waited {worst:.2f} s")
+    print(f"slowest answer to others {worst * 1000:.1f} ms")
+
+
+@case
+def half_open_connections(broker):
+    """10,000 connections that send half a frame and stay: others go on."""
+    wanted = int(os.environ.get("LEAT_HALF_OPEN", "10000"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard - 200)
+    held = []
+    try:
+        for number in range(wanted):
+            s = socket.create_connection(broker.address, timeout=30)
+            s.sendall(b"\0\0\0\x40\0\x12"[:number % 7])
+            held.append(s)
+        topic = broker.topic()
+        start = time.monotonic()
+        for number in range(100):
+            expect(topic.produce([b"in between"]), number, "offset")
+        took = time.monotonic() - start
+        expect(len(topic.fetch_batches(0)), 100, "batches read back")
+        if took > 10:
+            raise AssertionError(f"100 produce requests took {took:.1f} s beside {wanted} half-open connections")
+        print(f"{wanted} connections held, 100 produce requests in {took:.2f} s")
+    finally:
+        for s in held:
+            s.close()
+
+
+@case
+def connect_and_leave(broker):
+    for _ in range(2000):
+        socket.create_connection(broker.address, timeout=15).close()
+
+
+@case
+def reset_with_an_answer_under_way(broker):
+    """The peer resets while a large answer is being sent."""
+    topic = broker.topic()
+    for _ in range(8):
+        topic.produce([os.urandom(900 << 10)])
+    for _ in range(50):
+        c = topic.connect()
+        c.send(FETCH, 12, topic.fetch_request(0, maximum=50 << 20))
+        c.socket.recv(1000)
+        c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        c.close()
+
+
+@case
+def reset_in_long_poll(broker):
+    topic = broker.topic()
+    for _ in range(200):
+        c = topic.connect()
+        c.send(FETCH, 12, topic.fetch_request(0, wait=30000))
+        c.close()
+    topic.produce([b"wakes them all"])
+
+
+# ---- order and acknowledgement ----
+@case
+def pipelined_in_order(broker):
+    topic = broker.topic(4)
+    addresses = set(topic.leaders.values())
+    for address in addresses:
+        mine = [p for p, a in topic.leaders.items() if a == address]
+        with broker.connect(address) as c:
+            sent = []
+            for number in range(400):
+                p = mine[number % len(mine)]
+                kind = number % 4
+                if kind == 0:
+                    request = (PRODUCE, 9, topic.produce_request(kmsg.batch([b"%d" % number]), p))
+                elif kind == 1:
+                    request = (API_VERSIONS, 0, {})
+                elif kind == 2:
+                    # Waits a little where nothing has come yet: later answers may not overtake it.
+                    request = (FETCH, 12, topic.fetch_request(number // 8, p, wait=5))
+                else:
+                    request = (METADATA, 9, {"Topics": [{"Name": topic.name}]})
+                sent.append((c.send(*request), request))
+            for wanted, (key, version, _) in sent:
+                got = c.receive(key, version)
+                expect(got and got[0], wanted, "correlation")
+
+
+@case
+def produce_order_on_one_connection(broker):
+    topic = broker.topic()
+    with topic.connect() as c:
+        sent = [c.send(PRODUCE, 9, topic.produce_request(kmsg.batch([b"%d" % n]))) for n in range(200)]
+        for number, correlation in enumerate(sent):
+            got = c.receive(PRODUCE, 9)
+            expect(got[0], correlation, "correlation")
+            answer = got[1]["Responses"][0]["PartitionResponses"][0]
+            expect((answer["ErrorCode"], answer["BaseOffset"]), (0, number), "offset")
+
+
+@case
+def acks_zero(broker):
+    topic = broker.topic()
+    with topic.connect() as c:
+        c.send(PRODUCE, 9, topic.produce_request(kmsg.batch([b"unanswered"]), acks=0))
+        wanted = c.send(API_VERSIONS, 0, {})
+        got = c.receive(API_VERSIONS, 0)
+        expect(got[0], wanted, "first answer on the connection")
+    wait_for(lambda: topic.list_offset(-1)["Offset"] == 1, "the record to be stored")
+    # An error with acks=0 closes the connection: there is no other way to tell the client.
+    with topic.connect() as c:
+        c.send(PRODUCE, 9, topic.produce_request(kmsg.batch([b"x"], crc_xor=1), acks=0))
+        expect(c.read_frame(), None, "answer to a failed acks=0 request")
+
+
+def wait_for(condition, what, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds} s for {what}")
+        time.sleep(0.05)
+
+
+@case
+def invalid_acks(broker):
+    topic = broker.topic()
+    got = topic.produce_raw(kmsg.batch([b"x"]), acks=2)
+    expect((got["ErrorCode"], got["BaseOffset"]), (21, -1), "acks=2")
+
+
+@case
+def produce_errors(broker):
+    topic = broker.topic()
+    name, topic.name = topic.name, fresh("raw-no")
+    got = broker.call(PRODUCE, 12, topic.produce_request(kmsg.batch([b"x"])), topic.leader())
+    expect(got["Responses"][0]["PartitionResponses"][0]["ErrorCode"], 3, "unknown topic")
+    topic.name = name
+    got = broker.call(PRODUCE, 12, topic.produce_request(kmsg.batch([b"x"]), 7), topic.leader())
+    expect(got["Responses"][0]["PartitionResponses"][0]["ErrorCode"], 3, "unknown partition")
+    topic_id, topic.id = topic.id, uuid.uuid4().bytes
+    got = broker.call(PRODUCE, 13, topic.produce_request(kmsg.batch([b"x"])), topic.leader())
+    expect(got["Responses"][0]["PartitionResponses"][0]["ErrorCode"], 100, "unknown topic id")
+    topic.id = topic_id
+    expect(topic.produce_raw(kmsg.batch([os.urandom(1 << 20)]))["ErrorCode"], 10, "more than max.message.bytes")
+    expect(topic.produce_raw(kmsg.batch([b"a", b"b"], count=3))["ErrorCode"], 87, "fewer records than counted")
+    zstd = kmsg.batch([b"a"], attributes=4)
+    expect(topic.produce_raw(zstd, version=6)["ErrorCode"], 76, "zstd before v7")
+    expect(topic.produce_raw(kmsg.batch([b"a"]) + kmsg.batch([b"b"]))["ErrorCode"], 87, "two batches in one request")
+    expect(topic.list_offset(-1)["Offset"], 0, "log end after refused batches")
+
+
+@case
+def old_message_format(broker):
+    topic = broker.topic()
+    tail = struct.pack(">bbqi", 1, 0, 1700000000000, -1) + struct.pack(">i", 1) + b"x"
+    import zlib
+    message = struct.pack(">qiI", 0, len(tail) + 4, zlib.crc32(tail)) + tail
+    got = topic.produce_raw(message, version=9)
+    if got["ErrorCode"] == 0:
+        raise AssertionError("a message of format 1 was accepted by Produce v9")
+    expect(topic.list_offset(-1)["Offset"], 0, "log end afterwards")
+
+
+# ---- idempotence ----
+@case
+def idempotent_sequences(broker):
+    topic = broker.topic()
+    got = broker.call_until(INIT_PRODUCER_ID, 4, {"TransactionalId": None, "TransactionTimeoutMs": 60000,
+                                            "ProducerId": -1, "ProducerEpoch": -1})
+    expect((got["ErrorCode"], got["ProducerEpoch"]), (0, 0), "InitProducerId")
+    pid = got["ProducerId"]
+
+    def send(sequence, epoch=0, count=2):
+        got = topic.produce_raw(kmsg.batch([b"%d" % sequence] * count, producer=pid, epoch=epoch, sequence=sequence))
+        return got["ErrorCode"], got["BaseOffset"]
+
+    for number in range(7):
+        expect(send(number * 2), (0, number * 2), f"batch {number}")
+    for number in range(2, 7):
+        expect(send(number * 2), (0, number * 2), f"batch {number} again: answered as the first time")
+    expect(send(0)[0], 45, "a duplicate older than five batches")
+    expect(send(20)[0], 45, "a gap in the sequence")
+    expect(send(12, count=1)[0], 45, "a part of a batch sent before")
+    expect(topic.list_offset(-1)["Offset"], 14, "log end after duplicates")
+    expect(send(0, epoch=1), (0, 14), "a new epoch starts at 0")
+    expect(send(16, epoch=0)[0], 47, "the old epoch")
+    expect(send(5, epoch=2)[0], 45, "a new epoch that starts elsewhere")
+    expect(topic.list_offset(-1)["Offset"], 16, "log end")
+    described = broker.call(61, 0, {"Topics": [{"Name": topic.name, "PartitionIndexes": [0]}]}, topic.leader())
+    active = described["Topics"][0]["Partitions"][0]["ActiveProducers"]
+    expect([(p["ProducerId"], p["ProducerEpoch"], p["LastSequence"]) for p in active], [(pid, 1, 1)], "producers")
+
+
+@case
+def producer_ids_are_unique(broker):
+    request = {"TransactionalId": None, "TransactionTimeoutMs": 60000, "ProducerId": -1, "ProducerEpoch": -1}
+    with broker.connect() as c:
+        answers = [c.call(INIT_PRODUCER_ID, 5, request) for _ in range(3000)]
+    # While the next block of ids is fetched, "try again" is a right answer.
+    expect({a["ErrorCode"] for a in answers} - {0, 14}, set(), "errors")
+    ids = [a["ProducerId"] for a in answers if a["ErrorCode"] == 0]
+    expect(len(set(ids)), len(ids), "distinct ids")
+    if len(ids) < 2900:
+        raise AssertionError(f"only {len(ids)} of 3000 requests got an id")
+
+
+# ---- fetch ----
+@case
+def fetch_long_poll(broker):
+    topic = broker.topic()
+    start = time.monotonic()
+    got = topic.fetch(0, wait=700)
+    took = time.monotonic() - start
+    expect((got["ErrorCode"], got["Records"] or b""), (0, b""), "an empty fetch")
+    if not 0.6 < took < 5:
+        raise AssertionError(f"a fetch of 700 ms took {took:.2f} s")
+    timer = threading.Timer(0.3, lambda: topic.produce([b"wakes it"]))
+    timer.start()
+    start = time.monotonic()
+    got = topic.fetch_batches(0, wait=20000)
+    took = time.monotonic() - start
+    timer.join()
+    expect(len(got), 1, "batches")
+    if took > 5:
+        raise AssertionError(f"a record woke the fetch after {took:.2f} s")
+
+
+@case
+def fetch_min_bytes(broker):
+    topic = broker.topic()
+    topic.produce([b"x" * 100])
+    start = time.monotonic()
+    got = topic.fetch_batches(0, wait=600, minimum=100000)
+    took = time.monotonic() - start
+    expect(len(got), 1, "batches, though fewer bytes than asked for")
+    if took < 0.5:
+        raise AssertionError(f"answered after {took:.2f} s with too few bytes")
+
+
+@case
+def fetch_limits(broker):
+    topic = broker.topic()
+    for _ in range(10):
+        topic.produce([os.urandom(10000)])
+    got = topic.fetch(0, maximum=1)
+    expect(len(kmsg.batches(got["Records"])), 1, "batches under a limit of 1 byte: the first one whole")
+    got = topic.fetch(0, maximum=25000)
+    count = len(kmsg.batches(got["Records"]))
+    expect(count in (2, 3), True, f"batches under a limit of 25,000 bytes ({count})")
+    got = topic.fetch(10, wait=0)
+    expect((got["ErrorCode"], got["Records"] or b""), (0, b""), "at the end")
+
+
+@case
+def fetch_errors(broker):
+    topic = broker.topic()
+    topic.produce([b"x"])
+    for offset in (2, 1000, -1):
+        expect(topic.fetch(offset, wait=0)["ErrorCode"], 1, f"offset {offset}")
+    got = broker.call(FETCH, 12, topic.fetch_request(0, partition=9, wait=0), topic.leader())
+    expect(got["Responses"][0]["Partitions"][0]["ErrorCode"], 3, "unknown partition")
+    topic.id = uuid.uuid4().bytes
+    got = broker.call(FETCH, 16, topic.fetch_request(0, wait=0), topic.leader())
+    expect(got["Responses"][0]["Partitions"][0]["ErrorCode"], 100, "unknown topic id")
+
+
+@case
+def fetch_leader_epoch(broker):
+    topic = broker.topic()
+    topic.produce([b"x"])
+    request = topic.fetch_request(0)
+    request["Topics"][0]["Partitions"][0]["CurrentLeaderEpoch"] = 1000
+    got = broker.call(FETCH, 16, request, topic.leader())
+    expect(got["Responses"][0]["Partitions"][0]["ErrorCode"], 75, "an epoch from the future")
+    epoch = topic.list_offset(-1)["LeaderEpoch"]
+    for _ in range(2):
+        got = broker.call(23, 4, {"ReplicaId": -1, "Topics": [{"Topic": topic.name, "Partitions": [
+            {"Partition": 0, "CurrentLeaderEpoch": -1, "LeaderEpoch": epoch}]}]}, topic.leader())
+    answer = got["Topics"][0]["Partitions"][0]
+    expect((answer["ErrorCode"], answer["LeaderEpoch"], answer["EndOffset"]), (0, epoch, 1), "end of the epoch")
+    got = broker.call(23, 4, {"ReplicaId": -1, "Topics": [{"Topic": topic.name, "Partitions": [
+        {"Partition": 0, "CurrentLeaderEpoch": -1, "LeaderEpoch": 1000}]}]}, topic.leader())
+    answer = got["Topics"][0]["Partitions"][0]
+    expect((answer["ErrorCode"], answer["LeaderEpoch"], answer["EndOffset"]), (0, -1, -1), "an unknown epoch")
+
+
+@case
+def fetch_sessions(broker):
+    topic = broker.topic(2)
+    if topic.leader(0) != topic.leader(1):
+        topic = broker.topic(1)
+    parts = sorted(topic.leaders)
+    with topic.connect() as c:
+        request = topic.fetch_request(0, wait=0, session=0, epoch=0)
+        one = request["Topics"][0]["Partitions"][0]
+        request["Topics"][0]["Partitions"] = [dict(one, Partition=p) for p in parts]
+        got = c.call(FETCH, 16, request)
+        session = got["SessionId"]
+        expect((got["ErrorCode"], session != 0), (0, True), "a session is opened")
+        expect(len(got["Responses"][0]["Partitions"]), len(parts), "partitions in a full answer")
+        nothing = dict(request, SessionId=session, SessionEpoch=1, Topics=[])
+        got = c.call(FETCH, 16, nothing)
+        expect((got["ErrorCode"], got["SessionId"], got["Responses"]), (0, session, []), "nothing new")
+        topic.produce([b"new"], parts[-1])
+        got = c.call(FETCH, 16, dict(nothing, SessionEpoch=2, MaxWaitMs=5000))
+        expect([p["PartitionIndex"] for t in got["Responses"] for p in t["Partitions"]], [parts[-1]], "what is new")
+        # Offset moved on through the session, nothing else repeated.
+        moved = dict(one, Partition=parts[-1], FetchOffset=1)
+        got = c.call(FETCH, 16, dict(nothing, SessionEpoch=3, Topics=[dict(request["Topics"][0], Partitions=[moved])]))
+        expect(got["Responses"], [], "after moving on")
+        got = c.call(FETCH, 16, dict(nothing, SessionEpoch=4, ForgottenTopicsData=[
+            {"Topic": topic.name, "TopicId": topic.id, "Partitions": [parts[-1]]}]))
+        expect(got["ErrorCode"], 0, "forgetting a partition")
+        topic.produce([b"unseen"], parts[-1])
+        got = c.call(FETCH, 16, dict(nothing, SessionEpoch=5))
+        expect(got["Responses"], [], "a forgotten partition stays quiet")
+        expect(c.call(FETCH, 16, dict(nothing, SessionEpoch=9))["ErrorCode"], 71, "a wrong epoch")
+        expect(c.call(FETCH, 16, dict(nothing, SessionId=session ^ 0x5555, SessionEpoch=1))["ErrorCode"], 70,
+               "an unknown session")
+        # Epoch -1 closes the session.
+        got = c.call(FETCH, 16, dict(request, SessionId=session, SessionEpoch=-1))
+        expect((got["ErrorCode"], got["SessionId"]), (0, 0), "closing")
+        expect(c.call(FETCH, 16, dict(nothing, SessionEpoch=1))["ErrorCode"], 70, "after closing")
+
+
+# ---- offsets, records ----
+@case
+def list_offsets(broker):
+    topic = broker.topic()
+    empty = topic.list_offset(-3)
+    expect((empty["ErrorCode"], empty["Offset"], empty["Timestamp"]), (0, -1, -1), "max timestamp of nothing")
+    for number, stamp in enumerate((1000, 3000, 2000)):
+        topic.produce([b"%d" % number], timestamp=1700000000000 + stamp)
+    low, high = broker.advertised()[LIST_OFFSETS]
+    for version in range(low, high + 1):
+        for stamp, offset in ((-1, 3), (-2, 0), (1700000000000, 0), (1700000001001, 1), (1700000003000, 1),
+                              (1700000003001, -1)):
+            got = topic.list_offset(stamp, version=version)
+            expect((got["ErrorCode"], got["Offset"]), (0, offset), f"v{version} timestamp {stamp}")
+        if version >= 7:
+            got = topic.list_offset(-3, version=version)
+            expect((got["Offset"], got["Timestamp"]), (1, 1700000003000), f"v{version} max timestamp")
+        if version >= 8:
+            expect(topic.list_offset(-4, version=version)["Offset"], 0, f"v{version} earliest local")
+        if version >= 9:
+            expect(topic.list_offset(-5, version=version)["Offset"], -1, f"v{version} latest tiered")
+    # A version that does not know a special timestamp refuses it.
+    expect(topic.list_offset(-3, version=6)["ErrorCode"], 35, "max timestamp in v6")
+
+
+@case
+def delete_records(broker):
+    topic = broker.topic()
+    for number in range(10):
+        topic.produce([b"%d" % number])
+
+    def delete(offset):
+        got = broker.call(DELETE_RECORDS, 2, {"TimeoutMs": 10000, "Topics": [{"Name": topic.name, "Partitions": [
+            {"PartitionIndex": 0, "Offset": offset}]}]}, topic.leader())
+        answer = got["Topics"][0]["Partitions"][0]
+        return answer["ErrorCode"], answer["LowWatermark"]
+
+    expect(delete(4), (0, 4), "up to 4")
+    expect(topic.list_offset(-2)["Offset"], 4, "earliest")
+    expect(topic.fetch(3, wait=0)["ErrorCode"], 1, "fetch below the start")
+    expect(topic.fetch_batches(4)[0][0], 4, "fetch at the start")
+    expect(delete(2), (0, 4), "going back is not an error")
+    expect(delete(11)[0], 1, "beyond the end")
+    expect(delete(-1), (0, 10), "everything")
+    expect(topic.list_offset(-2)["Offset"], 10, "earliest")
+    expect(topic.produce([b"next"]), 10, "offset of the next record")
+
+
+# ---- topics ----
+@case
+def topic_errors(broker):
+    topic = broker.topic()
+
+    def create(name, partitions=1, replication=1, configs=(), assignments=()):
+        got = broker.call(CREATE_TOPICS, 7, {"timeoutMs": 10000, "Topics": [
+            {"Name": name, "NumPartitions": partitions, "ReplicationFactor": replication,
+             "Assignments": list(assignments), "Configs": [{"Name": k, "Value": v} for k, v in configs]}]})
+        return got["Topics"][0]["ErrorCode"]
+
+    expect(create(topic.name), 36, "a topic that exists")
+    for name in ("", ".", "..", "bad name", "bad/name", "x" * 250, "\u00e9"):
+        expect(create(name), 17, f"the name {name[:10]!r}")
+    expect(create(fresh("raw"), partitions=0), 37, "no partitions")
+    expect(create(fresh("raw"), replication=3), 38, "three replicas on one broker")
+    expect(create(fresh("raw"), replication=0), 38, "no replicas")
+    expect(create(fresh("raw"), configs=[("no.such.config", "1")]), 40, "an unknown config")
+    expect(create(fresh("raw"), configs=[("retention.ms", "soon")]), 40, "a bad config value")
+    expect(create(fresh("raw"), configs=[("cleanup.policy", "burn")]), 40, "a bad config choice")
+    got = broker.call(DELETE_TOPICS, 6, {"TimeoutMs": 10000, "Topics": [{"Name": fresh("raw-no")}]})
+    expect(got["Responses"][0]["ErrorCode"], 3, "deleting what is not there")
+    got = broker.call(DELETE_TOPICS, 6, {"TimeoutMs": 10000, "Topics": [{"Name": None, "TopicId": b"\x07" * 16}]})
+    expect(got["Responses"][0]["ErrorCode"], 100, "deleting an unknown id")
+    got = broker.call(37, 3, {"TimeoutMs": 10000, "Topics": [{"Name": topic.name, "Count": 1, "Assignments": None}]})
+    expect(got["Results"][0]["ErrorCode"], 37, "as many partitions as there are")
+    got = broker.call(METADATA, 12, {"Topics": [{"Name": "bad name"}], "AllowAutoTopicCreation": True})
+    expect(got["Topics"][0]["ErrorCode"], 17, "metadata of a bad name")
+
+
+@case
+def topic_ids(broker):
+    topic = broker.topic()
+    got = broker.call(METADATA, 12, {"Topics": [{"TopicId": topic.id, "Name": None}]})
+    expect(got["Topics"][0]["Name"], topic.name, "name found by id")
+    got = broker.call(METADATA, 12, {"Topics": [{"TopicId": b"\x09" * 16, "Name": None}]})
+    expect(got["Topics"][0]["ErrorCode"], 100, "an unknown id")
+    got = broker.call(DELETE_TOPICS, 6, {"TimeoutMs": 10000, "Topics": [{"TopicId": topic.id, "Name": None}]})
+    expect((got["Responses"][0]["ErrorCode"], got["Responses"][0]["Name"]), (0, topic.name), "deleted by id")
+
+    def gone():
+        got = broker.call(METADATA, 12, {"Topics": [{"Name": topic.name}], "AllowAutoTopicCreation": False})
+        return got["Topics"][0]["ErrorCode"] == 3
+    wait_for(gone, "the topic to be gone")
+    again = broker.call(CREATE_TOPICS, 7, {"timeoutMs": 10000, "Topics": [
+        {"Name": topic.name, "NumPartitions": 1, "ReplicationFactor": 1}]})["Topics"][0]
+    expect((again["ErrorCode"], again["TopicId"] != topic.id), (0, True), "created again under another id")
+    fresh_topic = Topic(broker, topic.name, again["TopicId"])
+    fresh_topic.wait_for_leaders(1)
+    expect(fresh_topic.list_offset(-1)["Offset"], 0, "a topic created again is empty")
+
+
+@case
+def auto_creation(broker):
+    name = fresh("raw-auto")
+    got = broker.call(METADATA, 12, {"Topics": [{"Name": name}], "AllowAutoTopicCreation": False})
+    expect(got["Topics"][0]["ErrorCode"], 3, "asked not to create")
+
+    def there():
+        got = broker.call(METADATA, 12, {"Topics": [{"Name": name}], "AllowAutoTopicCreation": True})
+        return got["Topics"][0]["ErrorCode"] == 0 and len(got["Topics"][0]["Partitions"]) > 0
+    wait_for(there, "the topic to be created")
+
+
+@case
+def metadata_shapes(broker):
+    topic = broker.topic(3)
+    broker.coordinator("raw-shapes")
+    everything = broker.call(METADATA, 12, {"Topics": None})
+    names = {t["Name"]: t for t in everything["Topics"]}
+    expect(len(names[topic.name]["Partitions"]), 3, "partitions in the list of all topics")
+    expect(names["__consumer_offsets"]["IsInternal"], True, "the offsets topic is internal")
+    expect(broker.call(METADATA, 12, {"Topics": []})["Topics"], [], "no topics asked for")
+    # In version 0 an empty list meant all.
+    if len(broker.call(METADATA, 0, {"Topics": []})["Topics"]) < 2:
+        raise AssertionError("an empty list in v0 means all topics")
+    nodes = {b["NodeId"] for b in everything["Brokers"]}
+    for part in names[topic.name]["Partitions"]:
+        expect(part["LeaderId"] in nodes and part["LeaderId"] in part["IsrNodes"], True, "leader is a live node")
+    cluster = broker.call(60, 2, {"EndpointType": 1})
+    expect((cluster["ClusterId"], {b["BrokerId"] for b in cluster["Brokers"]}), (everything["ClusterId"], nodes),
+           "DescribeCluster agrees with Metadata")
+    paged, cursor = [], None
+    for _ in range(5):
+        got = broker.call(75, 0, {"Topics": [{"Name": topic.name}], "ResponsePartitionLimit": 2, "Cursor": cursor})
+        paged += [p["PartitionIndex"] for t in got["Topics"] for p in t["Partitions"]]
+        cursor = got["NextCursor"]
+        if cursor is None:
+            break
+    expect(paged, [0, 1, 2], "partitions page by page")
+
+
+# ---- groups ----
+def join(c, version, group, member="", protocols=("range",), session=10000):
+    return c.call(JOIN, version, {
+        "GroupId": group, "SessionTimeoutMs": session, "RebalanceTimeoutMs": 10000, "MemberId": member,
+        "GroupInstanceId": None, "ProtocolType": "consumer",
+        "Protocols": [{"Name": p, "Metadata": b"meta-" + p.encode()} for p in protocols]})
+
+
+def join_fully(c, version, group, **options):
+    got = join(c, version, group, **options)
+    if got["ErrorCode"] == 79:
+        expect(version >= 4, True, "MEMBER_ID_REQUIRED only from v4")
+        got = join(c, version, group, member=got["MemberId"], **options)
+    expect(got["ErrorCode"], 0, f"JoinGroup v{version}")
+    return got
+
+
+@case
+def group_at_every_version(broker):
+    """Join, sync, heartbeat, commit, fetch, describe, leave: each at all its versions."""
+    topic = broker.topic()
+    top = broker.advertised()
+    for version in range(0, top[JOIN][1] + 1):
+        group = fresh("raw-group")
+        v = {k: max(top[k][0], min(version, top[k][1])) for k in
+             (JOIN, SYNC, HEARTBEAT, LEAVE, OFFSET_COMMIT, OFFSET_FETCH, 15, 16, 42)}
+        with broker.connect(broker.coordinator(group)) as c:
+            me = join_fully(c, v[JOIN], group)
+            expect((me["Leader"], len(me["Members"]), me["ProtocolName"]), (me["MemberId"], 1, "range"), "join")
+            expect(me["Members"][0]["Metadata"], b"meta-range", "metadata comes back to the leader")
+            generation = me["GenerationId"]
+            got = c.call(SYNC, v[SYNC], {
+                "GroupId": group, "GenerationId": generation, "MemberId": me["MemberId"], "GroupInstanceId": None,
+                "ProtocolType": "consumer", "ProtocolName": "range",
+                "Assignments": [{"MemberId": me["MemberId"], "Assignment": b"mine"}]})
+            expect((got["ErrorCode"], got["Assignment"]), (0, b"mine"), f"SyncGroup v{v[SYNC]}")
+            beat = {"GroupId": group, "GenerationId": generation, "MemberId": me["MemberId"], "GroupInstanceId": None}
+            expect(c.call(HEARTBEAT, v[HEARTBEAT], beat)["ErrorCode"], 0, "Heartbeat")
+            expect(c.call(HEARTBEAT, v[HEARTBEAT], dict(beat, GenerationId=generation + 1))["ErrorCode"], 22,
+                   "Heartbeat of another generation")
+            expect(c.call(HEARTBEAT, v[HEARTBEAT], dict(beat, MemberId="stranger"))["ErrorCode"], 25,
+                   "Heartbeat of a stranger")
+            commit = {"GroupId": group, "GenerationIdOrMemberEpoch": generation, "MemberId": me["MemberId"],
+                      "GroupInstanceId": None, "RetentionTimeMs": -1, "Topics": [
+                          {"Name": topic.name, "TopicId": topic.id, "Partitions": [
+                              {"PartitionIndex": 0, "CommittedOffset": 40 + version, "CommittedMetadata": "note"}]}]}
+            got = c.call(OFFSET_COMMIT, v[OFFSET_COMMIT], commit)
+            expect(errors_in(got), [0], f"OffsetCommit v{v[OFFSET_COMMIT]}")
+            got = c.call(OFFSET_COMMIT, v[OFFSET_COMMIT], dict(commit, GenerationIdOrMemberEpoch=generation + 5))
+            expect(errors_in(got), [22], "OffsetCommit of another generation")
+            expect(committed(c, v[OFFSET_FETCH], group, topic), (40 + version, "note"),
+                   f"OffsetFetch v{v[OFFSET_FETCH]}")
+            got = c.call(15, v[15], {"Groups": [group]})["Groups"][0]
+            expect((got["ErrorCode"], got["GroupState"], got["ProtocolType"], got["ProtocolData"],
+                    [m["MemberAssignment"] for m in got["Members"]]),
+                   (0, "Stable", "consumer", "range", [b"mine"]), f"DescribeGroups v{v[15]}")
+            listed = c.call(16, v[16], {})
+            expect(group in [g["GroupId"] for g in listed["Groups"]], True, "the group is listed")
+            expect(c.call(42, v[42], {"GroupsNames": [group]})["Results"][0]["ErrorCode"], 68, "deleting a group in use")
+            got = c.call(LEAVE, v[LEAVE], {"GroupId": group, "MemberId": me["MemberId"], "Members": [
+                {"MemberId": me["MemberId"], "GroupInstanceId": None}]})
+            expect([e for e in errors_in(got) if e], [], f"LeaveGroup v{v[LEAVE]}")
+            got = c.call(15, v[15], {"Groups": [group]})["Groups"][0]
+            expect(got["GroupState"], "Empty", "state after leaving")
+            expect(c.call(42, v[42], {"GroupsNames": [group]})["Results"][0]["ErrorCode"], 0, "deleting the empty group")
+            expect(committed(c, v[OFFSET_FETCH], group, topic)[0], -1, "offset after deleting")
+
+
+def committed(c, version, group, topic):
+    got = c.call(OFFSET_FETCH, version, {
+        "GroupId": group, "Topics": [{"Name": topic.name, "PartitionIndexes": [0]}],
+        "Groups": [{"GroupId": group, "MemberId": None, "MemberEpoch": -1, "Topics": [
+            {"Name": topic.name, "TopicId": topic.id, "PartitionIndexes": [0]}]}]})
+    topics = got["Topics"] if version < 8 else got["Groups"][0]["Topics"]
+    part = topics[0]["Partitions"][0]
+    expect(part["ErrorCode"], 0, f"OffsetFetch v{version}")
+    return part["CommittedOffset"], part["Metadata"]
+
+
+@case
+def group_errors(broker):
+    topic = broker.topic()
+    group = fresh("raw-group")
+    with broker.connect(broker.coordinator(group)) as c:
+        expect(join(c, 5, "")["ErrorCode"], 24, "an empty group id")
+        expect(join(c, 5, group, member="stranger")["ErrorCode"], 25, "an unknown member id")
+        expect(join(c, 5, group, session=1)["ErrorCode"], 26, "a session timeout below the limit")
+        expect(join(c, 5, group, protocols=())["ErrorCode"], 23, "no protocols")
+        me = join_fully(c, 5, group)
+        # A second member without a protocol in common.
+        with broker.connect(broker.coordinator(group)) as other:
+            expect(join(other, 3, group, protocols=("sticky",))["ErrorCode"], 23, "no common protocol")
+        got = c.call(OFFSET_COMMIT, 8, {"GroupId": group, "GenerationIdOrMemberEpoch": -1, "MemberId": "",
+                                        "GroupInstanceId": None, "Topics": [
+                                            {"Name": topic.name, "Partitions": [
+                                                {"PartitionIndex": 0, "CommittedOffset": 1, "CommittedMetadata": ""}]}]})
+        expect(errors_in(got), [25], "a simple commit into a group with members")
+        got = c.call(SYNC, 3, {"GroupId": group, "GenerationId": me["GenerationId"] + 1, "MemberId": me["MemberId"],
+                               "GroupInstanceId": None})
+        expect(got["ErrorCode"], 22, "SyncGroup of another generation")
+        got = c.call(42, 2, {"GroupsNames": [fresh("raw-no")]})
+        expect(got["Results"][0]["ErrorCode"], 69, "deleting what is not there")
+
+
+@case
+def group_session_expires(broker):
+    """A member that falls silent is dropped; the other gets everything."""
+    group = fresh("raw-group")
+    address = broker.coordinator(group)
+    with broker.connect(address) as first, broker.connect(address) as second:
+        one = join_fully(first, 5, group, session=6000)
+        sync = {"GroupId": group, "GenerationId": one["GenerationId"], "MemberId": one["MemberId"],
+                "GroupInstanceId": None, "Assignments": [{"MemberId": one["MemberId"], "Assignment": b"1"}]}
+        expect(first.call(SYNC, 3, sync)["ErrorCode"], 0, "sync")
+        second.socket.settimeout(40)
+        start = time.monotonic()
+        two = join_fully(second, 5, group, session=6000)  # waits until the first is dropped
+        took = time.monotonic() - start
+        expect(two["Leader"], two["MemberId"], "the new leader")
+        expect(len(two["Members"]), 1, "members left")
+        if not 2 < took < 20:
+            raise AssertionError(f"a silent member with a session of 6 s was dropped after {took:.1f} s")
+
+
+@case
+def static_member_keeps_its_place(broker):
+    group = fresh("raw-static")
+    with broker.connect(broker.coordinator(group)) as c:
+        request = {"GroupId": group, "SessionTimeoutMs": 10000, "RebalanceTimeoutMs": 10000, "MemberId": "",
+                   "GroupInstanceId": "seat-1", "ProtocolType": "consumer",
+                   "Protocols": [{"Name": "range", "Metadata": b"m"}]}
+        one = c.call(JOIN, 7, request)
+        expect(one["ErrorCode"], 0, "a static member joins at once")
+        sync = {"GroupId": group, "GenerationId": one["GenerationId"], "MemberId": one["MemberId"],
+                "GroupInstanceId": "seat-1", "ProtocolType": "consumer", "ProtocolName": "range",
+                "Assignments": [{"MemberId": one["MemberId"], "Assignment": b"kept"}]}
+        expect(c.call(SYNC, 5, sync)["ErrorCode"], 0, "sync")
+        again = c.call(JOIN, 7, request)
+        expect((again["ErrorCode"], again["GenerationId"]), (0, one["GenerationId"]), "coming back: no rebalance")
+        expect(again["MemberId"] != one["MemberId"], True, "a new member id")
+        got = c.call(SYNC, 5, dict(sync, MemberId=again["MemberId"], Assignments=[]))
+        expect((got["ErrorCode"], got["Assignment"]), (0, b"kept"), "its assignment")
+        got = c.call(HEARTBEAT, 3, {"GroupId": group, "GenerationId": one["GenerationId"],
+                                    "MemberId": one["MemberId"], "GroupInstanceId": "seat-1"})
+        expect(got["ErrorCode"], 82, "the one before is fenced")
+
+
+@case
+def offset_delete(broker):
+    topic = broker.topic()
+    group = fresh("raw-group")
+    with broker.connect(broker.coordinator(group)) as c:
+        commit = {"GroupId": group, "GenerationIdOrMemberEpoch": -1, "MemberId": "", "GroupInstanceId": None,
+                  "Topics": [{"Name": topic.name, "Partitions": [
+                      {"PartitionIndex": 0, "CommittedOffset": 5, "CommittedMetadata": None}]}]}
+        expect(errors_in(c.call(OFFSET_COMMIT, 8, commit)), [0], "a simple commit")
+        expect(committed(c, 7, group, topic)[0], 5, "offset")
+        got = c.call(47, 0, {"GroupId": group, "Topics": [{"Name": topic.name, "Partitions": [{"PartitionIndex": 0}]}]})
+        expect(errors_in(got), [0, 0], "OffsetDelete")
+        expect(committed(c, 7, group, topic)[0], -1, "offset afterwards")
+        got = c.call(47, 0, {"GroupId": fresh("raw-no"), "Topics": []})
+        expect(got["ErrorCode"], 69, "an unknown group")
+
+
+@case
+def configs(broker):
+    topic = broker.topic(configs=[("retention.ms", "12345678")])
+
+    def described(names=None):
+        got = broker.call(32, 4, {"IncludeSynonyms": True, "Resources": [
+            {"ResourceType": 2, "ResourceName": topic.name, "ConfigurationKeys": names}]})["Results"][0]
+        expect(got["ErrorCode"], 0, "DescribeConfigs")
+        return {c["Name"]: c for c in got["Configs"]}
+
+    def alter(name, operation, value, validate=False):
+        got = broker.call(44, 1, {"ValidateOnly": validate, "Resources": [
+            {"ResourceType": 2, "ResourceName": topic.name, "Configs": [
+                {"Name": name, "ConfigOperation": operation, "Value": value}]}]})
+        return got["Responses"][0]["ErrorCode"]
+
+    found = described()
+    for name in ("cleanup.policy", "compression.type", "retention.bytes", "segment.bytes", "max.message.bytes",
+                 "min.insync.replicas", "message.timestamp.type", "delete.retention.ms"):
+        expect(name in found, True, f"{name} is described")
+    expect((found["retention.ms"]["Value"], found["retention.ms"]["ConfigSource"]), ("12345678", 1), "set at creation")
+    expect(found["cleanup.policy"]["ConfigSource"], 5, "a default")
+    expect(sorted(described(["retention.ms"])), ["retention.ms"], "only what was asked for")
+    expect(alter("retention.ms", 0, "99999", validate=True), 0, "a trial")
+    wait_for(lambda: described(["retention.ms"])["retention.ms"]["Value"] == "12345678", "the trial to change nothing")
+    expect(alter("retention.ms", 0, "99999"), 0, "set")
+    wait_for(lambda: described(["retention.ms"])["retention.ms"]["Value"] == "99999", "the new value")
+    expect(alter("retention.ms", 1, None), 0, "delete")
+    wait_for(lambda: described(["retention.ms"])["retention.ms"]["ConfigSource"] != 1, "the default")
+    expect(alter("cleanup.policy", 2, "compact"), 0, "append to a list")
+    wait_for(lambda: described(["cleanup.policy"])["cleanup.policy"]["Value"] == "delete,compact", "the longer list")
+    expect(alter("cleanup.policy", 3, "delete"), 0, "subtract from a list")
+    wait_for(lambda: described(["cleanup.policy"])["cleanup.policy"]["Value"] == "compact", "the shorter list")
+    expect(alter("retention.ms", 2, "1"), 40, "append to what is no list")
+    expect(alter("no.such.config", 0, "1"), 40, "an unknown config")
+    expect(alter("retention.ms", 0, "soon"), 40, "a bad value")
+    got = broker.call(32, 4, {"Resources": [{"ResourceType": 2, "ResourceName": fresh("raw-no"),
+                                             "ConfigurationKeys": None}]})["Results"][0]
+    expect(got["ErrorCode"], 3, "configs of an unknown topic")
+
+
+@case
+def message_limits(broker):
+    """Per-topic limits and timestamps are enforced."""
+    small = broker.topic(configs=[("max.message.bytes", "1000")])
+    expect(small.produce_raw(kmsg.batch([b"x" * 2000]))["ErrorCode"], 10, "over the topic's limit")
+    expect(small.produce_raw(kmsg.batch([b"x" * 500]))["ErrorCode"], 0, "under the topic's limit")
+    narrow = broker.topic(configs=[("message.timestamp.after.max.ms", "3600000")])
+    ahead = int(time.time() * 1000) + 10 * 3600000
+    expect(narrow.produce_raw(kmsg.batch([b"x"], timestamp=ahead))["ErrorCode"], 32, "a timestamp too far ahead")
+    stamped = broker.topic(configs=[("message.timestamp.type", "LogAppendTime")])
+    before = int(time.time() * 1000)
+    got = stamped.produce_raw(kmsg.batch([b"x"], timestamp=5))
+    expect(got["ErrorCode"] == 0 and abs(got["LogAppendTimeMs"] - before) < 60000, True, "append time in the answer")
+    found = stamped.list_offset(-3)
+    expect(abs(found["Timestamp"] - before) < 60000, True, "append time in the log")
+    keyed = broker.topic(configs=[("cleanup.policy", "compact")])
+    expect(keyed.produce_raw(kmsg.batch([b"no key"]))["ErrorCode"], 87, "no key in a compacted topic")
+    expect(keyed.produce_raw(kmsg.batch([(b"key", b"v")]))["ErrorCode"], 0, "a key in a compacted topic")
+
+
+def main():
+    if sys.argv[1:] == ["--list"]:
+        print("\n".join(CASES))
+        return
+    broker = Broker(sys.argv[1])
+    for name in sys.argv[2:] or CASES:
+        start = time.monotonic()
+        CASES[name](broker)
+        broker.serves()
+        print(f"{name}: passed in {time.monotonic() - start:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
