@@ -58,10 +58,11 @@ static bool ask(struct ctl *c, const char *method, const char *path, const char 
         curl_easy_setopt(c->curl, CURLOPT_POSTFIELDS, value);
     CURLcode rc = curl_easy_perform(c->curl);
     if (rc != CURLE_OK) {
-        fprintf(stderr,
-                "leatctl: no node answers at %s: %s\n"
-                "Is leat running, and is this its admin.listen? Name another with --addr HOST:PORT.\n",
-                c->addr, *why ? why : curl_easy_strerror(rc));
+        fprintf(
+            stderr,
+            "leatctl: no node answers at %s: %s\n"
+            "Is leat running, and is this its admin.listen? Name another with --addr HOST:PORT.\n",
+            c->addr, *why ? why : curl_easy_strerror(rc));
         c->status = EXIT_UNREACHABLE;
         return false;
     }
@@ -241,22 +242,26 @@ static void print_status(struct ctl *c)
 
 static void usage(FILE *out)
 {
-    fputs("Usage: leatctl [OPTION]... KEY...            read keys (a name that ends in . reads all below it)\n"
-          "       leatctl [OPTION]... -w KEY=VALUE...   change a running node, until it stops\n"
-          "       leatctl [OPTION]... -r KEY...         back to what files, command line or default say\n"
-          "       leatctl [OPTION]... -a                all keys\n"
-          "       leatctl [OPTION]... status            what runs; fails when the node is not ready\n"
-          "       leatctl [OPTION]... metrics | health  the node's own pages\n"
-          "\n"
-          "  -A, --addr HOST:PORT  the node's admin.listen (default $LEAT_ADMIN, else 127.0.0.1:9644)\n"
-          "  -n, --values          print values without names\n"
-          "  -d, --describe        print meaning, type, default and origin too\n"
-          "  -e, --ignore          unknown keys are no error\n"
-          "  -h, --help            this text\n"
-          "  -V, --version         the version\n"
-          "\n"
-          "Exit status: 0 done, 1 refused or not ready, 2 wrong usage, 3 no node answers.\n",
-          out);
+    fputs(
+        "Usage: leatctl [OPTION]... KEY...            read keys (a name that ends in . reads all "
+        "below it)\n"
+        "       leatctl [OPTION]... -w KEY=VALUE...   change a running node, until it stops\n"
+        "       leatctl [OPTION]... -r KEY...         back to what files, command line or default "
+        "say\n"
+        "       leatctl [OPTION]... -a                all keys\n"
+        "       leatctl [OPTION]... status            what runs; fails when the node is not ready\n"
+        "       leatctl [OPTION]... metrics | health  the node's own pages\n"
+        "\n"
+        "  -A, --addr HOST:PORT  the node's admin.listen (default $LEAT_ADMIN, else "
+        "127.0.0.1:9644)\n"
+        "  -n, --values          print values without names\n"
+        "  -d, --describe        print meaning, type, default and origin too\n"
+        "  -e, --ignore          unknown keys are no error\n"
+        "  -h, --help            this text\n"
+        "  -V, --version         the version\n"
+        "\n"
+        "Exit status: 0 done, 1 refused or not ready, 2 wrong usage, 3 no node answers.\n",
+        out);
 }
 
 static void run(struct ctl *c, int count, char **words)
@@ -294,16 +299,37 @@ static bool parse_options(struct ctl *c, int argc, char **argv, int *status)
     *status = 0;
     for (int o; (o = getopt_long(argc, argv, "A:awrndehV", options, NULL)) != -1;) {
         switch (o) {
-        case 'A': c->addr = optarg; break;
-        case 'a': c->all = true; break;
-        case 'w': c->write = true; break;
-        case 'r': c->reset = true; break;
-        case 'n': c->values_only = true; break;
-        case 'd': c->describe = true; break;
-        case 'e': c->ignore_unknown = true; break;
-        case 'h': usage(stdout); return false;
-        case 'V': puts("leatctl " LEAT_VERSION); return false;
-        default: usage(stderr); *status = EXIT_USAGE; return false;
+        case 'A':
+            c->addr = optarg;
+            break;
+        case 'a':
+            c->all = true;
+            break;
+        case 'w':
+            c->write = true;
+            break;
+        case 'r':
+            c->reset = true;
+            break;
+        case 'n':
+            c->values_only = true;
+            break;
+        case 'd':
+            c->describe = true;
+            break;
+        case 'e':
+            c->ignore_unknown = true;
+            break;
+        case 'h':
+            usage(stdout);
+            return false;
+        case 'V':
+            puts("leatctl " LEAT_VERSION);
+            return false;
+        default:
+            usage(stderr);
+            *status = EXIT_USAGE;
+            return false;
         }
     }
     bool words = optind < argc;

@@ -34,16 +34,16 @@ enum config_key {
 enum config_type {
     CONFIG_BOOL,
     CONFIG_INT,
-    CONFIG_SIZE,   /* bytes */
-    CONFIG_US,     /* durations: the value is in microseconds, … */
+    CONFIG_SIZE, /* bytes */
+    CONFIG_US,   /* durations: the value is in microseconds, … */
     CONFIG_MS,
     CONFIG_SEC,
     CONFIG_MIN,
     CONFIG_HOURS,
-    CONFIG_RATIO,  /* 0.0 to 1.0, held in millionths */
+    CONFIG_RATIO, /* 0.0 to 1.0, held in millionths */
     CONFIG_STRING,
-    CONFIG_ENUM,   /* value: index into choices */
-    CONFIG_LIST,   /* value: bit i set when choice i is listed */
+    CONFIG_ENUM, /* value: index into choices */
+    CONFIG_LIST, /* value: bit i set when choice i is listed */
 };
 
 enum config_change { CONFIG_STATIC, CONFIG_DYNAMIC };
@@ -56,14 +56,14 @@ enum config_source { CONFIG_DEFAULT, CONFIG_FILE, CONFIG_COMMAND_LINE, CONFIG_LI
 #define CONFIG_VALUE_SIZE 128
 
 struct config_def {
-    const char *name;    /* "wal.size" */
-    const char *kafka;   /* Kafka's name where it differs, else NULL */
+    const char *name;  /* "wal.size" */
+    const char *kafka; /* Kafka's name where it differs, else NULL */
     enum config_type type;
     const char *def;     /* as text; "" is "not set" for numbers */
     i64 min, max;        /* of the stored value; numbers only */
     const char *choices; /* "a|b|c" for ENUM and LIST, else NULL */
     enum config_change change;
-    const char *help;    /* one or more sentences */
+    const char *help; /* one or more sentences */
 };
 extern const struct config_def config_defs[CFG_COUNT];
 
@@ -75,12 +75,12 @@ typedef void (*config_changed_fn)(struct config *cfg, enum config_key key, void 
 #define CONFIG_LISTENERS_MAX 8
 struct config {
     u32 magic;
-    bool frozen;               /* config_validate succeeded: strings are fixed from here on */
-    i64 values[CFG_COUNT];     /* relaxed atomics; strings unused */
-    i64 base_values[CFG_COUNT];/* what config_reset_live goes back to */
-    u8 sources[CFG_COUNT];     /* enum config_source, relaxed atomics */
+    bool frozen;                /* config_validate succeeded: strings are fixed from here on */
+    i64 values[CFG_COUNT];      /* relaxed atomics; strings unused */
+    i64 base_values[CFG_COUNT]; /* what config_reset_live goes back to */
+    u8 sources[CFG_COUNT];      /* enum config_source, relaxed atomics */
     u8 base_sources[CFG_COUNT];
-    char *strings[CFG_COUNT];  /* owned; NULL for keys that are not strings */
+    char *strings[CFG_COUNT]; /* owned; NULL for keys that are neither string nor enum */
     struct {
         config_changed_fn fn;
         void *arg;
@@ -124,7 +124,7 @@ static inline bool config_bool(const struct config *cfg, enum config_key key)
 {
     return config_i64(cfg, key) != 0;
 }
-/* The value of a STRING key, never NULL, valid as long as cfg. */
+/* The value of a STRING key, or the name of an ENUM's choice; never NULL, valid as long as cfg. */
 const char *config_str(const struct config *cfg, enum config_key key);
 /* Is this ENUM key at `choice`, or does this LIST key hold it? `choice` must be one of its own:
  * config_is(cfg, CFG_net_advertise, "shard"). Not for the per-request path: keep config_i64. */

@@ -36,7 +36,7 @@ enum metric_hist_id {
     HIST_COUNT
 };
 
-#define HIST_STEPS 16u /* per power of two */
+#define HIST_STEPS 16u                               /* per power of two */
 #define HIST_BUCKETS (HIST_STEPS + 28u * HIST_STEPS) /* exact below 16 us, then 16 … 2^32 us */
 
 struct metric_hist {

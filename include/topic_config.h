@@ -87,7 +87,7 @@ struct topic_config_synonym {
     const char *name;
     char value_buf[CONFIG_VALUE_SIZE];
     const char *value; /* value_buf, or owned by tc */
-    i8 source;         /* ConfigSource: 1 dynamic topic, 2 dynamic broker, 4 static broker, 5 default */
+    i8 source; /* ConfigSource: 1 dynamic topic, 2 dynamic broker, 4 static broker, 5 default */
 };
 #define TOPIC_SYNONYMS_MAX 5u
 /* Fills `out` strongest first; the first one's source is the source of the effective value.
@@ -96,12 +96,16 @@ u32 topic_config_synonyms(const struct topic_config *tc, const struct config *cf
                           enum topic_config_id id,
                           struct topic_config_synonym out[TOPIC_SYNONYMS_MAX]);
 
+/* The topics' part of the reference page (Markdown). */
+void topic_config_print_reference(FILE *out);
+
 /* ---- storing: the overrides as a flat byte string ---- */
 size_t topic_config_size(const struct topic_config *tc);
 /* Writes exactly topic_config_size bytes. */
 void topic_config_write(const struct topic_config *tc, u8 *out);
 /* Initialises tc from the bytes. Names this version does not know are skipped; ERR_CORRUPT when
  * the structure is broken (tc then has no overrides). Values that no longer pass are skipped. */
-err topic_config_read(struct topic_config *tc, const struct config *cfg, struct bytes from) MUST_USE;
+err topic_config_read(struct topic_config *tc, const struct config *cfg,
+                      struct bytes from) MUST_USE;
 
 #endif

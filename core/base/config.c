@@ -2,7 +2,8 @@
  *
  * Invariants
  *  1. values[k] of a key that is not a string is always within its definition's range; strings[k]
- *     of a string key is never NULL and never changes once `frozen`.
+ *     of a string key is never NULL and never changes once `frozen`; of an enum it holds the
+ *     names of its choices from the start.
  *  2. A source never overrides a stronger one: `-w` given before a file is read still wins.
  *  3. After config_validate the values agree with each other (check_together); a live change that
  *     would break that is refused and changes nothing.
@@ -116,6 +117,14 @@ static void store_string(struct config *cfg, enum config_key k, const char *v)
     cfg->strings[k] = copy;
 }
 
+/* A copy of "a|b|c" cut at each |, so that config_str can give out any of its names. */
+static void store_choices(struct config *cfg, enum config_key k, const char *choices)
+{
+    store_string(cfg, k, choices);
+    for (char *p = cfg->strings[k]; (p = strchr(p, '|')); p++)
+        *p = '\0';
+}
+
 void config_init(struct config *cfg)
 {
     memset(cfg, 0, sizeof *cfg);
@@ -125,7 +134,9 @@ void config_init(struct config *cfg)
         i64 v = 0;
         if (d->type == CONFIG_STRING)
             store_string(cfg, (enum config_key)k, d->def);
-        else
+        else if (d->type == CONFIG_ENUM)
+            store_choices(cfg, (enum config_key)k, d->choices);
+        if (d->type != CONFIG_STRING)
             CHECK(config_parse(d, d->def, &v, NULL, 0) == ERR_NONE);
         store_base(cfg, (enum config_key)k, v, CONFIG_DEFAULT);
     }
@@ -299,8 +310,13 @@ err config_validate(struct config *cfg, char *why, size_t why_size)
 
 const char *config_str(const struct config *cfg, enum config_key k)
 {
-    CHECK(config_defs[k].type == CONFIG_STRING);
-    return cfg->strings[k];
+    const struct config_def *d = &config_defs[k];
+    if (d->type == CONFIG_STRING)
+        return cfg->strings[k];
+    CHECK(d->type == CONFIG_ENUM);
+    size_t len;
+    const char *choice = config_choice(d->choices, (u32)config_i64(cfg, k), &len);
+    return cfg->strings[k] + (choice - d->choices);
 }
 
 bool config_is(const struct config *cfg, enum config_key k, const char *choice)

@@ -21,9 +21,10 @@ struct unit {
 
 /* Largest first: the formatter takes the first that divides. Aliases follow the main name. */
 static const struct unit size_units[] = {
-    { "t", (i64)TIB }, { "tib", (i64)TIB }, { "tb", (i64)TIB }, { "g", (i64)GIB },
-    { "gib", (i64)GIB }, { "gb", (i64)GIB }, { "m", (i64)MIB }, { "mib", (i64)MIB },
-    { "mb", (i64)MIB }, { "k", (i64)KIB }, { "kib", (i64)KIB }, { "kb", (i64)KIB }, { "b", 1 },
+    { "t", (i64)TIB },   { "tib", (i64)TIB }, { "tb", (i64)TIB },  { "g", (i64)GIB },
+    { "gib", (i64)GIB }, { "gb", (i64)GIB },  { "m", (i64)MIB },   { "mib", (i64)MIB },
+    { "mb", (i64)MIB },  { "k", (i64)KIB },   { "kib", (i64)KIB }, { "kb", (i64)KIB },
+    { "b", 1 },
 };
 /* In microseconds. */
 static const struct unit time_units[] = {
@@ -305,8 +306,8 @@ static void format_units(const struct unit *units, size_t count, i64 scale, i64 
 
 static void format_ratio(i64 v, char *buf, size_t size)
 {
-    int n = snprintf(buf, size, "%" PRId64 ".%06" PRId64, v / CONFIG_RATIO_ONE,
-                     v % CONFIG_RATIO_ONE);
+    int n =
+        snprintf(buf, size, "%" PRId64 ".%06" PRId64, v / CONFIG_RATIO_ONE, v % CONFIG_RATIO_ONE);
     /* "0.500000" → "0.5", as Kafka prints doubles. */
     while (n > 0 && (size_t)n < size && buf[n - 1] == '0' && buf[n - 2] != '.')
         buf[--n] = '\0';
@@ -321,7 +322,8 @@ static void format_choices(const struct config_def *def, i64 v, char *buf, size_
         size_t len;
         const char *c = config_choice(def->choices, i, &len);
         if (on && used < size)
-            used += (size_t)snprintf(buf + used, size - used, "%s%.*s", used ? "," : "", (int)len, c);
+            used +=
+                (size_t)snprintf(buf + used, size - used, "%s%.*s", used ? "," : "", (int)len, c);
     }
 }
 

@@ -33,12 +33,12 @@
 
 struct log_ring {
     u8 bytes[RING_BYTES];
-    u64 head;         /* written by the producer */
-    u64 lost;         /* lines dropped, by the producer */
+    u64 head; /* written by the producer */
+    u64 lost; /* lines dropped, by the producer */
     u8 pad[CACHE_LINE];
-    u64 tail;         /* written by the consumer */
+    u64 tail; /* written by the consumer */
     u64 lost_told;
-    bool dead;        /* the thread ended */
+    bool dead; /* the thread ended */
 };
 
 int log_threshold = LOG_INFO;
@@ -204,8 +204,8 @@ static u32 line_head(char *buf, size_t size, const struct log_site *site)
     struct tm tm;
     gmtime_r(&s, &tm);
     int n = snprintf(buf, size, "ts=%04d-%02d-%02dT%02d:%02d:%02d.%03dZ level=%s event=%s ",
-                     tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min,
-                     tm.tm_sec, (int)(ms % 1000), level_names[site->level], site->event);
+                     tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
+                     (int)(ms % 1000), level_names[site->level], site->event);
     CHECK(n > 0 && (size_t)n < size);
     return (u32)n;
 }
@@ -305,7 +305,12 @@ bool log_set_level(const char *name)
 /* Length of the UTF-8 sequence at p (at most `len` bytes); 0 when it is none. */
 static u32 utf8_len(const u8 *p, u32 len)
 {
-    u32 n = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
+    u32 n = p[0] < 0x80   ? 1
+            : p[0] < 0xc2 ? 0
+            : p[0] < 0xe0 ? 2
+            : p[0] < 0xf0 ? 3
+            : p[0] < 0xf5 ? 4
+                          : 0;
     if (n == 0 || n > len)
         return 0;
     for (u32 i = 1; i < n; i++)

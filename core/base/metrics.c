@@ -86,8 +86,7 @@ void metrics_destroy(struct metrics *m)
     mem_free(m);
 }
 
-void metric_request(struct metrics *m, i32 api_key, u64 us, u64 bytes_in, u64 bytes_out,
-                    bool error)
+void metric_request(struct metrics *m, i32 api_key, u64 us, u64 bytes_in, u64 bytes_out, bool error)
 {
     u32 i = api_key < 0 || (u32)api_key >= METRIC_APIS ? METRIC_APIS - 1 : (u32)api_key;
     struct metric_api *a = &m->apis[i];
@@ -205,7 +204,8 @@ static void render_values(const struct metric_registry *r, struct metric_text *t
             metric_text_head(t, row->name, row->type, row->help);
         for (u32 s = 0; s < r->shard_count; s++)
             metric_text_add(t, "%s{%s%sshard=\"%u\"} %" PRIu64 "\n", row->name, row->labels,
-                            *row->labels ? "," : "", s, metric_get(r->shards[s], (enum metric_id)i));
+                            *row->labels ? "," : "", s,
+                            metric_get(r->shards[s], (enum metric_id)i));
     }
 }
 

@@ -224,7 +224,7 @@ static err explain(const struct topic_row *row, const char *text, char *why, siz
     if (*text && config_parse(&wide, text, &v, NULL, 0) == ERR_NONE)
         return refuse_range(row, text, v, why, why_size);
     snprintf(rule, sizeof rule, "Not a number of type %s",
-             wide.type == CONFIG_RATIO      ? "DOUBLE"
+             wide.type == CONFIG_RATIO   ? "DOUBLE"
              : row->def.max <= INT32_MAX ? "INT"
                                          : "LONG");
     return refuse(row, text, why, why_size, rule);
@@ -236,8 +236,7 @@ static bool bool_ok(const char *text)
 }
 
 /* Parses the trimmed text of a row; rewrites it to its normal form where that is not the text. */
-static err parse_value(const struct topic_row *row, char **text, i64 *v, char *why,
-                       size_t why_size)
+static err parse_value(const struct topic_row *row, char **text, i64 *v, char *why, size_t why_size)
 {
     const struct config_def *d = &row->def;
     *v = 0;
@@ -418,8 +417,9 @@ err topic_config_check(const struct topic_config *tc, char *why, size_t why_size
         return ERR_INVALID_CONFIG;
     }
     if (tc->remote_storage_enable) {
-        config_why(why, why_size, "remote.storage.enable: Kafka's tiered storage is not offered; "
-                                  "every topic is kept in the object store already");
+        config_why(why, why_size,
+                   "remote.storage.enable: Kafka's tiered storage is not offered; "
+                   "every topic is kept in the object store already");
         return ERR_INVALID_CONFIG;
     }
     if (tc->durability != DURABILITY_LOCAL) {
@@ -512,6 +512,33 @@ u32 topic_config_synonyms(const struct topic_config *tc, const struct config *cf
         snprintf(add_synonym(out, &n, row->def.name, 5)->value_buf, CONFIG_VALUE_SIZE, "%s",
                  row->def.def);
     return n;
+}
+
+static const char *kafka_type_name(i8 type)
+{
+    static const char *const names[] = { "",      "boolean", "string", "int",
+                                         "short", "long",    "double", "list" };
+    CHECK(type > 0 && (size_t)type < ARRAY_COUNT(names));
+    return names[type];
+}
+
+void topic_config_print_reference(FILE *out)
+{
+    fputs("\n## Topic configs\n\nSet on topics by Kafka's own tools, in Kafka's exact syntax (no "
+          "units). A "
+          "topic that does not\nset one follows the broker's key.\n\n"
+          "| Config | Type | Default | Broker's key | Meaning |\n|---|---|---|---|---|\n",
+          out);
+    for (u32 i = 0; i < TC_COUNT; i++) {
+        const struct topic_row *row = &rows[i];
+        if (!row->visible)
+            continue;
+        bool linked = row->server != CFG_COUNT;
+        fprintf(out, "| `%s` | %s | `%s` | %s%s%s | %s |\n", row->def.name,
+                kafka_type_name(topic_config_kafka_type((enum topic_config_id)i)),
+                *row->def.def ? row->def.def : "(empty)", linked ? "`" : "",
+                linked ? config_kafka_name(row->server) : "", linked ? "`" : "", row->def.help);
+    }
 }
 
 /* ---- storing ---- */

@@ -108,13 +108,13 @@ static json_t *config_to_json(const struct config *cfg, enum config_key k)
 {
     const struct config_def *d = &config_defs[k];
     char value[CONFIG_VALUE_SIZE], plain[CONFIG_VALUE_SIZE], def[CONFIG_VALUE_SIZE];
-    json_t *o = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:s}", "name", d->name, "value",
-        config_text(cfg, k, true, value, sizeof value), "plain",
-        config_text(cfg, k, false, plain, sizeof plain), "default",
-        config_default_text(k, def, sizeof def), "source",
-        config_source_name(config_source(cfg, k)), "type", config_type_name(d->type), "live",
-        d->change == CONFIG_DYNAMIC, "help", d->help);
+    json_t *o =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:s}", "name", d->name, "value",
+                  config_text(cfg, k, true, value, sizeof value), "plain",
+                  config_text(cfg, k, false, plain, sizeof plain), "default",
+                  config_default_text(k, def, sizeof def), "source",
+                  config_source_name(config_source(cfg, k)), "type", config_type_name(d->type),
+                  "live", d->change == CONFIG_DYNAMIC, "help", d->help);
     if (o && d->choices)
         json_object_set_new(o, "choices", json_string(d->choices));
     if (o && d->kafka)
@@ -151,7 +151,7 @@ static enum MHD_Result change_config(struct request *r, bool reset)
         r->body_len--;
     r->body[r->body_len] = '\0';
     err e = memchr(r->body, '\0', r->body_len) ? ERR_INVALID_CONFIG
-            : reset ? config_reset_live(cfg, r->key, why, sizeof why)
+            : reset                            ? config_reset_live(cfg, r->key, why, sizeof why)
                     : config_set_live(cfg, r->key, r->body, why, sizeof why);
     if (e == ERR_NOT_FOUND)
         return answer_error(r, MHD_HTTP_NOT_FOUND, why);
@@ -201,8 +201,9 @@ static enum MHD_Result serve_status(struct request *r)
     char why[256] = "";
     bool ready = !a->ops->ready || a->ops->ready(a->ops, why, sizeof why);
     struct metric_text t = { 0 };
-    metric_text_add(&t, "{\"version\":\"%s\",\"node_id\":%" PRId64 ",\"pid\":%d,\"ready\":%s,"
-                        "\"uptime_seconds\":%" PRIu64,
+    metric_text_add(&t,
+                    "{\"version\":\"%s\",\"node_id\":%" PRId64 ",\"pid\":%d,\"ready\":%s,"
+                    "\"uptime_seconds\":%" PRIu64,
                     LEAT_VERSION, config_i64(a->cfg, CFG_node_id), (int)getpid(),
                     ready ? "true" : "false", (clock_mono_ns() - a->started_ns) / NS_PER_S);
     if (a->ops->status)
@@ -231,7 +232,8 @@ static enum MHD_Result serve(struct request *r, const char *method)
         return serve_status(r);
     if (get && strcmp(r->url, "/") == 0)
         return answer_text(r, MHD_HTTP_OK,
-                           "leat " LEAT_VERSION "\n/metrics\n/healthz\n/readyz\n/v1/status\n/v1/config");
+                           "leat " LEAT_VERSION
+                           "\n/metrics\n/healthz\n/readyz\n/v1/status\n/v1/config");
     return answer_error(r, get ? MHD_HTTP_NOT_FOUND : MHD_HTTP_METHOD_NOT_ALLOWED,
                         get ? "no such page" : "method not allowed");
 }

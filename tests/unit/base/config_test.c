@@ -88,12 +88,25 @@ static void bad_values_are_refused_and_change_nothing(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "wal.size=", "wal.size=1x", "wal.size=1k", "wal.size=-1g", "wal.size=99999999999999999999",
-        "wal.size=9999999999t", "wal.seal_age=1us", "wal.seal_age=1.5s", "core.pin=maybe",
-        "net.advertise=core", "net.advertise=node|shard", "log.cleanup.policy=delete,delete",
-        "log.cleanup.policy=delete,", "log.cleanup.policy=erase",
-        "log.cleaner.min.cleanable.ratio=1.1", "log.cleaner.min.cleanable.ratio=-0.1",
-        "log.cleaner.min.cleanable.ratio=", "num.partitions=3k", "num.partitions=0",
+        "wal.size=",
+        "wal.size=1x",
+        "wal.size=1k",
+        "wal.size=-1g",
+        "wal.size=99999999999999999999",
+        "wal.size=9999999999t",
+        "wal.seal_age=1us",
+        "wal.seal_age=1.5s",
+        "core.pin=maybe",
+        "net.advertise=core",
+        "net.advertise=node|shard",
+        "log.cleanup.policy=delete,delete",
+        "log.cleanup.policy=delete,",
+        "log.cleanup.policy=erase",
+        "log.cleaner.min.cleanable.ratio=1.1",
+        "log.cleaner.min.cleanable.ratio=-0.1",
+        "log.cleaner.min.cleanable.ratio=",
+        "num.partitions=3k",
+        "num.partitions=0",
         "node.rack=a\tb",
     };
     struct config before = cfg;
@@ -251,6 +264,9 @@ static void values_print_back(void **state)
     assert_string_equal(
         config_text(&cfg, CFG_log_cleaner_min_cleanable_ratio, false, buf, sizeof buf), "0.5");
     assert_true(config_is(&cfg, CFG_net_advertise, "node"));
+    assert_string_equal(config_str(&cfg, CFG_net_advertise), "node");
+    assert_int_equal(set("log.level=warn"), 0);
+    assert_string_equal(config_str(&cfg, CFG_log_level), "warn");
     assert_true(config_is(&cfg, CFG_log_cleanup_policy, "delete"));
     assert_false(config_is(&cfg, CFG_log_cleanup_policy, "compact"));
     assert_int_equal(config_kafka_type(CFG_log_retention_ms), 5);
@@ -271,8 +287,10 @@ static void addresses(void **state)
     assert_string_equal(host, "::1");
     assert_true(config_split_address(":0", host, sizeof host, &port));
     assert_string_equal(host, "");
-    static const char *const bad[] = { "", "host", "host:", "::1:9", "h:65536", "h:-1", "h:+1",
-                                       "h:1x", "[::1:9", "0123456789012345678901234567890123456789:1" };
+    static const char *const bad[] = {
+        "",     "host", "host:", "::1:9",  "h:65536",
+        "h:-1", "h:+1", "h:1x",  "[::1:9", "0123456789012345678901234567890123456789:1"
+    };
     for (size_t i = 0; i < ARRAY_COUNT(bad); i++)
         assert_false(config_split_address(bad[i], host, sizeof host, &port));
 }

@@ -50,8 +50,11 @@ static void a_line_has_time_level_event(void **state)
     LOG(DEBUG, unseen, "x=%d", 1);
     char *text = stop();
     int year, n = 0;
-    assert_int_equal(sscanf(text, "ts=%4d-%*2d-%*2dT%*2d:%*2d:%*2d.%*3dZ level=warn event=disk_slow "
-                                  "shard=3 ms=12%n", &year, &n), 1);
+    assert_int_equal(sscanf(text,
+                            "ts=%4d-%*2d-%*2dT%*2d:%*2d:%*2d.%*3dZ level=warn event=disk_slow "
+                            "shard=3 ms=12%n",
+                            &year, &n),
+                     1);
     assert_true(year >= 2024 && n > 0);
     assert_string_equal(text + n, "\n");
     mem_free(text);
@@ -119,7 +122,8 @@ static void lines_of_threads_are_whole(void **state)
         assert_int_equal(count(text, "event=many thread="), THREADS * 300);
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
         if (!strstr(line, "log_lines_lost"))
-            assert_true(strncmp(line, "ts=", 3) == 0 && strcmp(line + strlen(line) - 4, " end") == 0);
+            assert_true(strncmp(line, "ts=", 3) == 0 &&
+                        strcmp(line + strlen(line) - 4, " end") == 0);
     mem_free(text);
 }
 
@@ -150,9 +154,11 @@ static void levels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_line_has_time_level_event), cmocka_unit_test(a_site_is_limited_and_tells),
+        cmocka_unit_test(a_line_has_time_level_event),
+        cmocka_unit_test(a_site_is_limited_and_tells),
         cmocka_unit_test(long_and_broken_lines_stay_one_line),
-        cmocka_unit_test(lines_of_threads_are_whole), cmocka_unit_test(quoting),
+        cmocka_unit_test(lines_of_threads_are_whole),
+        cmocka_unit_test(quoting),
         cmocka_unit_test(levels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -86,7 +86,8 @@ static void the_brokers_keys_are_the_defaults(void **state)
     assert_int_equal(config_set(&cfg, "log.retention.hours", "2", CONFIG_FILE, why, sizeof why), 0);
     topic_config_refresh(&tc, &cfg);
     assert_int_equal(tc.retention_ms, 7200000);
-    assert_int_equal(config_set(&cfg, "log.retention.minutes", "5", CONFIG_FILE, why, sizeof why), 0);
+    assert_int_equal(config_set(&cfg, "log.retention.minutes", "5", CONFIG_FILE, why, sizeof why),
+                     0);
     assert_int_equal(config_set(&cfg, "compression.type", "zstd", CONFIG_FILE, why, sizeof why), 0);
     topic_config_refresh(&tc, &cfg);
     assert_int_equal(tc.retention_ms, 300000);
@@ -96,8 +97,10 @@ static void the_brokers_keys_are_the_defaults(void **state)
     assert_string_equal(syn[0].name, "log.retention.minutes");
     assert_string_equal(syn[0].value, "5");
     assert_int_equal(syn[0].source, 4);
-    assert_int_equal(config_set(&cfg, "log.retention.hours", "-1", CONFIG_FILE, why, sizeof why), 0);
-    assert_int_equal(config_set(&cfg, "log.retention.minutes", "", CONFIG_FILE, why, sizeof why), 0);
+    assert_int_equal(config_set(&cfg, "log.retention.hours", "-1", CONFIG_FILE, why, sizeof why),
+                     0);
+    assert_int_equal(config_set(&cfg, "log.retention.minutes", "", CONFIG_FILE, why, sizeof why),
+                     0);
     topic_config_refresh(&tc, &cfg);
     assert_int_equal(tc.retention_ms, -1);
     assert_int_equal(set("retention.ms", "60000"), ERR_NONE);

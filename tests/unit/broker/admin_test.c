@@ -42,8 +42,8 @@ static int setup(void **state)
     char why[256];
     log_set_level("error");
     config_init(&cfg);
-    assert_int_equal(
-        config_set(&cfg, "admin.listen", "127.0.0.1:0", CONFIG_FILE, why, sizeof why), 0);
+    assert_int_equal(config_set(&cfg, "admin.listen", "127.0.0.1:0", CONFIG_FILE, why, sizeof why),
+                     0);
     assert_int_equal(config_validate(&cfg, why, sizeof why), 0);
     metrics = metrics_create();
     registry = (struct metric_registry){ 0 };
@@ -65,7 +65,8 @@ static int teardown(void **state)
 static const char *ask_raw(const char *request, size_t len)
 {
     static char buf[1 << 20];
-    struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(admin_port(admin)),
+    struct sockaddr_in to = { .sin_family = AF_INET,
+                              .sin_port = htons(admin_port(admin)),
                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
@@ -82,9 +83,10 @@ static const char *ask_raw(const char *request, size_t len)
 static const char *ask(const char *method, const char *path, const char *body)
 {
     char request[8192];
-    int n = snprintf(request, sizeof request,
-                     "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
-                     method, path, strlen(body), body);
+    int n =
+        snprintf(request, sizeof request,
+                 "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
+                 method, path, strlen(body), body);
     return ask_raw(request, (size_t)n);
 }
 
@@ -144,8 +146,9 @@ static void bad_input(void **state)
     memset(big, '7', sizeof big - 1);
     big[sizeof big - 1] = '\0';
     assert_true(has_status(ask("PUT", "/v1/config/wal.seal_age", big), 413));
-    static const char nul[] = "PUT /v1/config/wal.seal_age HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-                              "Content-Length: 4\r\n\r\n1\0s2";
+    static const char nul[] =
+        "PUT /v1/config/wal.seal_age HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        "Content-Length: 4\r\n\r\n1\0s2";
     assert_true(has_status(ask_raw(nul, sizeof nul - 1), 400));
     ask_raw("\0\1\2garbage\r\n\r\n", 14);
     ask_raw("GET /%00%ff%zz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 56);

@@ -1,0 +1,33 @@
+# Completion of leatctl and leat for bash. Keys come from the running node, else from `leat --help`.
+_leat_keys() {
+    leatctl "$@" -a 2>/dev/null | cut -d' ' -f1 || true
+}
+
+_leatctl() {
+    local cur=${COMP_WORDS[COMP_CWORD]} addr=() i
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case ${COMP_WORDS[i]} in
+        -A | --addr) addr=(-A "${COMP_WORDS[i + 1]}") ;;
+        esac
+    done
+    case $cur in
+    -*) mapfile -t COMPREPLY < <(compgen -W "-A --addr -a --all -w --write -r --reset -n --values \
+        -d --describe -e --ignore -h --help -V --version" -- "$cur") ;;
+    *) mapfile -t COMPREPLY < <(compgen -W "status metrics health $(_leat_keys "${addr[@]}")" -- "$cur")
+       [[ " ${COMP_WORDS[*]} " == *" -w "* ]] && compopt -o nospace && COMPREPLY=("${COMPREPLY[@]/%/=}") ;;
+    esac
+}
+
+_leat() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
+    case $prev in
+    -c) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+    -w) compopt -o nospace
+        mapfile -t COMPREPLY < <(compgen -S = -W "$(leat --help 2>/dev/null |
+            sed -n 's/^  \([a-z][a-z0-9_.]*\) = .*/\1/p')" -- "$cur") ;;
+    *) mapfile -t COMPREPLY < <(compgen -W "-c -w --help --version --print-config-reference" -- "$cur") ;;
+    esac
+}
+
+complete -F _leatctl leatctl
+complete -F _leat leat
