@@ -113,6 +113,9 @@ enum io_file_flags {
 /* Start-up (blocking). *bytes: in: wanted size with IO_FILE_CREATE, out: real size. */
 err io_file_open(struct io *io, const char *path, u32 flags, u64 *bytes, io_fd *out) MUST_USE;
 void io_file_close(struct io *io, io_fd fd);
+/* Start-up (blocking). What earlier writes, also of an earlier process, left in caches is on stable
+ * media when it returns ERR_NONE. */
+err io_file_sync(struct io *io, io_fd fd) MUST_USE;
 /* Writes all; `durable` = on stable media when done runs (RWF_DSYNC). A failed durable write
  * must never be retried over the same bytes by the caller: see wal.c. */
 void io_write(struct io *io, struct io_op *op, io_fd fd, const u8 *buf, u32 len, u64 offset,

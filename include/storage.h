@@ -51,7 +51,7 @@ struct storage_env {
     struct store *store;
     const struct storage_ops *ops;
     u32 shard_count;
-    char error[512]; /* why the last start call failed */
+    char error[1024]; /* why the last start call failed */
 };
 
 /* ---- life ---- */
@@ -171,6 +171,7 @@ struct read_op {
     u32 bytes;          /* out: sum */
     struct extent extents[READ_EXTENTS_MAX]; /* out: the caller owns one reference each */
     read_done done;     /* set when waiting */
+    void *user;         /* the owner's */
     void *load[4];      /* private */
     bool canceled;      /* private */
 };

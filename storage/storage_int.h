@@ -68,6 +68,7 @@ struct segment {
     u32 magic;
     enum segment_state state;
     u64 seq;
+    u32 epoch;            /* of the WAL, when its frames were written */
     u32 used;             /* bytes of frames; the rest of the segment holds nothing */
     u32 pins;             /* reads of its WAL slot in flight: the slot is not reused while > 0 */
     struct image *image;  /* NULL: not in memory (evicted, or recovered) */
@@ -124,6 +125,11 @@ void segments_sweep(struct storage *st); /* frees what is registered, trimmed an
 void segments_free(struct storage *st);
 bool image_evict_one(struct storage *st); /* makes an image free; false: none can go */
 
+/* Value of an s/ key: head, then what ops->snapshot gave (segment.c). */
+#define SNAPSHOT_VERSION 1u
+#define SNAPSHOT_HEAD_BYTES 16u
+#define SNAPSHOT_STALE 1u
+
 /* ---- the index ---- */
 
 /* A batch in a WAL segment. */
@@ -157,7 +163,9 @@ struct pindex {
     struct storage *st;
     void *user;
     i64 start_offset, next_offset, durable_offset;
-    u64 data_bytes;
+    i64 start_target;        /* start_offset when all queued moves are durable */
+    i64 registered_end;      /* offsets below lie in blocks (or are gone) */
+    u64 block_bytes, tail_bytes; /* of live blocks; of live entries at or beyond registered_end */
     i64 last_seq;            /* newest segment whose `parts` holds this; -1 */
     struct entry *entries;   /* ascending; live ones are [entry_head, entry_end) */
     struct block *blocks;    /* ascending; live ones are [block_head, block_end) */
@@ -166,6 +174,7 @@ struct pindex {
     u32 holds;               /* appends, reads, jobs that point here */
     bool dropped;            /* out of the table; freed when holds == 0 */
     i32 leader_epoch;        /* kept in the p/ key */
+    i64 replay_from;         /* storage_prepare only; -1 */
     struct list reads;       /* struct read_op.link of waiting reads: reader.c */
     UT_hash_handle hh;
 };
@@ -223,6 +232,7 @@ struct wal_write { /* one write in flight */
     u64 started_ns;
 };
 #define WAL_WRITES_MAX 64
+#define UNDURABLE_SEGMENTS 2 /* bound of appended - durable: wal.c, invariant 5 */
 
 /* A span of segments written by one life of the process. All but the last have an end. */
 struct wal_epoch {
@@ -246,7 +256,8 @@ struct wal {
     u64 appended, flushed, durable; /* lsn */
     u64 registered_seq; /* first segment not registered */
     u64 trimmed_seq;    /* all below have free slots */
-    u64 marked;         /* durable as the last frame on disk tells it */
+    u64 marked;         /* largest durable_lsn a frame tells */
+    u64 data_end;       /* end of the last FRAME_BATCH */
     struct segment *open; /* NULL: no room, or failed, or stopping */
     u64 next_seq;       /* of the next segment to open */
     struct wal_write writes[WAL_WRITES_MAX]; /* ring in lsn order */
@@ -269,6 +280,7 @@ static inline u64 wal_seq(const struct wal *w, u64 lsn) { return lsn / w->segmen
 /* Value of the w/ key when segments below `first_unregistered` are registered. For the
  * registration transaction. In `a`. */
 struct bytes wal_meta_value(const struct wal *w, u64 first_unregistered, bool clean, struct arena *a);
+bool wal_meta_is_clean(struct bytes value); /* nothing unregistered in the WAL */
 void wal_check(const struct wal *w);
 /* Room for a frame of `total` bytes in the open segment; seals and opens as needed. */
 err wal_room(struct storage *st, u64 total) MUST_USE;
@@ -312,7 +324,8 @@ void retention_block_gone(struct storage *st, u64 bundle);
 #define STORAGE_MAGIC 0x57040001u
 struct storage {
     u32 magic;
-    bool stopping, failed_told, pressure;
+    bool stopping;
+    bool room_told; /* room waiters are woken by the next hook */
     bool replaying; /* storage_prepare replays a WAL of another shard count: no broker above */
     struct shard *shard;
     struct storage_env *env;
@@ -330,9 +343,11 @@ struct storage {
     struct image **images;
     u32 image_count, image_max, spare_max, spare_used;
     u32 sealed_unregistered; /* SEALED … UPLOADING */
-    struct list drop_jobs;
     u32 job_count; /* bg jobs of index.c and storage.c in flight */
-    struct bg_job clean_job;
+    struct bg_job clean_job; /* the last commit of a clean stop */
+    struct bytes clean_value;
+    struct arena clean_arena;
+    u64 stop_deadline_ns;
     u8 stop_step;
     /* Owned by their files. */
     struct uploader *uploader;
@@ -343,6 +358,13 @@ struct storage {
 
 /* Wakes room waiters, if there is room; in a later step of the turn it is safe to append. */
 void storage_room_made(struct storage *st);
+/* As storage_start, for storage_prepare: every partition of the WAL is taken, whoever owns it now,
+ * and snapshots are only marked stale. */
+err storage_start_replay(struct shard *s, struct storage_env *env,
+                         bool (*known)(struct storage *st, const struct partition_key *k),
+                         struct storage **out) MUST_USE;
+/* Why a start call fails, for env->error. */
+void storage_explain(struct storage *st, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Does this shard own it and does it exist? */
 bool storage_owns(struct storage *st, const struct partition_key *k);
 

@@ -29,18 +29,18 @@ enum frame_kind {
 };
 
 enum frame_field {
-    FRAME_AT_MAGIC = 0,
-    FRAME_AT_VERSION = 4,
-    FRAME_AT_KIND = 5,
-    FRAME_AT_ZERO = 6, /* u16, 0 */
-    FRAME_AT_EPOCH = 8,
-    FRAME_AT_PAYLOAD_BYTES = 12,
-    FRAME_AT_LSN = 16,
-    FRAME_AT_DURABLE_LSN = 24,
-    FRAME_AT_TOPIC_ID = 32,
-    FRAME_AT_PARTITION = 48,
-    FRAME_AT_WAL_TAG = 52,
-    FRAME_AT_HASH = 56, /* XXH3-64 of header (hash 0) and payload */
+    FRAME_AT_HASH = 0, /* XXH3-64 of everything behind it: rest of the header, and the payload */
+    FRAME_AT_MAGIC = 8,
+    FRAME_AT_VERSION = 12,
+    FRAME_AT_KIND = 13,
+    FRAME_AT_ZERO = 14, /* u16, 0 */
+    FRAME_AT_EPOCH = 16,
+    FRAME_AT_PAYLOAD_BYTES = 20,
+    FRAME_AT_LSN = 24,
+    FRAME_AT_DURABLE_LSN = 32,
+    FRAME_AT_TOPIC_ID = 40,
+    FRAME_AT_PARTITION = 56,
+    FRAME_AT_WAL_TAG = 60,
 };
 
 struct frame {
@@ -78,6 +78,23 @@ static inline u64 frame_total_bytes(const struct frame *f)
 {
     return align_up((u64)FRAME_BYTES + f->payload_bytes, WAL_ALIGN);
 }
+
+/* Walks the frames of one segment in order, over its bytes in memory. Survives any bytes. */
+struct wal_cursor {
+    const u8 *bytes;
+    u64 base;          /* lsn of bytes[0] */
+    u32 segment_bytes; /* where the segment ends */
+    u32 limit;         /* frames at or behind this offset are not looked at */
+    u32 at;            /* offset of the next frame */
+    u32 tag, epoch;    /* what frames must carry */
+    bool bad;          /* stopped at `at`, which holds no valid frame */
+};
+void wal_cursor_init(struct wal_cursor *c, const u8 *bytes, u32 segment_bytes, u64 base, u32 limit,
+                     u32 tag, u32 epoch);
+/* The next frame of any kind, verified, at bytes + (out->lsn - base). false: the limit is reached
+ * or the bytes at c->at are no frame of this log (c->bad). */
+bool wal_cursor_next(struct wal_cursor *c, struct frame *out);
+
 const char *frame_kind_name(enum frame_kind k);
 
 #endif

@@ -471,6 +471,12 @@ void io_file_close(struct io *io, io_fd fd)
     CHECK(close(fd) == 0 || errno == EIO || errno == ENOSPC);
 }
 
+err io_file_sync(struct io *io, io_fd fd)
+{
+    (void)io;
+    return fdatasync(fd) == 0 ? ERR_NONE : err_from_errno(errno);
+}
+
 /* ---- registered memory ---- */
 
 static bool region_set(struct io *io, u32 slot, void *p, u64 bytes)

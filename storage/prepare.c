@@ -1,0 +1,192 @@
+/* Before the shards start: the WAL folder, and the change of their number.
+ *
+ * A WAL belongs to a shard number, and which partitions a shard owns follows from the number of
+ * shards. When that changed, every WAL that still holds unregistered data is opened here once
+ * more, as the shard it was, with nothing above it; a clean stop then turns it into bundles. The
+ * broker's snapshots can not be taken that way: they are marked stale, with the offset from which
+ * the shards that own the partitions now read the batches again (storage.c, stale_replay).
+ *
+ * n/shards (u8 version 1, 3 bytes 0, u32 count) is written last, so a crash repeats the work.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "clock.h"
+#include "storage_int.h"
+
+#define REPLAY_TOLD_NS (2 * NS_PER_S)
+
+static void explain(struct storage_env *env, const char *what, err e)
+{
+    if (!env->error[0])
+        snprintf(env->error, sizeof env->error, "%s: %s", what, err_text(e));
+}
+
+/* All missing parents, too. What fails here shows when the file is made. */
+static void folder_make(const char *path)
+{
+    char buf[512];
+    size_t len = strlen(path);
+    if (len == 0 || len >= sizeof buf)
+        return;
+    memcpy(buf, path, len + 1);
+    for (size_t i = 1; i <= len; i++) {
+        if (buf[i] != '/' && buf[i] != 0)
+            continue;
+        char c = buf[i];
+        buf[i] = 0;
+        if (mkdir(buf, 0750) != 0 && errno != EEXIST)
+            LOG(WARN, wal_folder, "path=%s errno=%d", buf, errno);
+        buf[i] = c;
+    }
+}
+
+/* ---- what the metadata says ---- */
+
+struct wal_list {
+    u32 count;                /* highest WAL number + 1 */
+    bool dirty[SHARDS_MAX];
+};
+
+static err wal_list_one(void *arg, const struct meta_kv *kv)
+{
+    struct wal_list *l = arg;
+    char text[8] = { 0 };
+    if (kv->key.len != 6)
+        return ERR_NONE;
+    memcpy(text, kv->key.data + 2, 4);
+    unsigned index = SHARDS_MAX;
+    if (sscanf(text, "%4x", &index) != 1 || index >= SHARDS_MAX)
+        return ERR_NONE;
+    l->count = MAX(l->count, index + 1);
+    l->dirty[index] = !wal_meta_is_clean(kv->value);
+    return ERR_NONE;
+}
+
+static err shards_read(struct storage_env *env, u32 *out)
+{
+    struct arena a;
+    struct meta_kv kv = { 0 };
+    arena_init(&a, 1024, MIB);
+    err e = meta_get(env->meta, bytes_str("n/shards"), &a, &kv);
+    *out = 0;
+    if (e == ERR_NONE && kv.value.len == 8 && kv.value.data[0] == 1)
+        *out = get_le32(kv.value.data + 4);
+    arena_free(&a);
+    return e == ERR_NOT_FOUND ? ERR_NONE : e;
+}
+
+static err shards_write(struct storage_env *env)
+{
+    u8 v[8] = { 1 };
+    put_le32(v + 4, env->shard_count);
+    struct meta_op put = { META_PUT, bytes_str("n/shards"), bytes_of(v, sizeof v) };
+    struct meta_txn t = { NULL, &put, 0, 1 };
+    return meta_commit(env->meta, &t);
+}
+
+/* ---- replay ---- */
+
+static void replay_batch(struct storage *st, struct pindex *p, struct bytes b)
+{
+    (void)st, (void)p, (void)b;
+}
+
+static struct bytes replay_snapshot(struct storage *st, struct pindex *p, struct arena *a)
+{
+    (void)st, (void)p, (void)a;
+    return (struct bytes){ NULL, 0 };
+}
+
+static const struct storage_ops replay_ops = { replay_batch, replay_batch, replay_snapshot };
+
+static bool replay_known(struct storage *st, const struct partition_key *k)
+{
+    (void)st, (void)k;
+    return true;
+}
+
+static err replay_one(struct storage_env *env, struct shard *s)
+{
+    struct storage *st;
+    err e = storage_start_replay(s, env, replay_known, &st);
+    if (e != ERR_NONE)
+        return e;
+    u64 told = clock_mono_ns();
+    storage_stop(st);
+    while (!storage_stopped(st)) {
+        shard_turn(s, 100 * NS_PER_MS);
+        if (clock_mono_ns() - told < REPLAY_TOLD_NS)
+            continue;
+        told = clock_mono_ns();
+        LOG(INFO, wal_replaying, "wal=%u segments_left=%u", s->index, st->sealed_unregistered);
+    }
+    bool all = st->sealed_unregistered == 0;
+    storage_free(st);
+    if (!all) {
+        snprintf(env->error, sizeof env->error,
+                 "core.shards changed, but the WAL of shard %u can not be moved to the object store "
+                 "now; make the store work, or start with the old number of shards", s->index);
+        return ERR_BUSY;
+    }
+    return ERR_NONE;
+}
+
+static err replay_wal(struct storage_env *env, struct shard_group *g, u32 index)
+{
+    struct shard *s = MEM_NEW(struct shard);
+    struct metrics *m = metrics_create();
+    shard_init(s, g, index, env->cfg, m, rng_seed_os());
+    err e = io_create(env->cfg, index, &s->io, env->error, sizeof env->error);
+    if (e == ERR_NONE) {
+        e = replay_one(env, s);
+        io_destroy(s->io);
+        s->io = NULL;
+    }
+    shard_free(s);
+    metrics_destroy(m);
+    mem_free(s);
+    return e;
+}
+
+static err replay_all(struct storage_env *env, const struct wal_list *l, u32 old_count)
+{
+    LOG(INFO, wal_shards_changed, "from=%u to=%u action=\"moving the WALs to the object store\"",
+        old_count, env->shard_count);
+    struct storage_env old = *env;
+    old.ops = &replay_ops;
+    old.shard_count = MAX(old_count, l->count);
+    struct shard_group g = { .count = old.shard_count };
+    g.bg = bg_create(&g, env->cfg);
+    err e = ERR_NONE;
+    for (u32 i = 0; i < l->count && e == ERR_NONE; i++)
+        if (l->dirty[i])
+            e = replay_wal(&old, &g, i);
+    bg_quiesce(g.bg);
+    bg_destroy(g.bg);
+    if (e != ERR_NONE)
+        memcpy(env->error, old.error, sizeof env->error);
+    return e;
+}
+
+err storage_prepare(struct storage_env *env)
+{
+    CHECK(env->shard_count > 0 && env->shard_count <= SHARDS_MAX);
+    env->error[0] = 0;
+    folder_make(config_str(env->cfg, CFG_wal_path));
+    struct wal_list l = { 0 };
+    u32 old_count = 0;
+    err e = meta_range(env->meta, bytes_str("w/"), wal_list_one, &l);
+    if (e == ERR_NONE)
+        e = shards_read(env, &old_count);
+    if (e == ERR_NONE && old_count != env->shard_count) {
+        if (l.count > 0)
+            e = replay_all(env, &l, old_count);
+        if (e == ERR_NONE)
+            e = shards_write(env);
+    }
+    if (e != ERR_NONE)
+        explain(env, "preparing the WALs", e);
+    return e;
+}

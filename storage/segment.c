@@ -1,0 +1,463 @@
+/* Segments and their images.
+ *
+ * A segment is wal.segment_bytes of the log; its image, while it has one, is the same bytes in
+ * memory: write buffer of the WAL, source of uploads, what tail readers are sent from.
+ *
+ * Invariants
+ *  1. live[] is dense by sequence: live[i] has seq live_first + i, or is gone (NULL).
+ *  2. An image belongs to at most one segment and is in exactly one place: the free list, the
+ *     list of sealed images (oldest first), the open segment, or a spare of a load.
+ *  3. Only an image with no references whose segment is REGISTERED, or DURABLE (then reads and
+ *     the upload go to the WAL file), may be taken away. OPEN and SEALED ones are still being
+ *     written from.
+ *  4. A segment object lives until it is registered, its slot is free (seq < trimmed_seq), and it
+ *     has neither image nor pins.
+ *
+ * Memory: at most image_max images plus spare_max for uploads of evicted segments. Images are
+ * mapped when first needed and kept.
+ */
+#include <stdio.h>
+
+#include "batch.h"
+#include "storage_int.h"
+
+#define SNAP_BLOCK_BYTES 4096u
+#define SNAP_BYTES_MAX GIB
+
+/* ---- references ---- */
+
+void ref_get(struct ref *r)
+{
+    MAGIC_CHECK(r, REF_MAGIC);
+    r->count++;
+}
+
+void ref_put(struct ref *r)
+{
+    MAGIC_CHECK(r, REF_MAGIC);
+    CHECK(r->count > 0);
+    if (--r->count == 0 && r->released)
+        r->released(r);
+}
+
+/* ---- images ---- */
+
+static void image_released(struct ref *r)
+{
+    struct image *im = container_of(r, struct image, ref);
+    /* An append may have been refused because every image was held. */
+    if (im->seg && !list_empty(&im->st->room_waiters))
+        storage_room_made(im->st);
+}
+
+static struct image *image_map(struct storage *st)
+{
+    u64 bytes = st->wal.segment_bytes;
+    u8 *p = mem_map(bytes, config_bool(st->shard->cfg, CFG_memory_huge_pages));
+    if (!p)
+        return NULL;
+    struct image *im = MEM_NEW(struct image);
+    ref_init(&im->ref, image_released);
+    im->bytes = p;
+    im->st = st;
+    list_init(&im->link);
+    return im;
+}
+
+static void image_unmap(struct storage *st, struct image *im)
+{
+    CHECK(im->ref.count == 0);
+    mem_unmap(im->bytes, st->wal.segment_bytes);
+    MAGIC_POISON(&im->ref);
+    mem_free(im);
+}
+
+static void image_detach(struct storage *st, struct image *im)
+{
+    struct segment *seg = im->seg;
+    CHECK(im->ref.count == 0);
+    CHECK(seg->state == SEG_REGISTERED || seg->state == SEG_DURABLE);
+    list_remove(&im->link);
+    im->seg = NULL;
+    seg->image = NULL;
+    list_push_back(&st->free_images, &im->link);
+    if (seg->state != SEG_REGISTERED)
+        return;
+    for (u32 i = 0; i < seg->part_count; i++)
+        if (seg->parts[i])
+            pindex_trim_entries(seg->parts[i]);
+}
+
+bool image_evict_one(struct storage *st)
+{
+    struct image *durable = NULL;
+    list_for(it, &st->sealed_images) {
+        struct image *im = list_entry(it, struct image, link);
+        if (im->ref.count > 0)
+            continue;
+        if (im->seg->state == SEG_REGISTERED) {
+            image_detach(st, im);
+            return true;
+        }
+        if (im->seg->state == SEG_DURABLE && !durable)
+            durable = im;
+    }
+    if (!durable)
+        return false;
+    image_detach(st, durable);
+    return true;
+}
+
+static struct image *image_acquire(struct storage *st)
+{
+    if (list_empty(&st->free_images)) {
+        struct image *im = st->image_count < st->image_max ? image_map(st) : NULL;
+        if (im) {
+            /* Best effort: unregistered memory works, it only costs page pinning per write. */
+            (void)io_register_region(st->shard->io, im->bytes, st->wal.segment_bytes);
+            st->images = mem_realloc(st->images, (st->image_count + 1) * sizeof(struct image *));
+            st->images[st->image_count++] = im;
+            return im;
+        }
+        if (!image_evict_one(st))
+            return NULL;
+    }
+    struct list *l = list_pop_front(&st->free_images);
+    CHECK(l != NULL);
+    return list_entry(l, struct image, link);
+}
+
+/* ---- segments ---- */
+
+const char *segment_state_name(enum segment_state s)
+{
+    switch (s) {
+    case SEG_OPEN: return "open";
+    case SEG_SEALED: return "sealed";
+    case SEG_DURABLE: return "durable";
+    case SEG_UPLOADING: return "uploading";
+    case SEG_REGISTERED: return "registered";
+    }
+    return "?";
+}
+
+static bool segment_may_become(enum segment_state from, enum segment_state to)
+{
+    switch (from) {
+    case SEG_OPEN: return to == SEG_SEALED;
+    case SEG_SEALED: return to == SEG_DURABLE;
+    case SEG_DURABLE: return to == SEG_UPLOADING;
+    case SEG_UPLOADING: return to == SEG_REGISTERED || to == SEG_DURABLE;
+    case SEG_REGISTERED: return false;
+    }
+    return false;
+}
+
+void segment_set_state(struct segment *seg, enum segment_state to)
+{
+    MAGIC_CHECK(seg, SEGMENT_MAGIC);
+    CHECK(segment_may_become(seg->state, to));
+    seg->state = to;
+}
+
+struct segment *segment_find(struct storage *st, u64 seq)
+{
+    if (seq < st->live_first || seq - st->live_first >= st->live_count)
+        return NULL;
+    return st->live[seq - st->live_first];
+}
+
+struct segment *segment_next(struct storage *st, const struct segment *seg)
+{
+    return segment_find(st, seg->seq + 1);
+}
+
+struct segment *segment_first_unregistered(struct storage *st)
+{
+    return segment_find(st, st->wal.registered_seq);
+}
+
+static void live_add(struct storage *st, struct segment *seg)
+{
+    if (st->live_count == 0)
+        st->live_first = seg->seq;
+    CHECK(seg->seq == st->live_first + st->live_count);
+    if (st->live_count == st->live_cap) {
+        st->live_cap = MAX(16u, st->live_cap * 2);
+        st->live = mem_realloc(st->live, st->live_cap * sizeof(struct segment *));
+    }
+    st->live[st->live_count++] = seg;
+}
+
+struct segment *segment_new(struct storage *st, u64 seq, bool with_image)
+{
+    struct image *im = with_image ? image_acquire(st) : NULL;
+    if (with_image && !im)
+        return NULL;
+    struct segment *seg = MEM_NEW(struct segment);
+    MAGIC_INIT(seg, SEGMENT_MAGIC);
+    seg->state = SEG_OPEN;
+    seg->seq = seq;
+    seg->image = im;
+    seg->opened_ns = st->shard->now_ns;
+    arena_init(&seg->snap_arena, SNAP_BLOCK_BYTES, SNAP_BYTES_MAX);
+    if (im)
+        im->seg = seg;
+    live_add(st, seg);
+    return seg;
+}
+
+void segment_add_part(struct segment *seg, struct pindex *p)
+{
+    if (p->last_seq == (i64)seg->seq)
+        return;
+    CHECK(p->last_seq < (i64)seg->seq);
+    p->last_seq = (i64)seg->seq;
+    if (seg->part_count == seg->part_cap) {
+        seg->part_cap = MAX(4u, seg->part_cap * 2);
+        seg->parts = mem_realloc(seg->parts, seg->part_cap * sizeof(struct pindex *));
+    }
+    seg->parts[seg->part_count++] = p;
+}
+
+void segment_forget_part(struct storage *st, struct pindex *p)
+{
+    for (u32 i = 0; i < st->live_count; i++) {
+        struct segment *seg = st->live[i];
+        for (u32 k = 0; seg && k < seg->part_count; k++)
+            if (seg->parts[k] == p)
+                seg->parts[k] = NULL;
+        for (u32 k = 0; seg && k < seg->snap_count; k++)
+            if (seg->snaps[k].p == p)
+                seg->snaps[k].p = NULL;
+    }
+}
+
+static void segment_free(struct segment *seg)
+{
+    MAGIC_CHECK(seg, SEGMENT_MAGIC);
+    CHECK(seg->pins == 0);
+    CHECK(seg->upload == NULL);
+    arena_free(&seg->snap_arena);
+    mem_free(seg->snaps);
+    mem_free(seg->parts);
+    MAGIC_POISON(seg);
+    mem_free(seg);
+}
+
+void segments_sweep(struct storage *st)
+{
+    for (u32 i = 0; i < st->live_count; i++) {
+        struct segment *seg = st->live[i];
+        if (!seg || seg->state != SEG_REGISTERED || seg->image || seg->pins > 0 ||
+            seg->seq >= st->wal.trimmed_seq)
+            continue;
+        st->live[i] = NULL;
+        segment_free(seg);
+    }
+    u32 gone = 0;
+    while (gone < st->live_count && !st->live[gone])
+        gone++;
+    if (gone == 0)
+        return;
+    st->live_count -= gone;
+    st->live_first += gone;
+    memmove(st->live, st->live + gone, st->live_count * sizeof(struct segment *));
+}
+
+void segments_free(struct storage *st)
+{
+    for (u32 i = 0; i < st->live_count; i++)
+        if (st->live[i])
+            segment_free(st->live[i]);
+    mem_free(st->live);
+    st->live = NULL;
+    st->live_count = st->live_cap = 0;
+    for (u32 i = 0; i < st->image_count; i++) {
+        io_unregister_region(st->shard->io, st->images[i]->bytes);
+        image_unmap(st, st->images[i]);
+    }
+    mem_free(st->images);
+    st->images = NULL;
+    st->image_count = 0;
+}
+
+/* ---- snapshots ---- */
+
+/* Value of an s/ key: u8 version 1, u8 flags, 6 bytes 0, i64 replay-from, the broker's bytes.
+ * Flag 1: batches from replay-from up to the registered end are newer than the bytes, because a
+ * WAL was turned into bundles with no broker above it (storage_prepare). */
+static struct bytes snapshot_wrap(struct arena *a, u8 flags, i64 replay_from, struct bytes body)
+{
+    u8 *v = arena_alloc(a, SNAPSHOT_HEAD_BYTES + (u64)body.len);
+    if (!v)
+        return (struct bytes){ NULL, 0 };
+    v[0] = SNAPSHOT_VERSION;
+    v[1] = flags;
+    put_le64(v + 8, (u64)replay_from);
+    if (body.len)
+        memcpy(v + SNAPSHOT_HEAD_BYTES, body.data, body.len);
+    return bytes_of(v, SNAPSHOT_HEAD_BYTES + body.len);
+}
+
+/* While replaying there is nobody to ask: keep what is stored and say from where it is stale. */
+static struct bytes snapshot_replaying(struct storage *st, struct segment *seg, struct pindex *p)
+{
+    const struct entry *first;
+    u32 n = pindex_segment_entries(p, st, seg->seq, &first);
+    if (n == 0)
+        return (struct bytes){ NULL, 0 };
+    i64 from = first->base_offset;
+    char buf[META_KEY_SIZE];
+    struct meta_kv kv = { 0 };
+    if (p->replay_from >= 0)
+        from = p->replay_from;
+    p->replay_from = from;
+    err e = meta_get(st->env->meta, meta_key_partition(buf, 's', &p->key), &seg->snap_arena, &kv);
+    struct bytes body = { NULL, 0 };
+    if (e == ERR_NONE && kv.value.len >= SNAPSHOT_HEAD_BYTES) {
+        body = bytes_of(kv.value.data + SNAPSHOT_HEAD_BYTES, kv.value.len - SNAPSHOT_HEAD_BYTES);
+        if (kv.value.data[1] & SNAPSHOT_STALE)
+            from = MIN(from, (i64)get_le64(kv.value.data + 8));
+    }
+    return snapshot_wrap(&seg->snap_arena, SNAPSHOT_STALE, from, body);
+}
+
+void segment_take_snapshots(struct storage *st, struct segment *seg)
+{
+    CHECK(seg->snaps == NULL);
+    if (seg->part_count == 0)
+        return;
+    seg->snaps = mem_alloc(seg->part_count * sizeof(struct segment_snapshot));
+    for (u32 i = 0; i < seg->part_count; i++) {
+        struct pindex *p = seg->parts[i];
+        if (!p)
+            continue;
+        struct bytes v;
+        if (st->replaying) {
+            v = snapshot_replaying(st, seg, p);
+        } else {
+            v = st->env->ops->snapshot(st, p, &seg->snap_arena);
+            if (v.data)
+                v = snapshot_wrap(&seg->snap_arena, 0, 0, v);
+        }
+        if (v.data)
+            seg->snaps[seg->snap_count++] = (struct segment_snapshot){ p, v };
+    }
+}
+
+/* ---- registration ---- */
+
+void segment_registered(struct storage *st, struct segment *seg)
+{
+    struct wal *w = &st->wal;
+    CHECK(seg->seq == w->registered_seq);
+    segment_set_state(seg, SEG_REGISTERED);
+    CHECK(st->sealed_unregistered > 0);
+    st->sealed_unregistered--;
+    w->registered_seq++;
+    seg->snap_count = 0;
+    arena_free(&seg->snap_arena);
+    if (!seg->image)
+        for (u32 i = 0; i < seg->part_count; i++)
+            if (seg->parts[i])
+                pindex_trim_entries(seg->parts[i]);
+    wal_trim(st);
+}
+
+void segment_upload_failed(struct storage *st, struct segment *seg)
+{
+    (void)st;
+    segment_set_state(seg, SEG_DURABLE);
+}
+
+void segment_unpin(struct storage *st, struct segment *seg)
+{
+    MAGIC_CHECK(seg, SEGMENT_MAGIC);
+    CHECK(seg->pins > 0);
+    if (--seg->pins == 0)
+        wal_trim(st);
+}
+
+/* ---- loading an evicted segment for its upload ---- */
+
+/* Every frame must still verify: it was acknowledged. */
+static err segment_verify(const struct wal *w, const struct segment *seg, const u8 *bytes)
+{
+    u64 base = seg->seq * w->segment_bytes;
+    struct wal_cursor c;
+    wal_cursor_init(&c, bytes, w->segment_bytes, base, seg->used, w->tag, seg->epoch);
+    struct frame f;
+    while (wal_cursor_next(&c, &f))
+        ;
+    return c.at >= seg->used ? ERR_NONE : ERR_CORRUPT;
+}
+
+static void segment_load_release(struct storage *st, struct segment_load *l)
+{
+    st->spare_used--;
+    image_unmap(st, l->image);
+    l->image = NULL;
+    segment_unpin(st, l->seg);
+}
+
+static void segment_load_done(struct io_op *op)
+{
+    struct segment_load *l = container_of(op, struct segment_load, op);
+    struct storage *st = l->image->st;
+    struct wal *w = &st->wal;
+    l->err = op->err;
+    if (l->err == ERR_NONE && op->result < (i64)l->read_bytes)
+        l->err = ERR_TRUNCATED;
+    if (l->err == ERR_NONE)
+        l->err = segment_verify(w, l->seg, l->image->bytes);
+    if (l->err != ERR_NONE) {
+        LOG(ERROR, wal_segment_unreadable,
+            "shard=%u file=%s offset=%" PRIu64 " error=%s remedy=\"the data in this segment fails "
+            "its checksum; inspect it with leat-show\"", st->shard->index, w->path,
+            wal_file_offset(w, l->seg->seq * w->segment_bytes), err_name(l->err));
+        l->image->ref.count = 0;
+        segment_load_release(st, l);
+    }
+    l->done(l);
+}
+
+bool segment_load_begin(struct storage *st, struct segment_load *l, struct segment *seg,
+                        void (*done)(struct segment_load *l))
+{
+    MAGIC_CHECK(seg, SEGMENT_MAGIC);
+    struct wal *w = &st->wal;
+    *l = (struct segment_load){ .seg = seg, .image = seg->image, .done = done };
+    if (l->image) {
+        ref_get(&l->image->ref);
+        return true;
+    }
+    struct image *im = st->spare_used < st->spare_max ? image_map(st) : NULL;
+    if (!im) {
+        l->err = ERR_BUSY;
+        return false;
+    }
+    st->spare_used++;
+    im->ref.count = 1;
+    l->image = im;
+    l->spare = true;
+    l->read_bytes = (u32)MIN(align_up(seg->used, WAL_BLOCK_BYTES), (u64)w->segment_bytes);
+    segment_pin(seg);
+    io_read(st->shard->io, &l->op, w->fd, im->bytes, l->read_bytes,
+            wal_file_offset(w, seg->seq * w->segment_bytes), segment_load_done);
+    return false;
+}
+
+void segment_load_end(struct storage *st, struct segment_load *l)
+{
+    if (!l->image)
+        return;
+    if (!l->spare) {
+        ref_put(&l->image->ref);
+        l->image = NULL;
+        return;
+    }
+    CHECK(l->image->ref.count == 1);
+    l->image->ref.count = 0;
+    segment_load_release(st, l);
+}
