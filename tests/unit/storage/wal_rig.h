@@ -115,7 +115,24 @@ static const struct meta_driver rig_meta_driver = { "rig", NULL, rig_meta_close,
 static u32 rig_kicks, rig_blocks_gone;
 
 err uploader_create(struct storage *st) { (void)st; return ERR_NONE; }
-err uploader_load(struct storage *st) { (void)st; return ERR_NONE; }
+/* A b/ value of the rig: structs rig_block as they lie in memory. */
+struct rig_block {
+    struct partition_key key;
+    struct block block;
+};
+static err rig_load_one(void *arg, const struct meta_kv *kv)
+{
+    for (u32 at = 0; at < kv->value.len; at += (u32)sizeof(struct rig_block)) {
+        struct rig_block b;
+        memcpy(&b, kv->value.data + at, sizeof b);
+        pindex_add_block(pindex_open(arg, &b.key), &b.block);
+    }
+    return ERR_NONE;
+}
+err uploader_load(struct storage *st)
+{
+    return meta_range(st->env->meta, bytes_str("b/"), rig_load_one, st);
+}
 void uploader_kick(struct storage *st) { (void)st; rig_kicks++; }
 bool uploader_idle(const struct storage *st) { (void)st; return true; }
 void uploader_free(struct storage *st) { (void)st; }
@@ -371,6 +388,8 @@ static inline bool rig_register(bool with_blocks)
     if (!seg || seg->state != SEG_DURABLE)
         return false;
     segment_set_state(seg, SEG_UPLOADING);
+    struct rig_block blocks[16];
+    u32 block_count = 0;
     for (u32 i = 0; i < seg->part_count && with_blocks; i++) {
         const struct entry *e;
         u32 n = pindex_segment_entries(seg->parts[i], st, seg->seq, &e);
@@ -383,13 +402,20 @@ static inline bool rig_register(bool with_blocks)
             b.max_timestamp = MAX(b.max_timestamp, e[k].max_timestamp);
         }
         pindex_add_block(seg->parts[i], &b);
+        CHECK(block_count < 16);
+        memset(&blocks[block_count], 0, sizeof blocks[0]);
+        blocks[block_count].key = seg->parts[i]->key;
+        blocks[block_count++].block = b;
     }
     struct arena a;
     arena_init(&a, 4096, MIB);
-    char key[META_KEY_SIZE];
-    struct meta_op op = { META_PUT, meta_key_wal(key, 0),
-                          wal_meta_value(&st->wal, seg->seq + 1, false, &a) };
-    struct meta_txn t = { NULL, &op, 0, 1 };
+    char key[META_KEY_SIZE], bkey[META_KEY_SIZE];
+    struct meta_op ops[2] = {
+        { META_PUT, meta_key_wal(key, 0), wal_meta_value(&st->wal, seg->seq + 1, false, &a) },
+        { META_PUT, meta_key_bundle(bkey, bundle_id(0, seg->seq)),
+          bytes_of(blocks, block_count * (u32)sizeof blocks[0]) },
+    };
+    struct meta_txn t = { NULL, ops, 0, 2 };
     assert_int_equal(meta_commit(&rig->meta.base, &t), ERR_NONE);
     arena_free(&a);
     segment_registered(st, seg);
