@@ -71,6 +71,10 @@ static inline err meta_range(struct meta *m, struct bytes prefix, err (*each)(vo
     return m->driver->range(m, prefix, each, arg);
 }
 static inline err meta_commit(struct meta *m, const struct meta_txn *t) { return m->driver->commit(m, t); }
+/* lmdb://path (meta_lmdb.c). The URL may end in "?map=BYTES": the bound of the address space, 16 GiB
+ * unless given. One process at a time: a second open fails and says so. */
+extern const struct meta_driver meta_lmdb_driver;
+#define META_KEY_MAX 511 /* bytes; longer keys are ERR_MALFORMED */
 /* The simulator (and later etcd) adds its driver before meta_open. */
 void meta_register(const struct meta_driver *d);
 

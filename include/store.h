@@ -30,7 +30,16 @@ struct store {
 };
 
 err store_open(const char *url, struct store **out, char *why, size_t why_size) MUST_USE;
+/* Before store_open, on one thread; a second driver of the same scheme replaces the first. */
 void store_register(const struct store_driver *d);
+
+/* file://: one file per object below a folder (store_file.c). The URL may end in "?sync=false":
+ * objects then count as stored before they are on stable media (tests, throw-away nodes). */
+extern const struct store_driver store_file_driver;
+
+#define STORE_NAME_MAX 255
+/* Non-empty, [a-z0-9./-], no component that is empty or starts with '.'. */
+bool store_name_valid(const char *name);
 /* (use s->driver->fn directly) */
 
 #endif

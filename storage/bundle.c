@@ -1,0 +1,470 @@
+/* The object format "bundle": many partitions' batches, grouped by partition into blocks.
+ *
+ *   header  0 magic u64 · 8 version u32 · 12 wal u32 · 16 seq u64 · 24 zero u64
+ *   block   0 magic u32 · 4 batch count u32 · 8 topic id 16 · 24 partition u32 · 28 data bytes u32 ·
+ *           32 base offset i64 · 40 last offset i64 · 48 max timestamp i64 · 56 zero u64 ·
+ *           64 zero u64 · 72 XXH3 of header (this field 0) and data · 80 data
+ *   entry   0 topic id 16 · 16 partition u32 · 20 batch count u32 · 24 base offset i64 ·
+ *           32 last offset i64 · 40 max timestamp i64 · 48 pos u32 · 52 zero u32 ·
+ *           56 data bytes u32 · 60 zero u32 · 64 the block's XXH3
+ *   footer  0 magic u64 · 8 version u32 · 12 entry count u32 · 16 index pos u64 · 24 wal u32 ·
+ *           28 epoch u32 · 32 XXH3 of the index · 40 seq u64 · 48 zero u64 · 56 XXH3 of 0..55
+ *
+ * Invariants: blocks lie one behind the other from BUNDLE_HEADER_BYTES on, in the order of the
+ * index; the index follows the last block, the footer the index, and then the object ends. Within
+ * a partition offsets ascend. A block describes itself, so that a read that got the wrong bytes is
+ * noticed without the index.
+ */
+#include "bundle_int.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "hash.h"
+
+enum { BLOCK_AT_HASH = 72, FOOTER_AT_HASH = 56, REG_AT_HASH = 32 };
+
+/* ---- writing ---- */
+
+void bundle_builder_init(struct bundle_builder *b, u32 wal, u64 seq, u32 epoch, u32 block_bytes)
+{
+    CHECK(block_bytes > 0);
+    *b = (struct bundle_builder){ .wal = wal, .seq = seq, .epoch = epoch, .block_bytes = block_bytes };
+    b->bytes = BUNDLE_HEADER_BYTES;
+    b->part_cap = 64;
+    b->parts = mem_alloc(b->part_cap * sizeof *b->parts);
+    b->part_count = 1; /* the header's place */
+}
+
+static void builder_push_part(struct bundle_builder *b, struct bytes part)
+{
+    if (b->part_count == b->part_cap) {
+        b->part_cap *= 2;
+        b->parts = mem_realloc(b->parts, b->part_cap * sizeof *b->parts);
+    }
+    b->parts[b->part_count++] = part;
+}
+
+static struct bundle_entry *builder_open_block(struct bundle_builder *b,
+                                               const struct partition_key *key, i64 base_offset)
+{
+    if (b->entry_count == b->entry_cap) {
+        b->entry_cap = b->entry_cap ? b->entry_cap * 2 : 16;
+        b->entries = mem_realloc(b->entries, b->entry_cap * sizeof *b->entries);
+        b->first_part = mem_realloc(b->first_part, b->entry_cap * sizeof *b->first_part);
+    }
+    b->first_part[b->entry_count] = b->part_count;
+    builder_push_part(b, (struct bytes){ NULL, 0 });
+    struct bundle_entry *e = &b->entries[b->entry_count++];
+    *e = (struct bundle_entry){ .key = *key,
+                                .base_offset = base_offset,
+                                .last_offset = base_offset - 1,
+                                .max_timestamp = INT64_MIN,
+                                .pos = (u32)b->bytes };
+    b->bytes += BUNDLE_BLOCK_HEADER_BYTES;
+    return e;
+}
+
+static bool key_eq(const struct partition_key *a, const struct partition_key *b)
+{
+    return a->partition == b->partition && uuid_eq(a->topic_id, b->topic_id);
+}
+
+void bundle_builder_add(struct bundle_builder *b, const struct partition_key *key, i64 base_offset,
+                        i64 last_offset, i64 max_timestamp, struct bytes batch)
+{
+    CHECK(b->own == NULL);
+    CHECK(last_offset >= base_offset);
+    CHECK(batch.len >= BATCH_HEADER_BYTES);
+    struct bundle_entry *e = b->entry_count > 0 ? &b->entries[b->entry_count - 1] : NULL;
+    bool same = e != NULL && key_eq(&e->key, key);
+    if (same)
+        CHECK(base_offset > e->last_offset);
+    if (!same || (u64)e->data_bytes + batch.len > b->block_bytes)
+        e = builder_open_block(b, key, base_offset);
+    e->last_offset = last_offset;
+    e->max_timestamp = MAX(e->max_timestamp, max_timestamp);
+    e->batch_count++;
+    e->data_bytes += batch.len;
+    b->bytes += batch.len;
+    CHECK(b->bytes < UINT32_MAX / 2);
+    builder_push_part(b, batch);
+}
+
+static void put_key(u8 *p, const struct partition_key *k)
+{
+    memcpy(p, k->topic_id.b, 16);
+    put_le32(p + 16, k->partition);
+}
+
+static void get_key(const u8 *p, struct partition_key *k)
+{
+    memcpy(k->topic_id.b, p, 16);
+    k->partition = get_le32(p + 16);
+}
+
+/* `p` is zeroed. */
+static void encode_block_header(u8 *p, const struct bundle_entry *e)
+{
+    put_le32(p, BUNDLE_BLOCK_MAGIC);
+    put_le32(p + 4, e->batch_count);
+    put_key(p + 8, &e->key);
+    put_le32(p + 28, e->data_bytes);
+    put_le64(p + 32, (u64)e->base_offset);
+    put_le64(p + 40, (u64)e->last_offset);
+    put_le64(p + 48, (u64)e->max_timestamp);
+}
+
+static void encode_entry(u8 *p, const struct bundle_entry *e)
+{
+    put_key(p, &e->key);
+    put_le32(p + 20, e->batch_count);
+    put_le64(p + 24, (u64)e->base_offset);
+    put_le64(p + 32, (u64)e->last_offset);
+    put_le64(p + 40, (u64)e->max_timestamp);
+    put_le32(p + 48, e->pos);
+    put_le32(p + 56, e->data_bytes);
+    put_le64(p + 64, e->hash);
+}
+
+static void encode_footer(u8 *p, const struct bundle_builder *b, u64 index_pos, u64 index_hash)
+{
+    put_le64(p, BUNDLE_MAGIC);
+    put_le32(p + 8, BUNDLE_FORMAT_VERSION);
+    put_le32(p + 12, b->entry_count);
+    put_le64(p + 16, index_pos);
+    put_le32(p + 24, b->wal);
+    put_le32(p + 28, b->epoch);
+    put_le64(p + 32, index_hash);
+    put_le64(p + 40, b->seq);
+    put_le64(p + FOOTER_AT_HASH, hash_bytes(p, FOOTER_AT_HASH));
+}
+
+static void seal_block(struct bundle_builder *b, u32 i, u8 *header, u32 part_end)
+{
+    struct bundle_entry *e = &b->entries[i];
+    encode_block_header(header, e);
+    struct hash_stream h;
+    hash_stream_init(&h, 0);
+    hash_stream_update(&h, header, BUNDLE_BLOCK_HEADER_BYTES);
+    for (u32 k = b->first_part[i] + 1; k < part_end; k++)
+        hash_stream_update(&h, b->parts[k].data, b->parts[k].len);
+    e->hash = hash_stream_value(&h);
+    put_le64(header + BLOCK_AT_HASH, e->hash);
+    b->parts[b->first_part[i]] = bytes_of(header, BUNDLE_BLOCK_HEADER_BYTES);
+}
+
+void bundle_builder_seal(struct bundle_builder *b)
+{
+    CHECK(b->own == NULL);
+    u32 index_bytes = b->entry_count * BUNDLE_ENTRY_BYTES;
+    b->own = mem_alloc(BUNDLE_HEADER_BYTES + (size_t)b->entry_count * BUNDLE_BLOCK_HEADER_BYTES +
+                       index_bytes + BUNDLE_FOOTER_BYTES);
+    u8 *p = b->own;
+    put_le64(p, BUNDLE_MAGIC);
+    put_le32(p + 8, BUNDLE_FORMAT_VERSION);
+    put_le32(p + 12, b->wal);
+    put_le64(p + 16, b->seq);
+    b->parts[0] = bytes_of(p, BUNDLE_HEADER_BYTES);
+    p += BUNDLE_HEADER_BYTES;
+    for (u32 i = 0; i < b->entry_count; i++, p += BUNDLE_BLOCK_HEADER_BYTES)
+        seal_block(b, i, p, i + 1 < b->entry_count ? b->first_part[i + 1] : b->part_count);
+    u8 *index = p;
+    for (u32 i = 0; i < b->entry_count; i++, p += BUNDLE_ENTRY_BYTES)
+        encode_entry(p, &b->entries[i]);
+    encode_footer(p, b, b->bytes, hash_bytes(index, index_bytes));
+    builder_push_part(b, bytes_of(index, index_bytes + BUNDLE_FOOTER_BYTES));
+    b->bytes += index_bytes + BUNDLE_FOOTER_BYTES;
+}
+
+void bundle_builder_free(struct bundle_builder *b)
+{
+    mem_free(b->parts);
+    mem_free(b->entries);
+    mem_free(b->first_part);
+    mem_free(b->own);
+    *b = (struct bundle_builder){ 0 };
+}
+
+/* ---- reading ---- */
+
+err bundle_header_decode(struct bytes head, u32 *wal, u64 *seq)
+{
+    if (head.len < BUNDLE_HEADER_BYTES || get_le64(head.data) != BUNDLE_MAGIC ||
+        get_le64(head.data + 24) != 0)
+        return ERR_CORRUPT;
+    if (get_le32(head.data + 8) != BUNDLE_FORMAT_VERSION)
+        return ERR_UNSUPPORTED;
+    *wal = get_le32(head.data + 12);
+    *seq = get_le64(head.data + 16);
+    return ERR_NONE;
+}
+
+err bundle_footer_decode(struct bytes tail, u64 object_bytes, struct bundle_footer *out)
+{
+    const u8 *p = tail.data;
+    if (tail.len != BUNDLE_FOOTER_BYTES || get_le64(p) != BUNDLE_MAGIC)
+        return ERR_CORRUPT;
+    if (get_le64(p + FOOTER_AT_HASH) != hash_bytes(p, FOOTER_AT_HASH))
+        return ERR_CORRUPT;
+    if (get_le32(p + 8) != BUNDLE_FORMAT_VERSION)
+        return ERR_UNSUPPORTED;
+    *out = (struct bundle_footer){ .wal = get_le32(p + 24),
+                                   .seq = get_le64(p + 40),
+                                   .epoch = get_le32(p + 28),
+                                   .entry_count = get_le32(p + 12),
+                                   .index_pos = get_le64(p + 16),
+                                   .index_hash = get_le64(p + 32) };
+    u64 index_bytes = (u64)out->entry_count * BUNDLE_ENTRY_BYTES;
+    if (out->index_pos < BUNDLE_HEADER_BYTES || out->index_pos > UINT32_MAX)
+        return ERR_CORRUPT;
+    if (out->index_pos + index_bytes + BUNDLE_FOOTER_BYTES != object_bytes)
+        return ERR_CORRUPT;
+    return ERR_NONE;
+}
+
+static bool entry_sane(const struct bundle_entry *e)
+{
+    return e->base_offset >= 0 && e->last_offset >= e->base_offset && e->batch_count > 0 &&
+           e->data_bytes >= BATCH_HEADER_BYTES &&
+           (u64)e->data_bytes + BUNDLE_BLOCK_HEADER_BYTES <= UINT32_MAX &&
+           e->data_bytes / BATCH_HEADER_BYTES >= e->batch_count;
+}
+
+void bundle_index_entry(struct bytes index, u32 i, struct bundle_entry *out)
+{
+    CHECK((u64)(i + 1) * BUNDLE_ENTRY_BYTES <= index.len);
+    const u8 *p = index.data + (size_t)i * BUNDLE_ENTRY_BYTES;
+    get_key(p, &out->key);
+    out->batch_count = get_le32(p + 20);
+    out->base_offset = (i64)get_le64(p + 24);
+    out->last_offset = (i64)get_le64(p + 32);
+    out->max_timestamp = (i64)get_le64(p + 40);
+    out->pos = get_le32(p + 48);
+    out->data_bytes = get_le32(p + 56);
+    out->hash = get_le64(p + 64);
+}
+
+err bundle_index_check(struct bytes index, const struct bundle_footer *f)
+{
+    if (index.len != (u64)f->entry_count * BUNDLE_ENTRY_BYTES)
+        return ERR_CORRUPT;
+    if (hash_view(index) != f->index_hash)
+        return ERR_CORRUPT;
+    u64 pos = BUNDLE_HEADER_BYTES;
+    struct bundle_entry last = { .last_offset = -1 };
+    for (u32 i = 0; i < f->entry_count; i++) {
+        struct bundle_entry e;
+        bundle_index_entry(index, i, &e);
+        if (!entry_sane(&e) || e.pos != pos)
+            return ERR_CORRUPT;
+        if (i > 0 && key_eq(&e.key, &last.key) && e.base_offset <= last.last_offset)
+            return ERR_CORRUPT;
+        pos += bundle_block_bytes(&e);
+        last = e;
+    }
+    return pos == f->index_pos ? ERR_NONE : ERR_CORRUPT;
+}
+
+err bundle_block_decode(struct bytes block, struct bundle_entry *out, struct bytes *data)
+{
+    const u8 *p = block.data;
+    if (block.len < BUNDLE_BLOCK_HEADER_BYTES || get_le32(p) != BUNDLE_BLOCK_MAGIC)
+        return ERR_CORRUPT;
+    *out = (struct bundle_entry){ .batch_count = get_le32(p + 4),
+                                  .data_bytes = get_le32(p + 28),
+                                  .base_offset = (i64)get_le64(p + 32),
+                                  .last_offset = (i64)get_le64(p + 40),
+                                  .max_timestamp = (i64)get_le64(p + 48),
+                                  .hash = get_le64(p + BLOCK_AT_HASH) };
+    get_key(p + 8, &out->key);
+    if (!entry_sane(out) || bundle_block_bytes(out) != block.len)
+        return ERR_CORRUPT;
+    static const u8 zero[8];
+    struct hash_stream h;
+    hash_stream_init(&h, 0);
+    hash_stream_update(&h, p, BLOCK_AT_HASH);
+    hash_stream_update(&h, zero, sizeof zero);
+    hash_stream_update(&h, p + BUNDLE_BLOCK_HEADER_BYTES, out->data_bytes);
+    if (hash_stream_value(&h) != out->hash)
+        return ERR_CORRUPT;
+    *data = bytes_of(p + BUNDLE_BLOCK_HEADER_BYTES, out->data_bytes);
+    return ERR_NONE;
+}
+
+err bundle_data_check(struct bytes data, const struct bundle_entry *e)
+{
+    struct batch b;
+    u32 count = 0;
+    i64 last = e->base_offset - 1, max_timestamp = INT64_MIN;
+    while (data.len > 0) {
+        if (batch_next(&data, &b) != ERR_NONE)
+            return ERR_CORRUPT;
+        if (b.base_offset <= last || b.base_offset > INT64_MAX - INT32_MAX)
+            return ERR_CORRUPT;
+        if (count++ == 0 && b.base_offset != e->base_offset)
+            return ERR_CORRUPT;
+        last = batch_last_offset(&b);
+        max_timestamp = MAX(max_timestamp, b.max_timestamp);
+    }
+    bool agrees = count == e->batch_count && last == e->last_offset &&
+                  max_timestamp == e->max_timestamp;
+    return agrees ? ERR_NONE : ERR_CORRUPT;
+}
+
+err bundle_data_find(struct bytes data, i64 offset, u32 *pos)
+{
+    u32 at = 0;
+    while (at < data.len) {
+        u32 left = data.len - at;
+        const u8 *p = data.data + at;
+        if (left < BATCH_HEADER_BYTES)
+            return ERR_CORRUPT;
+        u64 bytes = (u64)get_be32(p + BATCH_AT_LENGTH) + BATCH_PREFIX_BYTES;
+        i32 delta = (i32)get_be32(p + BATCH_AT_LAST_OFFSET_DELTA);
+        i64 base = batch_raw_base_offset(p);
+        if (bytes < BATCH_HEADER_BYTES || bytes > left || delta < 0 || base < 0 ||
+            base > INT64_MAX - delta)
+            return ERR_CORRUPT;
+        if (base + delta >= offset)
+            break;
+        at += (u32)bytes;
+    }
+    *pos = at;
+    return ERR_NONE;
+}
+
+/* ---- names ---- */
+
+char *bundle_name(char *buf, u64 bundle, u32 epoch)
+{
+    snprintf(buf, BUNDLE_NAME_SIZE, "b/%04x/%016" PRIx64 "-%08x", bundle_wal(bundle),
+             bundle_seq(bundle), epoch);
+    return buf;
+}
+
+static bool hex_parse(const char *s, u32 digits, u64 *out)
+{
+    *out = 0;
+    for (u32 i = 0; i < digits; i++) {
+        char c = s[i];
+        u32 v;
+        if (c >= '0' && c <= '9')
+            v = (u32)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            v = (u32)(c - 'a') + 10;
+        else
+            return false;
+        *out = *out << 4 | v;
+    }
+    return true;
+}
+
+bool bundle_name_parse(const char *name, u64 *bundle, u32 *epoch)
+{
+    u64 wal, seq, e;
+    if (strlen(name) != 32 || memcmp(name, "b/", 2) != 0 || name[6] != '/' || name[23] != '-')
+        return false;
+    if (!hex_parse(name + 2, 4, &wal) || !hex_parse(name + 7, 16, &seq) || seq >> 48 != 0 ||
+        !hex_parse(name + 24, 8, &e))
+        return false;
+    *bundle = bundle_id((u32)wal, seq);
+    *epoch = (u32)e;
+    return true;
+}
+
+/* ---- registrations ----
+ *   0 version u8 · 1 zero 3 · 4 block count u32 · 8 object bytes u64 · 16 epoch u32 · 20 zero u32 ·
+ *   24 created ms i64 · 32 XXH3 of the value (this field 0) · 40 blocks, each:
+ *   0 topic id 16 · 16 partition u32 · 20 pos u32 · 24 bytes u32 · 28 data bytes u32 ·
+ *   32 base offset i64 · 40 last offset i64 · 48 max timestamp i64 */
+
+struct bytes bundle_reg_begin(struct arena *a, const struct bundle_reg *reg, u8 **raw)
+{
+    u64 len = BUNDLE_REG_HEAD_BYTES + (u64)reg->block_count * BUNDLE_REG_BLOCK_BYTES;
+    CHECK(len <= UINT32_MAX);
+    u8 *p = arena_alloc(a, len);
+    *raw = p;
+    if (p == NULL)
+        return (struct bytes){ NULL, 0 };
+    p[0] = BUNDLE_REG_VERSION;
+    put_le32(p + 4, reg->block_count);
+    put_le64(p + 8, reg->object_bytes);
+    put_le32(p + 16, reg->epoch);
+    put_le64(p + 24, (u64)reg->created_ms);
+    return bytes_of(p, (u32)len);
+}
+
+void bundle_reg_set(u8 *raw, u32 i, const struct partition_key *key, const struct block *b)
+{
+    CHECK(i < get_le32(raw + 4));
+    u8 *p = raw + BUNDLE_REG_HEAD_BYTES + (size_t)i * BUNDLE_REG_BLOCK_BYTES;
+    put_key(p, key);
+    put_le32(p + 20, b->pos);
+    put_le32(p + 24, b->bytes);
+    put_le32(p + 28, b->data_bytes);
+    put_le64(p + 32, (u64)b->base_offset);
+    put_le64(p + 40, (u64)b->last_offset);
+    put_le64(p + 48, (u64)b->max_timestamp);
+}
+
+void bundle_reg_end(u8 *raw, u32 len)
+{
+    CHECK(get_le64(raw + REG_AT_HASH) == 0);
+    put_le64(raw + REG_AT_HASH, hash_bytes(raw, len));
+}
+
+static bool reg_block_sane(const struct bundle_reg *reg, const struct block *b)
+{
+    return b->base_offset >= 0 && b->last_offset >= b->base_offset &&
+           b->data_bytes >= BATCH_HEADER_BYTES && b->pos >= BUNDLE_HEADER_BYTES &&
+           (u64)b->data_bytes + BUNDLE_BLOCK_HEADER_BYTES == b->bytes &&
+           (u64)b->pos + b->bytes <= reg->object_bytes;
+}
+
+err bundle_reg_decode(struct bytes value, struct bundle_reg *out)
+{
+    const u8 *p = value.data;
+    if (value.len < BUNDLE_REG_HEAD_BYTES)
+        return ERR_CORRUPT;
+    if (p[0] != BUNDLE_REG_VERSION)
+        return ERR_UNSUPPORTED;
+    *out = (struct bundle_reg){ .epoch = get_le32(p + 16),
+                                .object_bytes = get_le64(p + 8),
+                                .created_ms = (i64)get_le64(p + 24),
+                                .block_count = get_le32(p + 4),
+                                .blocks = p + BUNDLE_REG_HEAD_BYTES };
+    if (value.len != BUNDLE_REG_HEAD_BYTES + (u64)out->block_count * BUNDLE_REG_BLOCK_BYTES)
+        return ERR_CORRUPT;
+    static const u8 zero[8];
+    struct hash_stream h;
+    hash_stream_init(&h, 0);
+    hash_stream_update(&h, p, REG_AT_HASH);
+    hash_stream_update(&h, zero, sizeof zero);
+    hash_stream_update(&h, p + REG_AT_HASH + 8, value.len - REG_AT_HASH - 8);
+    if (hash_stream_value(&h) != get_le64(p + REG_AT_HASH))
+        return ERR_CORRUPT;
+    for (u32 i = 0; i < out->block_count; i++) {
+        struct partition_key key;
+        struct block b;
+        bundle_reg_get(out, i, 0, &key, &b);
+        if (!reg_block_sane(out, &b))
+            return ERR_CORRUPT;
+    }
+    return ERR_NONE;
+}
+
+void bundle_reg_get(const struct bundle_reg *reg, u32 i, u64 bundle, struct partition_key *key,
+                    struct block *b)
+{
+    CHECK(i < reg->block_count);
+    const u8 *p = reg->blocks + (size_t)i * BUNDLE_REG_BLOCK_BYTES;
+    get_key(p, key);
+    *b = (struct block){ .bundle = bundle,
+                         .pos = get_le32(p + 20),
+                         .bytes = get_le32(p + 24),
+                         .data_bytes = get_le32(p + 28),
+                         .base_offset = (i64)get_le64(p + 32),
+                         .last_offset = (i64)get_le64(p + 40),
+                         .max_timestamp = (i64)get_le64(p + 48) };
+}

@@ -1,0 +1,71 @@
+/* Object store: the list of drivers and the choice by URL scheme. Drivers are registered before
+ * the shards start (store_register), so the table is read-only afterwards. */
+#include "store.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "check.h"
+
+#define STORE_DRIVERS_MAX 8
+
+static const struct store_driver *registered[STORE_DRIVERS_MAX];
+static u32 registered_count;
+
+static const struct store_driver *driver_find(const char *url)
+{
+    const char *sep = strstr(url, "://");
+    if (sep == NULL)
+        return NULL;
+    size_t len = (size_t)(sep - url);
+    for (u32 i = 0; i < registered_count; i++)
+        if (strlen(registered[i]->scheme) == len && memcmp(registered[i]->scheme, url, len) == 0)
+            return registered[i];
+    if (len == 4 && memcmp(url, "file", 4) == 0)
+        return &store_file_driver;
+    return NULL;
+}
+
+void store_register(const struct store_driver *d)
+{
+    CHECK(d->scheme != NULL);
+    CHECK(d->open != NULL);
+    for (u32 i = 0; i < registered_count; i++)
+        if (strcmp(registered[i]->scheme, d->scheme) == 0) {
+            registered[i] = d;
+            return;
+        }
+    CHECK(registered_count < STORE_DRIVERS_MAX);
+    registered[registered_count++] = d;
+}
+
+err store_open(const char *url, struct store **out, char *why, size_t why_size)
+{
+    CHECK(why_size > 0);
+    why[0] = '\0';
+    const struct store_driver *d = driver_find(url);
+    if (d == NULL) {
+        snprintf(why, why_size,
+                 "store.url = %s names no known kind of object store: use file:///path", url);
+        return ERR_INVALID_CONFIG;
+    }
+    return d->open(url, out, why, why_size);
+}
+
+bool store_name_valid(const char *name)
+{
+    size_t len = strnlen(name, STORE_NAME_MAX + 1);
+    if (len == 0 || len > STORE_NAME_MAX || name[len - 1] == '/')
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        char c = name[i];
+        bool starts = i == 0 || name[i - 1] == '/';
+        /* A component never starts with '.': no "..", and the drivers' own files begin so. */
+        if (starts && (c == '.' || c == '/'))
+            return false;
+        bool plain = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+        if (!plain && c != '.' && c != '/' && c != '-')
+            return false;
+    }
+    return true;
+}

@@ -1,0 +1,442 @@
+/* Object store in a folder: file:///path. One object is one file; '/' in names makes folders.
+ *
+ *   root/.tmp/<n>         being written; removed at open
+ *   root/b/0000/…         complete objects
+ *
+ * A put writes a temporary file, flushes it, renames it into place and flushes the folder. So:
+ *  1. A name that exists is a complete object; a crash or a full disk leaves a temporary file at
+ *     most, which the failing put or the next open removes.
+ *  2. When put returns ERR_NONE, data and name are on stable media (unless ?sync=false).
+ *  3. A failed flush is never repeated over the same file: the retry writes a new one.
+ *  4. Folders made on the way are flushed into their parents before the name counts.
+ *
+ * Calls block; they run on background threads and share nothing but an atomic counter.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "bytes.h"
+#include "check.h"
+#include "store.h"
+
+#define STORE_FILE_MAGIC 0x5f110001u
+#define TMP_DIR ".tmp"
+/* The kernel takes at most 1024 pieces in one call (UIO_MAXIOV). */
+#define PUT_IOV_MAX 1024
+#define PATH_SIZE (STORE_NAME_MAX + 1)
+#define LIST_DEPTH_MAX 16
+
+struct store_file {
+    struct store base;
+    u32 magic;
+    int root_fd;
+    bool sync;
+    u64 tmp_next; /* atomic */
+    char *root;
+};
+
+static struct store_file *store_file_of(struct store *s)
+{
+    struct store_file *f = container_of(s, struct store_file, base);
+    MAGIC_CHECK(f, STORE_FILE_MAGIC);
+    return f;
+}
+
+/* ---- open ---- */
+
+static const char *open_remedy(int e)
+{
+    if (e == EACCES || e == EPERM)
+        return "give the user that runs leat write permission there, or change store.url";
+    if (e == ENOSPC || e == EDQUOT)
+        return "free some space on that file system, or change store.url";
+    if (e == EROFS)
+        return "the file system is mounted read-only: remount it, or change store.url";
+    if (e == ENOTDIR || e == EEXIST)
+        return "something that is no folder is in the way: remove it, or change store.url";
+    return "check the path and the disk, or change store.url";
+}
+
+static err open_failed(struct store_file *f, const char *what, int e, char *why, size_t why_size)
+{
+    snprintf(why, why_size, "object store %s: can't %s: %s; %s", f->root, what, strerror(e),
+             open_remedy(e));
+    if (f->root_fd >= 0)
+        close(f->root_fd);
+    mem_free(f->root);
+    MAGIC_POISON(f);
+    mem_free(f);
+    return err_from_errno(e);
+}
+
+/* mkdir -p. Returns 0 or errno. */
+static int make_root(char *path)
+{
+    for (char *p = path + 1;; p++) {
+        if (*p != '/' && *p != '\0')
+            continue;
+        char was = *p;
+        *p = '\0';
+        int rc = mkdir(path, 0755) == 0 || errno == EEXIST ? 0 : errno;
+        *p = was;
+        if (rc != 0 || was == '\0')
+            return rc;
+    }
+}
+
+/* Removes what earlier puts left unfinished. Failures show at the next put. */
+static void clean_tmp(struct store_file *f)
+{
+    int fd = openat(f->root_fd, TMP_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    DIR *d = fdopendir(fd);
+    if (d == NULL) {
+        close(fd);
+        return;
+    }
+    struct dirent *e;
+    while ((e = readdir(d)) != NULL)
+        if (e->d_name[0] != '.')
+            (void)unlinkat(dirfd(d), e->d_name, 0);
+    closedir(d);
+}
+
+static char *url_path(const char *url, bool *sync)
+{
+    const char *path = strstr(url, "://");
+    CHECK(path != NULL);
+    path += 3;
+    const char *query = strchr(path, '?');
+    *sync = query == NULL || strstr(query, "sync=false") == NULL;
+    size_t len = query != NULL ? (size_t)(query - path) : strlen(path);
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    return mem_strndup(bytes_of(path, (u32)len));
+}
+
+static err file_open(const char *url, struct store **out, char *why, size_t why_size)
+{
+    struct store_file *f = MEM_NEW(struct store_file);
+    MAGIC_INIT(f, STORE_FILE_MAGIC);
+    f->base.driver = &store_file_driver;
+    f->root_fd = -1;
+    f->root = url_path(url, &f->sync);
+    if (f->root[0] == '\0')
+        return open_failed(f, "use an empty path", EINVAL, why, why_size);
+    int rc = make_root(f->root);
+    if (rc != 0)
+        return open_failed(f, "make the folder", rc, why, why_size);
+    f->root_fd = open(f->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (f->root_fd < 0)
+        return open_failed(f, "open the folder", errno, why, why_size);
+    if (mkdirat(f->root_fd, TMP_DIR, 0755) != 0 && errno != EEXIST)
+        return open_failed(f, "make the folder .tmp in it", errno, why, why_size);
+    clean_tmp(f);
+    int fd = openat(f->root_fd, TMP_DIR "/probe", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return open_failed(f, "write a file in it", errno, why, why_size);
+    close(fd);
+    (void)unlinkat(f->root_fd, TMP_DIR "/probe", 0);
+    if (f->sync)
+        (void)fsync(f->root_fd);
+    *out = &f->base;
+    return ERR_NONE;
+}
+
+static void file_close(struct store *s)
+{
+    struct store_file *f = store_file_of(s);
+    close(f->root_fd);
+    mem_free(f->root);
+    MAGIC_POISON(f);
+    mem_free(f);
+}
+
+/* ---- put ---- */
+
+/* Writes all of iov[0..count); changes it. 0 or errno. */
+static int write_all(int fd, struct iovec *iov, u32 count)
+{
+    while (count > 0) {
+        ssize_t n = writev(fd, iov, (int)count);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno;
+        if (n == 0)
+            return EIO;
+        size_t left = (size_t)n;
+        while (count > 0 && left >= iov->iov_len) {
+            left -= iov->iov_len;
+            iov++;
+            count--;
+        }
+        if (count > 0) {
+            iov->iov_base = (u8 *)iov->iov_base + left;
+            iov->iov_len -= left;
+        }
+    }
+    return 0;
+}
+
+static int write_parts(int fd, const struct bytes *parts, u32 part_count)
+{
+    struct iovec iov[PUT_IOV_MAX];
+    u32 i = 0;
+    while (i < part_count) {
+        u32 n = 0;
+        for (; i < part_count && n < PUT_IOV_MAX; i++) {
+            if (parts[i].len == 0)
+                continue;
+            union {
+                const u8 *in;
+                void *out;
+            } p = { .in = parts[i].data }; /* writev only reads it */
+            iov[n++] = (struct iovec){ .iov_base = p.out, .iov_len = parts[i].len };
+        }
+        int rc = write_all(fd, iov, n);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* Flushes the folder at `path` (relative to the root; "" is the root). 0 or errno. */
+static int sync_dir(struct store_file *f, const char *path)
+{
+    if (!f->sync)
+        return 0;
+    int fd = openat(f->root_fd, path[0] ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    int rc = fsync(fd) == 0 ? 0 : errno;
+    close(fd);
+    return rc;
+}
+
+/* Makes the folders of `name`, each flushed into its parent. 0 or errno. */
+static int make_parents(struct store_file *f, const char *name)
+{
+    char path[PATH_SIZE];
+    char parent[PATH_SIZE] = "";
+    for (size_t i = 0; name[i] != '\0'; i++) {
+        if (name[i] != '/')
+            continue;
+        memcpy(path, name, i);
+        path[i] = '\0';
+        if (mkdirat(f->root_fd, path, 0755) == 0) {
+            int rc = sync_dir(f, parent);
+            if (rc != 0)
+                return rc;
+        } else if (errno != EEXIST) {
+            return errno;
+        }
+        memcpy(parent, path, i + 1);
+    }
+    return 0;
+}
+
+static int put_rename(struct store_file *f, const char *tmp, const char *name, bool if_absent)
+{
+    if (!if_absent)
+        return renameat(f->root_fd, tmp, f->root_fd, name) == 0 ? 0 : errno;
+    if (renameat2(f->root_fd, tmp, f->root_fd, name, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS)
+        return errno;
+    /* A file system without the flag (NFS): a hard link refuses an existing name too. */
+    if (linkat(f->root_fd, tmp, f->root_fd, name, 0) != 0)
+        return errno;
+    (void)unlinkat(f->root_fd, tmp, 0);
+    return 0;
+}
+
+static int put_at(struct store_file *f, const char *tmp, const char *name, bool if_absent)
+{
+    int rc = put_rename(f, tmp, name, if_absent);
+    if (rc == ENOENT) {
+        rc = make_parents(f, name);
+        if (rc == 0)
+            rc = put_rename(f, tmp, name, if_absent);
+    }
+    if (rc != 0)
+        return rc;
+    const char *slash = strrchr(name, '/');
+    char parent[PATH_SIZE];
+    size_t len = slash != NULL ? (size_t)(slash - name) : 0;
+    memcpy(parent, name, len);
+    parent[len] = '\0';
+    return sync_dir(f, parent);
+}
+
+static err file_put(struct store *s, const char *name, const struct bytes *parts, u32 part_count,
+                    bool if_absent)
+{
+    struct store_file *f = store_file_of(s);
+    CHECK(store_name_valid(name));
+    char tmp[64];
+    u64 n = __atomic_fetch_add(&f->tmp_next, 1, __ATOMIC_RELAXED);
+    snprintf(tmp, sizeof tmp, TMP_DIR "/%d-%" PRIu64, (int)getpid(), n);
+    int fd = openat(f->root_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return err_from_errno(errno);
+    int rc = write_parts(fd, parts, part_count);
+    if (rc == 0 && f->sync && fdatasync(fd) != 0)
+        rc = errno;
+    /* Network file systems tell of a full disk only here. */
+    if (close(fd) != 0 && rc == 0)
+        rc = errno;
+    if (rc == 0)
+        rc = put_at(f, tmp, name, if_absent);
+    if (rc != 0)
+        (void)unlinkat(f->root_fd, tmp, 0);
+    return err_from_errno(rc);
+}
+
+/* ---- get ---- */
+
+static err file_get_range(struct store *s, const char *name, u64 offset, u8 *buf, u32 len)
+{
+    struct store_file *f = store_file_of(s);
+    CHECK(store_name_valid(name));
+    int fd = openat(f->root_fd, name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_from_errno(errno);
+    err e = ERR_NONE;
+    u32 done = 0;
+    while (done < len && e == ERR_NONE) {
+        ssize_t n = pread(fd, buf + done, len - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            e = err_from_errno(errno);
+        else if (n == 0)
+            e = ERR_TRUNCATED;
+        else
+            done += (u32)n;
+    }
+    close(fd);
+    return e;
+}
+
+static err file_size(struct store *s, const char *name, u64 *out)
+{
+    struct store_file *f = store_file_of(s);
+    CHECK(store_name_valid(name));
+    struct stat st;
+    if (fstatat(f->root_fd, name, &st, 0) != 0)
+        return err_from_errno(errno);
+    *out = (u64)st.st_size;
+    return ERR_NONE;
+}
+
+static err file_remove(struct store *s, const char *name)
+{
+    struct store_file *f = store_file_of(s);
+    CHECK(store_name_valid(name));
+    if (unlinkat(f->root_fd, name, 0) != 0 && errno != ENOENT)
+        return err_from_errno(errno);
+    return ERR_NONE;
+}
+
+/* ---- list ---- */
+
+struct file_list {
+    struct store_file *f;
+    const char *prefix;
+    size_t prefix_len;
+    err (*each)(void *arg, const char *name, u64 bytes);
+    void *arg;
+    char path[PATH_SIZE]; /* of the folder being read, with a '/' at its end; "" = root */
+};
+
+static err list_dir(struct file_list *l, size_t path_len, u32 depth);
+
+/* `l->path` holds an entry's name of `len` bytes. */
+static err list_entry_visit(struct file_list *l, size_t len, u32 depth)
+{
+    size_t common = MIN(len, l->prefix_len);
+    if (memcmp(l->path, l->prefix, common) != 0)
+        return ERR_NONE;
+    struct stat st;
+    if (fstatat(l->f->root_fd, l->path, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno == ENOENT ? ERR_NONE : err_from_errno(errno); /* removed meanwhile */
+    if (S_ISDIR(st.st_mode)) {
+        if (len + 1 >= sizeof l->path || depth + 1 >= LIST_DEPTH_MAX)
+            return ERR_NONE;
+        l->path[len] = '/';
+        l->path[len + 1] = '\0';
+        return list_dir(l, len + 1, depth + 1);
+    }
+    if (!S_ISREG(st.st_mode) || len < l->prefix_len || !store_name_valid(l->path))
+        return ERR_NONE; /* not ours */
+    return l->each(l->arg, l->path, (u64)st.st_size);
+}
+
+static err list_dir(struct file_list *l, size_t path_len, u32 depth)
+{
+    int fd = openat(l->f->root_fd, path_len ? l->path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? ERR_NONE : err_from_errno(errno);
+    DIR *d = fdopendir(fd);
+    if (d == NULL) {
+        int rc = errno;
+        close(fd);
+        return err_from_errno(rc);
+    }
+    err e = ERR_NONE;
+    while (e == ERR_NONE) {
+        errno = 0;
+        struct dirent *entry = readdir(d);
+        if (entry == NULL) {
+            e = err_from_errno(errno);
+            break;
+        }
+        size_t len = strlen(entry->d_name);
+        if (entry->d_name[0] == '.' || path_len + len >= sizeof l->path)
+            continue;
+        memcpy(l->path + path_len, entry->d_name, len + 1);
+        e = list_entry_visit(l, path_len + len, depth);
+    }
+    closedir(d);
+    return e;
+}
+
+static err file_list(struct store *s, const char *prefix,
+                     err (*each)(void *arg, const char *name, u64 bytes), void *arg)
+{
+    struct file_list l = {
+        .f = store_file_of(s), .prefix = prefix, .prefix_len = strlen(prefix), .each = each, .arg = arg
+    };
+    /* Start in the deepest folder that the prefix names: its siblings needn't be read. */
+    const char *slash = strrchr(prefix, '/');
+    size_t start = slash != NULL ? (size_t)(slash - prefix) + 1 : 0;
+    if (start >= sizeof l.path)
+        return ERR_NONE;
+    memcpy(l.path, prefix, start);
+    l.path[start] = '\0';
+    if (start > 0) {
+        l.path[start - 1] = '\0';
+        CHECK(store_name_valid(l.path));
+        l.path[start - 1] = '/';
+    }
+    return list_dir(&l, start, 0);
+}
+
+const struct store_driver store_file_driver = {
+    .scheme = "file",
+    .open = file_open,
+    .close = file_close,
+    .put = file_put,
+    .get_range = file_get_range,
+    .size = file_size,
+    .remove = file_remove,
+    .list = file_list,
+};
