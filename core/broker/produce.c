@@ -65,6 +65,14 @@ static void produce_appended(struct partition_append *pa)
     produce_part_release(it->part);
 }
 
+/* Zstd came with Produce 7 (KIP-110): an older client could not read it back. */
+static bool produce_codec_known(const struct call *c, struct bytes records)
+{
+    if (c->header.request_api_version >= 7 || records.len < BATCH_HEADER_BYTES)
+        return true;
+    return (get_be16(records.data + BATCH_AT_ATTRIBUTES) & BATCH_ATTR_CODEC) != CODEC_ZSTD;
+}
+
 /* ERR_BUSY: try again later; everything else is dealt with. */
 static err produce_item_append(struct part *part, struct produce_item *it)
 {
@@ -76,8 +84,12 @@ static err produce_item_append(struct part *part, struct produce_item *it)
         produce_fail(it, why, NULL);
         return ERR_NONE;
     }
-    err e = partition_append(p, it->records, true, part->scatter->call->arena, &it->pa,
-                             produce_appended);
+    struct call *c = part->scatter->call;
+    err e = ERR_UNSUPPORTED_COMPRESSION_TYPE;
+    if (produce_codec_known(c, it->records))
+        e = partition_append(p, it->records, true, c->arena, &it->pa, produce_appended);
+    else
+        it->pa.reason = NULL;
     if (e == ERR_BUSY)
         return e;
     if (e == ERR_NONE)
