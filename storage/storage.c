@@ -344,6 +344,8 @@ static void stop_step(struct storage *st)
     if (w->registered_seq < w->next_seq - (w->open ? 1 : 0)) {
         if (st->shard->now_ns >= st->stop_deadline_ns)
             stop_give_up(st, "uploads did not finish in time");
+        else if (st->uploads_gave_up)
+            stop_give_up(st, "uploads fail");
         return;
     }
     if (w->flushed < w->appended || st->job_count > 0 || !uploader_idle(st))

@@ -349,6 +349,7 @@ struct storage {
     struct arena clean_arena;
     u64 stop_deadline_ns;
     u8 stop_step;
+    bool uploads_gave_up; /* set by uploader.c: stopping, and the store or metadata fails */
     /* Owned by their files. */
     struct uploader *uploader;
     struct reader *reader;

@@ -1,0 +1,692 @@
+/* The uploader: sealed segments → objects → registrations, oldest first.
+ *
+ *   segment DURABLE ─► slot: LOAD ─► PUT ─► PLACED ─► COMMIT ─► segment REGISTERED
+ *                             ▲       │                 │
+ *                             └─ pause┴──── failure ────┘ (a failed commit only goes back to PLACED)
+ *
+ *   LOAD    the segment's bytes: its image, or read back from the WAL file
+ *   PUT     one object b/<wal>/<seq>-<epoch>; store.uploads of them side by side
+ *   PLACED  the object is complete; waits until all older segments are registered
+ *   COMMIT  one metadata transaction: b/ key (every block), s/ keys (snapshots), w/ key
+ *
+ *  1. Registrations are strictly in order of segments: the w/ key says "all below are registered".
+ *  2. A segment becomes REGISTERED, and its WAL slot free, only after its transaction is durable.
+ *  3. The blocks enter the index before segment_registered, in the same step: a reader finds each
+ *     batch in the WAL or in a block at every moment.
+ *  4. Objects that no transaction refers to (a crash between PUT and COMMIT) are harmless: their
+ *     name holds the WAL epoch of that life, so no later life writes it again, and collect_orphans
+ *     removes it. A repeated PUT in the same life replaces the object as a whole.
+ *  5. Failures are repeated for ever with growing pauses, except while stopping: then one is
+ *     enough, for the WAL holds everything.
+ *
+ * Partitions may be dropped at any moment: slots hold keys, no pointers, and look them up again.
+ */
+#include "bundle_int.h"
+
+#include <stdio.h>
+
+#include "clock.h"
+
+#define UPLOADER_MAGIC 0x0b10ad01u
+#define UPLOAD_STEPS(X) X(IDLE, "idle") X(LOAD, "load") X(PUT, "put") X(PLACED, "placed") X(COMMIT, "commit")
+/* store.retry doubles up to this many times itself (config.def says so). */
+#define RETRY_FACTOR_MAX 20u
+/* No spare image was free: another upload is about to give one back. */
+#define LOAD_RETRY_NS (20 * NS_PER_MS)
+#define COMMIT_BYTES_MAX (1 * GIB)
+#define ORPHANS_MAX 4096u
+#define ORPHAN_DELAY_NS (2 * NS_PER_S)
+
+enum upload_step {
+#define X(id, name) UPLOAD_##id,
+    UPLOAD_STEPS(X)
+#undef X
+};
+static const char *const upload_step_names[] = {
+#define X(id, name) name,
+    UPLOAD_STEPS(X)
+#undef X
+};
+
+struct upload {
+    enum upload_step step;
+    struct storage *st;
+    struct segment *seg;
+    struct segment_load load;
+    struct bundle_builder builder;
+    u8 *registered;       /* per entry: is in the b/ value */
+    char name[BUNDLE_NAME_SIZE];
+    struct bg_job job;
+    struct arena arena;   /* of the commit */
+    struct meta_txn txn;
+    struct meta_compare compares[2];
+    err err;
+    u64 started_ns, job_ns;
+};
+
+/* One pass over the store after start. */
+struct orphans {
+    struct bg_job job;
+    struct storage *st;
+    struct timer timer;
+    bool busy;
+    u32 count, removed;
+    err err;
+    struct orphan {
+        u64 bundle;
+        u32 epoch;
+        bool keep;
+    } *list;
+};
+
+struct uploader {
+    u32 magic;
+    struct storage *st;
+    u32 slot_count, busy;
+    struct upload *slots;
+    struct timer retry_timer;
+    u32 failures;     /* in a row */
+    err last_error;
+    u64 failing_since_ns;
+    bool gave_up;     /* stopping, and something failed */
+    bool kicking;
+    struct orphans orphans;
+};
+
+static void count_up(struct storage *st, enum metric_id id, u64 n)
+{
+    if (st->shard->metrics != NULL)
+        metric_add(st->shard->metrics, id, n);
+}
+
+static void observe_since(struct storage *st, enum metric_hist_id id, u64 since_ns)
+{
+    if (st->shard->metrics != NULL)
+        metric_observe(st->shard->metrics, id, (clock_mono_ns() - since_ns) / NS_PER_US);
+}
+
+static void upload_set_step(struct upload *u, enum upload_step to)
+{
+    enum upload_step from = u->step;
+    bool allowed = (from == UPLOAD_IDLE && to == UPLOAD_LOAD) ||
+                   (from == UPLOAD_LOAD && (to == UPLOAD_PUT || to == UPLOAD_PLACED)) ||
+                   (from == UPLOAD_PUT && to == UPLOAD_PLACED) ||
+                   (from == UPLOAD_PLACED && to == UPLOAD_COMMIT) ||
+                   (from == UPLOAD_COMMIT && to == UPLOAD_PLACED) || to == UPLOAD_IDLE;
+    CHECK(allowed);
+    u->step = to;
+}
+
+/* ---- life ---- */
+
+static void orphans_begin(struct timer *t);
+
+err uploader_create(struct storage *st)
+{
+    struct uploader *up = MEM_NEW(struct uploader);
+    MAGIC_INIT(up, UPLOADER_MAGIC);
+    up->st = st;
+    up->slot_count = (u32)config_u64(st->env->cfg, CFG_store_uploads);
+    up->slots = mem_alloc(up->slot_count * sizeof *up->slots);
+    for (u32 i = 0; i < up->slot_count; i++) {
+        up->slots[i].st = st;
+        arena_init(&up->slots[i].arena, 16 * KIB, COMMIT_BYTES_MAX);
+    }
+    up->orphans.st = st;
+    st->uploader = up;
+    if (!st->replaying)
+        timer_start(&st->shard->timers, &up->orphans.timer, st->shard->now_ns + ORPHAN_DELAY_NS,
+                    orphans_begin);
+    return ERR_NONE;
+}
+
+bool uploader_idle(const struct storage *st)
+{
+    const struct uploader *up = st->uploader;
+    return up == NULL || (up->busy == 0 && !timer_armed(&up->retry_timer) && !up->orphans.busy);
+}
+
+void uploader_free(struct storage *st)
+{
+    struct uploader *up = st->uploader;
+    if (up == NULL)
+        return;
+    MAGIC_CHECK(up, UPLOADER_MAGIC);
+    CHECK(up->busy == 0 && !up->orphans.busy);
+    timer_stop(&st->shard->timers, &up->retry_timer);
+    timer_stop(&st->shard->timers, &up->orphans.timer);
+    for (u32 i = 0; i < up->slot_count; i++)
+        arena_free(&up->slots[i].arena);
+    mem_free(up->slots);
+    mem_free(up->orphans.list);
+    MAGIC_POISON(up);
+    mem_free(up);
+    st->uploader = NULL;
+}
+
+void uploader_status(const struct storage *st, char *buf, size_t size)
+{
+    const struct uploader *up = st->uploader;
+    int n = snprintf(buf, size, "uploads=%u", up->busy);
+    for (u32 i = 0; i < up->slot_count && n > 0 && (size_t)n < size; i++)
+        if (up->slots[i].step != UPLOAD_IDLE)
+            n += snprintf(buf + n, size - (size_t)n, " upload.%" PRIu64 "=%s",
+                          up->slots[i].seg->seq, upload_step_names[up->slots[i].step]);
+    if (up->failures > 0 && n > 0 && (size_t)n < size)
+        snprintf(buf + n, size - (size_t)n, " upload_failures=%u upload_error=%s", up->failures,
+                 err_name(up->last_error));
+}
+
+/* ---- one upload ---- */
+
+static void upload_release(struct upload *u)
+{
+    struct uploader *up = u->st->uploader;
+    CHECK(up->busy > 0);
+    CHECK(!u->job.busy);
+    bundle_builder_free(&u->builder);
+    mem_free(u->registered);
+    u->registered = NULL;
+    arena_reset(&u->arena);
+    u->seg->upload = NULL;
+    u->seg = NULL;
+    upload_set_step(u, UPLOAD_IDLE);
+    up->busy--;
+}
+
+static const char *failure_remedy(err e)
+{
+    switch ((int)e) {
+    case ERR_DISK_FULL:
+        return "free space where store.url and meta.url point";
+    case ERR_DENIED:
+        return "let the user of leat write where store.url and meta.url point";
+    case ERR_CONFLICT:
+        return "another process wrote this node's metadata: stop it, then restart this node";
+    case ERR_CORRUPT:
+        return "the WAL or the metadata fails its checksum: see the error before this one";
+    default:
+        return "check the object store and the disk (kernel log)";
+    }
+}
+
+static void retry_fire(struct timer *t)
+{
+    struct uploader *up = container_of(t, struct uploader, retry_timer);
+    uploader_kick(up->st);
+}
+
+/* Takes back what waits for its turn: while stopping, what is before it will not get through. */
+static void give_up(struct uploader *up)
+{
+    up->gave_up = up->st->uploads_gave_up = true;
+    for (u32 i = 0; i < up->slot_count; i++) {
+        struct upload *u = &up->slots[i];
+        if (u->step != UPLOAD_PLACED)
+            continue;
+        segment_upload_failed(up->st, u->seg);
+        upload_release(u);
+    }
+}
+
+/* Pauses the whole uploader: what fails is the store or the metadata, not one segment. */
+static void upload_pause(struct uploader *up, const struct upload *u, const char *what, err e)
+{
+    struct storage *st = up->st;
+    if (up->failures == 0)
+        up->failing_since_ns = st->shard->now_ns;
+    up->failures++;
+    up->last_error = e;
+    count_up(st, M_upload_retries, 1);
+    u64 first = config_u64(st->env->cfg, CFG_store_retry_ms) * NS_PER_MS;
+    u64 pause = first << MIN(up->failures - 1, 5u);
+    pause = MIN(pause, first * RETRY_FACTOR_MAX);
+    pause = pause / 2 + rng_below(&st->shard->rng, pause / 2 + 1);
+    LOG(WARN, upload_failed,
+        "shard=%u what=\"%s\" object=%s error=%s text=\"%s\" failures=%u retry_ms=%" PRIu64
+        " remedy=\"%s\"",
+        st->shard->index, what, u->name, err_name(e), err_text(e), up->failures,
+        st->stopping ? 0 : pause / NS_PER_MS, failure_remedy(e));
+    if (!st->stopping)
+        timer_start(&st->shard->timers, &up->retry_timer, st->shard->now_ns + pause, retry_fire);
+}
+
+static void upload_failed(struct upload *u, const char *what, err e)
+{
+    struct uploader *up = u->st->uploader;
+    upload_pause(up, u, what, e);
+    segment_upload_failed(u->st, u->seg);
+    upload_release(u);
+    if (u->st->stopping)
+        give_up(up);
+    else
+        uploader_kick(u->st);
+}
+
+static void upload_load_done(struct segment_load *l);
+static void upload_build(struct upload *u);
+
+/* False: no memory for it now. */
+static bool upload_start(struct uploader *up, struct upload *u, struct segment *seg)
+{
+    struct storage *st = up->st;
+    CHECK(u->step == UPLOAD_IDLE && u->seg == NULL);
+    CHECK(seg->state == SEG_DURABLE);
+    segment_set_state(seg, SEG_UPLOADING);
+    seg->upload = u;
+    u->seg = seg;
+    u->err = ERR_NONE;
+    u->started_ns = st->shard->now_ns;
+    bundle_name(u->name, bundle_id(st->wal.index, seg->seq), st->wal.epoch);
+    up->busy++;
+    upload_set_step(u, UPLOAD_LOAD);
+    if (segment_load_begin(st, &u->load, seg, upload_load_done)) {
+        upload_build(u);
+        return true;
+    }
+    if (u->load.err == ERR_NONE)
+        return true;
+    segment_upload_failed(st, seg);
+    upload_release(u);
+    return false;
+}
+
+static void upload_load_done(struct segment_load *l)
+{
+    struct upload *u = container_of(l, struct upload, load);
+    CHECK(u->step == UPLOAD_LOAD);
+    if (l->err == ERR_NONE)
+        upload_build(u);
+    else
+        upload_failed(u, "read the segment from the WAL", l->err);
+}
+
+static void upload_add_part(struct upload *u, struct pindex *p)
+{
+    struct storage *st = u->st;
+    const struct entry *e;
+    u32 n = pindex_segment_entries(p, st, u->seg->seq, &e);
+    for (u32 i = 0; i < n; i++, e++) {
+        if (entry_last_offset(e) < p->start_offset)
+            continue; /* deleted already */
+        u32 at = (u32)(e->lsn % st->wal.segment_bytes);
+        CHECK((u64)at + e->bytes <= u->seg->used);
+        bundle_builder_add(&u->builder, &p->key, e->base_offset, entry_last_offset(e),
+                           e->max_timestamp, bytes_of(u->load.image->bytes + at, e->bytes));
+    }
+}
+
+static void upload_run(struct bg_job *j)
+{
+    struct upload *u = container_of(j, struct upload, job);
+    struct store *store = u->st->env->store;
+    bundle_builder_seal(&u->builder);
+    u->err = store->driver->put(store, u->name, u->builder.parts, u->builder.part_count, false);
+}
+
+static void upload_put_done(struct bg_job *j);
+
+static void upload_build(struct upload *u)
+{
+    struct storage *st = u->st;
+    struct segment *seg = u->seg;
+    CHECK(u->step == UPLOAD_LOAD && u->load.image != NULL);
+    bundle_builder_init(&u->builder, st->wal.index, seg->seq, st->wal.epoch,
+                        (u32)config_u64(st->env->cfg, CFG_store_block_bytes));
+    for (u32 i = 0; i < seg->part_count; i++)
+        if (seg->parts[i] != NULL)
+            upload_add_part(u, seg->parts[i]);
+    if (u->builder.entry_count == 0) { /* all of it was deleted: nothing to keep */
+        segment_load_end(st, &u->load);
+        upload_set_step(u, UPLOAD_PLACED);
+        uploader_kick(st);
+        return;
+    }
+    upload_set_step(u, UPLOAD_PUT);
+    u->job_ns = clock_mono_ns();
+    count_up(st, M_store_puts, 1);
+    bg_submit(st->shard, &u->job, BG_PUT, upload_run, upload_put_done);
+}
+
+static void upload_put_done(struct bg_job *j)
+{
+    struct upload *u = container_of(j, struct upload, job);
+    struct storage *st = u->st;
+    CHECK(u->step == UPLOAD_PUT);
+    segment_load_end(st, &u->load);
+    observe_since(st, H_store_put, u->job_ns);
+    if (u->err != ERR_NONE) {
+        count_up(st, M_store_errors, 1);
+        upload_failed(u, "write the object", u->err);
+        return;
+    }
+    upload_set_step(u, UPLOAD_PLACED);
+    if (st->uploader->gave_up)
+        give_up(st->uploader);
+    else
+        uploader_kick(st);
+}
+
+/* ---- the registration ---- */
+
+static struct block block_of(const struct upload *u, const struct bundle_entry *e)
+{
+    return (struct block){ .bundle = bundle_id(u->builder.wal, u->builder.seq),
+                           .base_offset = e->base_offset,
+                           .last_offset = e->last_offset,
+                           .max_timestamp = e->max_timestamp,
+                           .pos = e->pos,
+                           .bytes = bundle_block_bytes(e),
+                           .data_bytes = e->data_bytes };
+}
+
+/* The partition of an entry, if its block is still wanted. */
+static struct pindex *entry_partition(const struct upload *u, const struct bundle_entry *e)
+{
+    struct pindex *p = pindex_find(u->st, &e->key);
+    return p != NULL && e->last_offset >= p->start_offset ? p : NULL;
+}
+
+/* The b/ value with the blocks that are still wanted; no data when there are none. */
+static struct bytes commit_registration(struct upload *u)
+{
+    const struct bundle_builder *b = &u->builder;
+    struct bundle_reg reg = { .epoch = b->epoch,
+                              .object_bytes = b->bytes,
+                              .created_ms = u->st->shard->now_ms };
+    u->registered = mem_realloc(u->registered, MAX(b->entry_count, 1));
+    for (u32 i = 0; i < b->entry_count; i++) {
+        u->registered[i] = entry_partition(u, &b->entries[i]) != NULL;
+        reg.block_count += u->registered[i];
+    }
+    if (reg.block_count == 0)
+        return (struct bytes){ NULL, 0 };
+    u8 *raw;
+    struct bytes value = bundle_reg_begin(&u->arena, &reg, &raw);
+    CHECK(raw != NULL); /* COMMIT_BYTES_MAX is far above a segment's worth of blocks */
+    u32 n = 0;
+    for (u32 i = 0; i < b->entry_count; i++) {
+        struct block block = block_of(u, &b->entries[i]);
+        if (u->registered[i])
+            bundle_reg_set(raw, n++, &b->entries[i].key, &block);
+    }
+    bundle_reg_end(raw, value.len);
+    return value;
+}
+
+static void commit_run(struct bg_job *j)
+{
+    struct upload *u = container_of(j, struct upload, job);
+    struct meta *m = u->st->env->meta;
+    /* Conditional on the w/ key as it is: a writer of another life would have changed it. */
+    struct meta_kv kv;
+    u->err = meta_get(m, u->compares[0].key, &u->arena, &kv);
+    if (u->err != ERR_NONE && u->err != ERR_NOT_FOUND)
+        return;
+    u->compares[0].revision = u->err == ERR_NONE ? kv.revision : 0;
+    u->err = meta_commit(m, &u->txn);
+}
+
+static void upload_commit_done(struct bg_job *j);
+
+static void upload_commit(struct upload *u)
+{
+    struct storage *st = u->st;
+    struct segment *seg = u->seg;
+    upload_set_step(u, UPLOAD_COMMIT);
+    arena_reset(&u->arena);
+    struct meta_op *ops = arena_alloc(&u->arena, (seg->snap_count + 2) * sizeof *ops);
+    char *keys = arena_alloc(&u->arena, (seg->snap_count + 2) * META_KEY_SIZE);
+    CHECK(ops != NULL && keys != NULL);
+    u32 n = 0;
+    struct bytes wal_key = meta_key_wal(keys, st->wal.index);
+    ops[n++] = (struct meta_op){ META_PUT, wal_key,
+                                 wal_meta_value(&st->wal, seg->seq + 1, false, &u->arena) };
+    u->compares[0] = (struct meta_compare){ .key = wal_key };
+    u->txn = (struct meta_txn){ .compares = u->compares, .ops = ops, .compare_count = 1 };
+    struct bytes value = commit_registration(u);
+    if (value.data != NULL) {
+        struct bytes key = meta_key_bundle(keys + META_KEY_SIZE, bundle_id(st->wal.index, seg->seq));
+        ops[n++] = (struct meta_op){ META_PUT, key, value };
+        u->compares[u->txn.compare_count++] = (struct meta_compare){ .key = key, .revision = 0 };
+    }
+    for (u32 i = 0; i < seg->snap_count; i++) {
+        const struct segment_snapshot *s = &seg->snaps[i];
+        if (s->p == NULL)
+            continue; /* dropped */
+        struct bytes key = meta_key_partition(keys + (i + 2) * META_KEY_SIZE, 's', &s->p->key);
+        /* A copy: a drop may free the partition, and the segment its arena, before the job ran. */
+        ops[n++] = (struct meta_op){ META_PUT, key, arena_copy(&u->arena, s->value) };
+    }
+    u->txn.op_count = n;
+    u->job_ns = clock_mono_ns();
+    count_up(st, M_meta_commits, 1);
+    bg_submit(st->shard, &u->job, BG_META, commit_run, upload_commit_done);
+}
+
+static void upload_finish(struct upload *u)
+{
+    struct storage *st = u->st;
+    const struct bundle_builder *b = &u->builder;
+    u64 id = bundle_id(b->wal, b->seq);
+    u32 registered = 0, live = 0;
+    for (u32 i = 0; i < b->entry_count; i++) {
+        if (!u->registered[i])
+            continue;
+        registered++;
+        /* What was dropped or deleted during the commit is registered, but nobody will say it is
+         * gone. */
+        u->registered[i] = entry_partition(u, &b->entries[i]) != NULL;
+        live += u->registered[i];
+    }
+    struct bundle_reg reg = { .epoch = b->epoch, .created_ms = st->shard->now_ms };
+    if (registered > 0)
+        retention_bundle_add(st, id, &reg, live, false);
+    for (u32 i = 0; i < b->entry_count; i++) {
+        struct block block = block_of(u, &b->entries[i]);
+        if (u->registered[i])
+            pindex_add_block(pindex_find(st, &b->entries[i].key), &block);
+    }
+    count_up(st, M_uploads, 1);
+    count_up(st, M_upload_bytes, b->bytes);
+    observe_since(st, H_upload, u->started_ns);
+    struct segment *seg = u->seg;
+    upload_release(u);
+    segment_registered(st, seg);
+}
+
+static void upload_commit_done(struct bg_job *j)
+{
+    struct upload *u = container_of(j, struct upload, job);
+    struct storage *st = u->st;
+    struct uploader *up = st->uploader;
+    CHECK(u->step == UPLOAD_COMMIT);
+    observe_since(st, H_meta_commit, u->job_ns);
+    if (u->err != ERR_NONE) {
+        if (u->err == ERR_CONFLICT)
+            count_up(st, M_meta_conflicts, 1);
+        upload_set_step(u, UPLOAD_PLACED);
+        upload_pause(up, u, "register the object", u->err);
+        if (st->stopping)
+            give_up(up);
+        return;
+    }
+    if (up->failures > 0)
+        LOG(INFO, upload_recovered, "shard=%u failures=%u seconds=%" PRIu64, st->shard->index,
+            up->failures, (st->shard->now_ns - up->failing_since_ns) / NS_PER_S);
+    up->failures = 0;
+    up->last_error = ERR_NONE;
+    upload_finish(u);
+    uploader_kick(st);
+}
+
+/* ---- choosing ---- */
+
+static struct upload *slot_free(struct uploader *up)
+{
+    for (u32 i = 0; i < up->slot_count; i++)
+        if (up->slots[i].step == UPLOAD_IDLE)
+            return &up->slots[i];
+    return NULL;
+}
+
+static void start_next(struct uploader *up)
+{
+    struct storage *st = up->st;
+    struct segment *seg = segment_first_unregistered(st);
+    struct upload *u = slot_free(up);
+    for (; seg != NULL && u != NULL; seg = segment_next(st, seg)) {
+        if (seg->state == SEG_UPLOADING)
+            continue;
+        if (seg->state != SEG_DURABLE)
+            break;
+        if (!upload_start(up, u, seg)) {
+            if (!timer_armed(&up->retry_timer))
+                timer_start(&st->shard->timers, &up->retry_timer,
+                            st->shard->now_ns + LOAD_RETRY_NS, retry_fire);
+            break;
+        }
+        u = slot_free(up);
+    }
+}
+
+static void commit_next(struct uploader *up)
+{
+    struct segment *first = segment_first_unregistered(up->st);
+    struct upload *u = first != NULL ? first->upload : NULL;
+    if (u != NULL && u->step == UPLOAD_PLACED)
+        upload_commit(u);
+}
+
+void uploader_kick(struct storage *st)
+{
+    struct uploader *up = st->uploader;
+    MAGIC_CHECK(up, UPLOADER_MAGIC);
+    if (st->stopping)
+        timer_stop(&st->shard->timers, &up->retry_timer); /* once more at once, then never */
+    bool pausing = timer_armed(&up->retry_timer) && up->failures > 0;
+    if (up->kicking || up->gave_up || pausing)
+        return;
+    up->kicking = true; /* starting may end at once and call back here */
+    commit_next(up);
+    start_next(up);
+    commit_next(up);
+    up->kicking = false;
+}
+
+/* ---- orphans: objects of earlier lives that were never registered ---- */
+
+static void orphans_listed(struct bg_job *j);
+static void orphans_checked(struct bg_job *j);
+static void orphans_removed(struct bg_job *j);
+
+static err orphans_see(void *arg, const char *name, u64 bytes)
+{
+    struct orphans *o = arg;
+    u64 bundle;
+    u32 epoch;
+    (void)bytes;
+    if (!bundle_name_parse(name, &bundle, &epoch))
+        return ERR_NONE; /* not ours */
+    struct storage *st = o->st;
+    bool mine = bundle_wal(bundle) == st->wal.index;
+    /* WALs of an earlier, larger shard count have no writer any more: shard 0 looks after them. */
+    if (!mine && !(st->wal.index == 0 && bundle_wal(bundle) >= st->env->shard_count))
+        return ERR_NONE;
+    if (mine && epoch >= st->wal.epoch)
+        return ERR_NONE;
+    if (o->count == ORPHANS_MAX)
+        return ERR_BUSY; /* the next start goes on */
+    o->list[o->count++] = (struct orphan){ .bundle = bundle, .epoch = epoch };
+    return ERR_NONE;
+}
+
+/* wal.index and wal.epoch do not change after start, so the job may read them. */
+static void orphans_list_run(struct bg_job *j)
+{
+    struct orphans *o = container_of(j, struct orphans, job);
+    struct store *store = o->st->env->store;
+    char prefix[16];
+    snprintf(prefix, sizeof prefix, "b/%04x/", o->st->wal.index);
+    o->err = store->driver->list(store, o->st->wal.index == 0 ? "b/" : prefix, orphans_see, o);
+}
+
+static void orphans_check_run(struct bg_job *j)
+{
+    struct orphans *o = container_of(j, struct orphans, job);
+    struct arena a;
+    arena_init(&a, 64 * KIB, COMMIT_BYTES_MAX);
+    for (u32 i = 0; i < o->count; i++) {
+        struct orphan *n = &o->list[i];
+        char key[META_KEY_SIZE];
+        struct meta_kv kv;
+        struct bundle_reg reg;
+        arena_reset(&a);
+        err e = meta_get(o->st->env->meta, meta_key_bundle(key, n->bundle), &a, &kv);
+        if (e == ERR_NONE)
+            n->keep = bundle_reg_decode(kv.value, &reg) != ERR_NONE || reg.epoch == n->epoch;
+        else
+            n->keep = e != ERR_NOT_FOUND;
+    }
+    arena_free(&a);
+}
+
+static void orphans_remove_run(struct bg_job *j)
+{
+    struct orphans *o = container_of(j, struct orphans, job);
+    struct store *store = o->st->env->store;
+    char name[BUNDLE_NAME_SIZE];
+    for (u32 i = 0; i < o->count; i++) {
+        if (o->list[i].keep)
+            continue;
+        err e = store->driver->remove(store, bundle_name(name, o->list[i].bundle, o->list[i].epoch));
+        o->removed += e == ERR_NONE;
+    }
+}
+
+static void orphans_begin(struct timer *t)
+{
+    struct orphans *o = container_of(t, struct orphans, timer);
+    struct storage *st = o->st;
+    if (st->stopping)
+        return;
+    o->busy = true;
+    o->list = mem_alloc(ORPHANS_MAX * sizeof *o->list);
+    count_up(st, M_store_lists, 1);
+    bg_submit(st->shard, &o->job, BG_MISC, orphans_list_run, orphans_listed);
+}
+
+static void orphans_end(struct orphans *o)
+{
+    if (o->removed > 0)
+        LOG(INFO, orphans_removed, "shard=%u objects=%u", o->st->shard->index, o->removed);
+    mem_free(o->list);
+    o->list = NULL;
+    o->busy = false;
+}
+
+static void orphans_listed(struct bg_job *j)
+{
+    struct orphans *o = container_of(j, struct orphans, job);
+    if (o->err != ERR_NONE && o->err != ERR_BUSY)
+        LOG(WARN, orphans_not_listed, "shard=%u error=%s effect=\"objects that were never registered "
+            "stay until the next start\"", o->st->shard->index, err_name(o->err));
+    if (o->count == 0 || o->st->stopping)
+        orphans_end(o);
+    else
+        bg_submit(o->st->shard, &o->job, BG_META, orphans_check_run, orphans_checked);
+}
+
+static void orphans_checked(struct bg_job *j)
+{
+    struct orphans *o = container_of(j, struct orphans, job);
+    if (o->st->stopping)
+        orphans_end(o);
+    else
+        bg_submit(o->st->shard, &o->job, BG_MISC, orphans_remove_run, orphans_removed);
+}
+
+static void orphans_removed(struct bg_job *j)
+{
+    orphans_end(container_of(j, struct orphans, job));
+}
