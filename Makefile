@@ -38,7 +38,8 @@ all: $(PROGRAMS)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CCACHE) $(CC) $(ALL_CFLAGS) -c $< -o $@
+	@$(if $(V),echo "$(CC) $(ALL_CFLAGS) -c $<",echo "  CC   $<")
+	@$(CCACHE) $(CC) $(ALL_CFLAGS) -c $< -o $@
 
 define layer_rule
 $(call lib,$(1)): $(call obj,$($(1)_SRC))

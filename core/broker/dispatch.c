@@ -190,8 +190,8 @@ static void call_finish(struct call *c)
     rq->call = c;
     rq->release = call_released;
     rq->close_after = c->close_after;
-    rq->no_response = c->no_response;
-    if (!rq->no_response && !request_dead(rq) && !call_encode(c)) {
+    rq->no_response = c->no_response || request_dead(rq);
+    if (!rq->no_response && !call_encode(c)) {
         request_malformed(rq, "response memory limit");
         return;
     }
