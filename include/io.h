@@ -37,6 +37,10 @@ struct io_op {
      * already; carried over by the owner to the next receive on the same socket. */
     u32 len_max;
     bool more;
+    /* io_send: set by the implementation when a zero-copy send was copied after all (loopback, a
+     * device without scatter-gather), or by the owner who knows: later sends by this op copy
+     * at once, which is cheaper then. zero_copy: the last send was not copied. */
+    bool copies, zero_copy;
     /* Private to the implementation. */
     struct io *io;
     struct list link;
@@ -82,6 +86,9 @@ void io_cancel(struct io *io, struct io_op *op);
  * without brackets; port 0 = any). *bound_port gets the port. `why` explains failure. */
 err io_listen(struct io *io, const char *host, u16 port, io_fd *out, u16 *bound_port, char *why,
               size_t why_size) MUST_USE;
+/* Start-up of the real node, any thread, before io_listen: fails when somebody listens there already.
+ * (With SO_REUSEPORT a second node would bind as well and take half of the connections.) */
+err io_listen_probe(const char *host, u16 port, char *why, size_t why_size) MUST_USE;
 /* Accepts connections until cancelled or failed: `done` runs once per connection with
  * op->result = the io_fd (already non-blocking, TCP_NODELAY). While it goes on, io_op_idle is
  * false inside done; after an error it is idle and may be restarted. */

@@ -125,7 +125,26 @@ void conn_open(struct net *n, io_fd fd);
 void conn_close(struct conn *c, const char *why);
 void conns_stop(struct net *n);
 void net_hook(struct shard_hook *h);
-void net_sweep_start(struct net *n);
+/* Something happened on it that shows a living peer. */
+void conn_touch(struct conn *c);
+
+/* ---- conn_memory.c ---- */
+struct rx_buf *conn_rx_take(struct conn *c);
+/* Drops a reference; the last one gives the pooled buffer back. */
+void conn_rx_unref(struct net *n, struct rx_buf *rx);
+struct request *conn_request_take(struct conn *c, u32 frame_len);
+/* The request was sent, or nobody listens any more: runs its release and forgets it. */
+void conn_request_free(struct conn *c, struct request *r);
+/* Bytes of the answer with its length prefix. */
+u64 request_answer_bytes(const struct request *r);
+void net_frame_drop(struct net *n, u8 *buf, u32 cap);
+bool conn_memory_allows(const struct net *n, const struct conn *c, u64 bytes);
+struct send_batch *conn_batch_take(struct conn *c);
+void conn_batch_drop(struct conn *c);
 void net_pools_free(struct net *n);
+
+/* ---- conn_sweep.c ---- */
+/* Arms the sweep when there is something to look after. */
+void net_sweep_start(struct net *n);
 
 #endif

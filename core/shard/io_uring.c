@@ -183,9 +183,12 @@ static void accept_complete(struct io *io, struct io_op *op, i32 res, u32 flags)
     /* The kernel ends a multishot when the CQ overflows; for the caller it goes on. */
     if (!(flags & IORING_CQE_F_MORE) && !(op->flags & OP_CANCELED))
         accept_submit(io, op);
+    bool last = !(flags & IORING_CQE_F_MORE) && (op->flags & OP_CANCELED);
     op->err = ERR_NONE;
     op->result = res;
     op->done(op);
+    if (last) /* this one came instead of the cancellation's own completion */
+        op_end(io, op, ECANCELED, 0);
 }
 
 /* ---- receive ---- */
@@ -339,6 +342,8 @@ static void send_submit(struct io *io, struct io_op *op)
         else
             io_uring_prep_sendmsg(sqe, op->fd, m, (u32)flags);
     }
+    if (zc && io->has_zc_report)
+        sqe->ioprio |= URING_SEND_ZC_REPORT_USAGE;
     op->flags |= OP_SUBMITTED;
     io_uring_sqe_set_data(sqe, op);
 }
@@ -353,7 +358,8 @@ void io_send(struct io *io, struct io_op *op, io_fd fd, struct iovec *iov, u32 i
     op->arg[1] = iov_bytes(iov, iov_count);
     CHECK(op->arg[1] > 0);
     u64 zc_min = config_u64(io->cfg, CFG_net_send_zc_min_bytes);
-    if (io->has_sendmsg_zc && zc_min > 0 && op->arg[1] >= zc_min)
+    op->zero_copy = io->has_sendmsg_zc && !op->copies && zc_min > 0 && op->arg[1] >= zc_min;
+    if (op->zero_copy)
         op->flags |= OP_ZERO_COPY;
     send_submit(io, op);
 }
@@ -378,6 +384,10 @@ static void send_complete(struct io *io, struct io_op *op, i32 res, u32 flags)
     if (flags & IORING_CQE_F_NOTIF) {
         CHECK(op->notif_pending > 0);
         op->notif_pending--;
+        if (io->has_zc_report && ((u32)res & URING_NOTIF_USAGE_ZC_COPIED)) {
+            op->copies = true;
+            op->zero_copy = false;
+        }
     } else {
         CHECK(op->flags & OP_SUBMITTED);
         op->flags &= (u8)~OP_SUBMITTED;
@@ -507,6 +517,13 @@ void uring_event_arm(struct io *io)
     io_uring_sqe_set_data64(sqe, TAG_EVENT);
 }
 
+static void event_ring(const struct io *to)
+{
+    u64 one = 1;
+    ssize_t n = write(to->event_fd, &one, sizeof one);
+    CHECK(n == (ssize_t)sizeof one);
+}
+
 /* AWAKE → ASLEEP by the shard before it waits, → AWAKE when it returns; anyone → NOTIFIED. Who
  * changes ASLEEP to NOTIFIED must ring; a shard that finds NOTIFIED does not sleep. */
 void io_wake(struct io *from, struct io *to)
@@ -517,12 +534,10 @@ void io_wake(struct io *from, struct io *to)
         struct io_uring_sqe *sqe = uring_sqe(from);
         io_uring_prep_msg_ring(sqe, to->ring.ring_fd, 0, TAG_WAKE, 0);
         io_uring_sqe_set_flags(sqe, IOSQE_CQE_SKIP_SUCCESS);
-        io_uring_sqe_set_data64(sqe, TAG_IGNORE);
+        io_uring_sqe_set_data64(sqe, (u64)(uintptr_t)to | TAG_BIT_WAKE_FAILED);
         return;
     }
-    u64 one = 1;
-    ssize_t n = write(to->event_fd, &one, sizeof one);
-    CHECK(n == (ssize_t)sizeof one);
+    event_ring(to);
 }
 
 /* ---- the turn ---- */
@@ -533,6 +548,10 @@ static bool dispatch(struct io *io, u64 user_data, i32 res, u32 flags)
     if (unlikely(user_data < TAG_LAST)) {
         if (user_data == TAG_EVENT && res != -ECANCELED)
             uring_event_arm(io);
+        return false;
+    }
+    if (unlikely(user_data & TAG_BIT_WAKE_FAILED)) {
+        event_ring((const struct io *)(uintptr_t)(user_data & ~(u64)TAG_BIT_WAKE_FAILED));
         return false;
     }
     struct io_op *op = (struct io_op *)(uintptr_t)user_data;

@@ -12,6 +12,9 @@
 /* user_data of completions that belong to no op. Ops are aligned, so no address is this small. */
 enum uring_tag { TAG_IGNORE, TAG_EVENT, TAG_WAKE, TAG_LAST };
 
+/* Set in a ring's address: the message to that ring failed, ring the other way. */
+#define TAG_BIT_WAKE_FAILED 1u
+
 /* Is the shard's thread asleep in the kernel? See io_wake. */
 enum uring_sleep { AWAKE, ASLEEP, NOTIFIED };
 
@@ -46,9 +49,8 @@ struct io {
     struct io_uring ring;
     u32 enter_flags;        /* REGISTERED_RING, NO_IOWAIT: where the kernel has them */
     u32 enter_fd;
-    bool has_msg_ring, has_sendmsg_zc;
+    bool has_msg_ring, has_sendmsg_zc, has_zc_report;
     bool dispatching;       /* completions are being run: the only time `done` may be called */
-    bool wake_seen;
     u32 inflight;           /* ops that are not idle */
     u64 spin_ns;
     const struct config *cfg;

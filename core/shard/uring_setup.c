@@ -160,6 +160,7 @@ static bool probe_ops(struct io *io, char *why, size_t why_size)
         }
     io->has_msg_ring = io_uring_opcode_supported(p, IORING_OP_MSG_RING);
     io->has_sendmsg_zc = io_uring_opcode_supported(p, IORING_OP_SENDMSG_ZC);
+    io->has_zc_report = (io->ring.features & URING_FEAT_REG_REG_RING) != 0;
     io_uring_free_probe(p);
     if (good && !(io->ring.features & IORING_FEAT_EXT_ARG)) {
         snprintf(why, why_size, "the kernel's io_uring has no timed waits; 5.19 is needed");
@@ -335,16 +336,20 @@ static void listen_options(int fd, const struct config *cfg)
         listen_option(fd, SOL_SOCKET, SO_RCVBUF, config_i64(cfg, CFG_net_socket_recv_bytes));
 }
 
-static int listen_try(struct io *io, const struct addrinfo *ai)
+/* The listening socket or -errno. Without cfg it is a probe: nobody else may be bound there. */
+static int listen_try(const struct config *cfg, const struct addrinfo *ai)
 {
     int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    listen_options(fd, io->cfg);
+    if (cfg)
+        listen_options(fd, cfg);
+    else
+        listen_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (ai->ai_family == AF_INET6)
         listen_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
     if (bind(fd, ai->ai_addr, ai->ai_addrlen) != 0 ||
-        listen(fd, (int)config_i64(io->cfg, CFG_net_backlog)) != 0) {
+        (cfg && listen(fd, (int)config_i64(cfg, CFG_net_backlog)) != 0)) {
         int e = errno;
         close(fd);
         return -e;
@@ -359,8 +364,9 @@ static u16 sockaddr_port(const struct sockaddr_storage *ss)
     return ntohs(((const struct sockaddr_in *)(const void *)ss)->sin_port);
 }
 
-err io_listen(struct io *io, const char *host, u16 port, io_fd *out, u16 *bound_port, char *why,
-              size_t why_size)
+/* Tries the addresses of a name in turn. A descriptor, or -1 with *e and `why` set. */
+static int listen_open(const struct config *cfg, const char *host, u16 port, err *e, char *why,
+                       size_t why_size)
 {
     bool any = strcmp(host, "*") == 0 || host[0] == '\0';
     char service[8];
@@ -370,23 +376,42 @@ err io_listen(struct io *io, const char *host, u16 port, io_fd *out, u16 *bound_
     int rc = getaddrinfo(any ? NULL : host, service, &hints, &found);
     if (rc != 0) {
         snprintf(why, why_size, "can't listen on %s: %s", host, gai_strerror(rc));
-        return ERR_NOT_FOUND;
+        *e = ERR_NOT_FOUND;
+        return -1;
     }
     int fd = -EADDRNOTAVAIL;
     /* For "any", IPv6 first: such a socket takes IPv4 as well. */
     for (int pass = any ? 0 : 1; fd < 0 && pass < 2; pass++)
         for (const struct addrinfo *ai = found; ai && fd < 0; ai = ai->ai_next)
             if (pass == 1 || ai->ai_family == AF_INET6)
-                fd = listen_try(io, ai);
+                fd = listen_try(cfg, ai);
     freeaddrinfo(found);
-    if (fd < 0)
-        return listen_failed(host, port, -fd, why, why_size);
+    *e = fd < 0 ? listen_failed(host, port, -fd, why, why_size) : ERR_NONE;
+    return fd;
+}
+
+err io_listen(struct io *io, const char *host, u16 port, io_fd *out, u16 *bound_port, char *why,
+              size_t why_size)
+{
+    err e;
+    int fd = listen_open(io->cfg, host, port, &e, why, why_size);
+    if (e != ERR_NONE)
+        return e;
     struct sockaddr_storage ss = { 0 };
     socklen_t len = sizeof ss;
     CHECK(getsockname(fd, (struct sockaddr *)&ss, &len) == 0);
     *bound_port = sockaddr_port(&ss);
     *out = fd;
     return ERR_NONE;
+}
+
+err io_listen_probe(const char *host, u16 port, char *why, size_t why_size)
+{
+    err e;
+    int fd = listen_open(NULL, host, port, &e, why, why_size);
+    if (e == ERR_NONE)
+        close(fd);
+    return e;
 }
 
 void io_peer_name(struct io *io, io_fd fd, char *buf, size_t size)

@@ -231,6 +231,12 @@ static void expect_frame(int fd, char code, u32 len, u32 seed)
         }                                                \
     } while (0)
 
+/* The shard's thread reads it at any time. */
+static void quiet(enum log_level level)
+{
+    __atomic_store_n(&log_threshold, (int)level, __ATOMIC_RELAXED);
+}
+
 static const char *const plain[] = { "net.listen=127.0.0.1:0", NULL };
 
 /* ---- tests ---- */
@@ -301,7 +307,7 @@ static void bad_lengths_close_after_earlier_answers(void **state)
                                          "message.max.bytes=32k", NULL };
     static const u32 lengths[] = { 0, 0x80000000u, 0xffffffffu, 65537, 0x7fffffffu };
     u16 port = server_start(small);
-    log_threshold = LOG_ERROR;
+    quiet(LOG_ERROR);
     for (u32 i = 0; i < ARRAY_COUNT(lengths); i++) {
         int fd = dial(port);
         u8 head[4];
@@ -326,7 +332,7 @@ static void bad_lengths_close_after_earlier_answers(void **state)
     expect_frame(fd, 'c', 20, 5);
     assert_true(at_end(fd));
     close(fd);
-    log_threshold = LOG_WARN;
+    quiet(LOG_WARN);
     server_stop();
 }
 
@@ -446,7 +452,7 @@ static void too_many_connections_are_refused(void **state)
     (void)state;
     static const char *const few[] = { "net.listen=127.0.0.1:0", "net.max_connections_per_ip=5", NULL };
     u16 port = server_start(few);
-    log_threshold = LOG_ERROR;
+    quiet(LOG_ERROR);
     int fds[8];
     for (u32 i = 0; i < 8; i++)
         fds[i] = dial(port);
@@ -461,7 +467,7 @@ static void too_many_connections_are_refused(void **state)
     send_frame(fd, 'e', 10, 1);
     expect_frame(fd, 'e', 10, 1);
     close(fd);
-    log_threshold = LOG_WARN;
+    quiet(LOG_WARN);
     server_stop();
 }
 
@@ -523,6 +529,64 @@ static void stopping_answers_what_is_in_flight(void **state)
     close(idle);
 }
 
+/* ---- several shards ---- */
+
+static struct net *nets[3];
+
+static err many_start(struct shard *s)
+{
+    static const struct net_handler handler = { .request = on_request };
+    char why[256];
+    return net_start(s, &handler, &nets[s->index], why, sizeof why);
+}
+
+static bool many_drained(struct shard *s)
+{
+    net_stop(nets[s->index]);
+    return net_stopped(nets[s->index]);
+}
+
+/* A port that was free a moment ago, with two more above it. */
+static u16 free_port(void)
+{
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t len = sizeof a;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(bind(fd, (struct sockaddr *)&a, len) == 0 && getsockname(fd, (struct sockaddr *)&a, &len) == 0);
+    close(fd);
+    return (u16)MIN(ntohs(a.sin_port), 65533);
+}
+
+static void shards_share_a_port_or_have_their_own(void **state)
+{
+    (void)state;
+    for (u32 own = 0; own < 2; own++) {
+        char listen[64], why[512] = "";
+        u16 base = free_port();
+        snprintf(listen, sizeof listen, "net.listen=127.0.0.1:%u", base);
+        const char *const pairs[] = { listen, own ? "net.advertise=shard" : "net.advertise=node", NULL };
+        fixture_init(&fix, 3, pairs);
+        if (shard_threads_start(&fix.group, many_start, many_drained, why, sizeof why) != ERR_NONE)
+            fail_msg("%s", why);
+        int fds[60];
+        for (u32 i = 0; i < 60; i++) {
+            fds[i] = dial((u16)(own ? base + i % 3 : base));
+            send_frame(fds[i], 'e', 10, i);
+            expect_frame(fds[i], 'e', 10, i);
+        }
+        for (u32 i = 0; i < 3; i++) {
+            assert_int_equal(net_port(nets[i]), own ? base + i : base);
+            u64 here = metric_get(fix.shards[i].metrics, M_connections_opened);
+            assert_true(own ? here == 20 : here > 0 && here < 60);
+        }
+        for (u32 i = 0; i < 60; i++)
+            close(fds[i]);
+        shard_threads_stop(&fix.group);
+        shard_threads_join(&fix.group);
+        fixture_free(&fix);
+    }
+}
+
 static void addresses_are_split(void **state)
 {
     (void)state;
@@ -564,6 +628,7 @@ int main(void)
         cmocka_unit_test(idle_and_half_sent_are_closed),
         cmocka_unit_test(too_many_connections_are_refused),
         cmocka_unit_test(thousands_of_connections_cost_little),
+        cmocka_unit_test(shards_share_a_port_or_have_their_own),
         cmocka_unit_test(stopping_answers_what_is_in_flight),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

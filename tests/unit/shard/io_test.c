@@ -1,9 +1,14 @@
 /* io.h on the real ring: files with O_DIRECT, sockets on loopback, cancel, many ops at once. */
 #include <arpa/inet.h>
-#include <fcntl.h>
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "shard_fixture.h"
@@ -270,7 +275,48 @@ static void listening_tells_why_it_failed(void **state)
     assert_int_not_equal(io_listen(s->io, "192.0.2.1", 0, &fd, &port, why, sizeof why), ERR_NONE);
     assert_non_null(strstr(why, "192.0.2.1"));
     close(plain);
+    /* Two listeners of one node share a port; the probe of a second node sees them. */
+    io_fd first, second;
+    assert_int_equal(io_listen(s->io, "127.0.0.1", 0, &first, &port, why, sizeof why), ERR_NONE);
+    assert_int_equal(io_listen(s->io, "127.0.0.1", port, &second, &port, why, sizeof why), ERR_NONE);
+    assert_int_equal(io_listen_probe("127.0.0.1", port, why, sizeof why), ERR_EXISTS);
+    io_close(s->io, first);
+    io_close(s->io, second);
+    (void)io_turn(s->io, 0, 0);
+    assert_int_equal(io_listen_probe("127.0.0.1", port, why, sizeof why), ERR_NONE);
     fixture_single_free(&fix);
+}
+
+/* What a container's default seccomp profile does. In a child: a filter can't be taken off. */
+static void forbidden_rings_are_explained(void **state)
+{
+    (void)state;
+    static const int errnos[] = { EPERM, ENOSYS };
+    for (u32 i = 0; i < ARRAY_COUNT(errnos); i++) {
+        struct sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (u32)errnos[i]),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog prog = { ARRAY_COUNT(code), code };
+        pid_t child = fork();
+        if (child == 0) {
+            char why[512] = "";
+            struct io *io = NULL;
+            fixture_init(&fix, 1, NULL);
+            if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+                prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) != 0)
+                _exit(0); /* no filters here: nothing to test */
+            err e = io_create(&fix.cfg, 0, &io, why, sizeof why);
+            bool good = errnos[i] == EPERM ? e == ERR_DENIED && strstr(why, "seccomp")
+                                           : e == ERR_UNSUPPORTED && strstr(why, "kernel");
+            _exit(good ? 0 : 1);
+        }
+        int status = -1;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    }
 }
 
 int main(void)
@@ -281,6 +327,7 @@ int main(void)
         cmocka_unit_test(sends_are_complete_copied_or_not),
         cmocka_unit_test(send_to_a_closed_peer_fails),
         cmocka_unit_test(a_full_queue_is_submitted_and_goes_on),
+        cmocka_unit_test(forbidden_rings_are_explained),
         cmocka_unit_test(listening_tells_why_it_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
