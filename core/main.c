@@ -20,8 +20,9 @@
 #include "clock.h"
 #include "log.h"
 #include "node.h"
+#include "node_admin.h"
+#include "version.h"
 
-#define LEAT_VERSION "0.1.0"
 #define DEFAULT_CONF "/etc/leat/leat.conf"
 #define DEFAULT_CONF_DIR "/etc/leat/conf.d"
 #define PAIRS_MAX 256
@@ -167,21 +168,26 @@ static int run(struct config *cfg, const struct options *o)
         fprintf(stderr, "leat: %s\n", why);
         return 1;
     }
-    if (shard_threads_start(&n->group, broker_start, broker_drained, why, sizeof why) != ERR_NONE) {
+    struct node_admin *admin;
+    if (node_admin_start(n, &admin, why, sizeof why) != ERR_NONE ||
+        shard_threads_start(&n->group, broker_start, broker_drained, why, sizeof why) != ERR_NONE) {
         log_stop();
         fprintf(stderr, "leat: %s\n", why);
         return 1;
     }
+    node_admin_set_state(admin, NULL);
     log_started(n, started_ns);
     notify_systemd("READY=1");
     wait_for_signals(cfg, o, &set);
     LOG(INFO, stopping, "remedy=\"a second signal ends at once\"");
+    node_admin_set_state(admin, "stopping");
     notify_systemd("STOPPING=1");
     signal(SIGTERM, SIG_DFL);
     signal(SIGINT, SIG_DFL);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     shard_threads_stop(&n->group);
     shard_threads_join(&n->group);
+    node_admin_stop(admin);
     node_close(n);
     LOG(INFO, stopped, "ran_s=%" PRIu64, (clock_mono_ns() - started_ns) / NS_PER_S);
     log_stop();
