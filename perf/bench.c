@@ -81,6 +81,7 @@ static struct cluster *cluster_wait(struct run *r)
         if (now_ns() > deadline)
             give_up(c && c->topic_error ? "the topic's metadata" : "not all partitions have a leader",
                     c ? c->topic_error : (i16)0);
+        wire_cluster_free(c);
         nap();
     }
 }
@@ -149,22 +150,32 @@ static void wake_workers(struct run *r)
     for (u32 i = 0; i < r->o.threads; i++)
         CHECK(write(r->workers[i]->wake, &one, sizeof one) == sizeof one);
 }
+/* A worker waits for news, so the version moves even when nothing changed. */
 static void publish(struct run *r, struct cluster *c)
 {
-    /* Older snapshots stay: a worker may still read one, and there are few. */
-    __atomic_store_n(&r->shared.cluster, c, __ATOMIC_RELEASE);
+    struct cluster *old = r->shared.cluster;
+    if (old && wire_cluster_same(old, c)) {
+        wire_cluster_free(c);
+    } else {
+        c->older = old;
+        r->control.latest = c;
+        __atomic_store_n(&r->shared.cluster, c, __ATOMIC_RELEASE);
+    }
     __atomic_add_fetch(&r->shared.cluster_version, 1, __ATOMIC_RELEASE);
-    wake_workers(r);
 }
 static void refresh(struct run *r)
 {
     __atomic_store_n(&r->shared.refresh_wanted, false, __ATOMIC_RELEASE);
     r->refreshed_ns = now_ns();
     struct cluster *c = control_metadata(&r->control);
-    bool same_topic = c && !c->topic_error && c->node_count > 0 &&
-                      c->partition_count >= r->shared.cluster->partition_count;
-    if (same_topic)
+    bool usable = c && !c->topic_error && c->node_count > 0 &&
+                  c->partition_count >= r->shared.cluster->partition_count;
+    if (usable) {
         publish(r, c);
+        wake_workers(r);
+    } else {
+        wire_cluster_free(c);
+    }
 }
 /* Sleeps until then, refreshing metadata whenever a worker asks. */
 static void control_until(struct run *r, u64 until)
@@ -264,8 +275,7 @@ static void setup(struct run *r)
     }
     if (r->o.create)
         topic_create(r);
-    r->shared.cluster = cluster_wait(r);
-    r->shared.cluster_version = 1;
+    publish(r, cluster_wait(r));
     r->o.threads = MIN(r->o.threads, r->shared.cluster->partition_count);
     bool no_fetch = r->control.versions.v[API_FETCH] < 0 ||
                     r->control.versions.v[API_LIST_OFFSETS] < 0;

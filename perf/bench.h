@@ -122,7 +122,8 @@ struct node {
     u16 port;
     char host[256];
 };
-struct cluster { /* immutable once published */
+struct cluster { /* immutable once published; mem_alloc zeroes, so nodes compare as bytes */
+    struct cluster *older; /* published before; kept, since a worker may still read it */
     u32 node_count;
     struct node *nodes;
     u32 partition_count;
@@ -183,6 +184,8 @@ void wire_metadata_request(struct wbuf *w, const struct versions *vs, u32 correl
                            const char *topic);
 /* A new snapshot, or NULL when malformed. Owned by the caller. */
 struct cluster *wire_metadata_parse(struct rbuf *r, const struct versions *vs);
+void wire_cluster_free(struct cluster *c);
+bool wire_cluster_same(const struct cluster *a, const struct cluster *b);
 void wire_create_request(struct wbuf *w, const struct versions *vs, u32 correlation,
                          const struct options *o);
 void wire_delete_request(struct wbuf *w, const struct versions *vs, u32 correlation,
@@ -224,7 +227,7 @@ struct control {
     u32 correlation;
     u8 *rx;
     u32 rx_cap;
-    struct cluster *latest;
+    const struct cluster *latest; /* to try its nodes when the connection is gone */
 };
 /* A connected socket or -1. Blocking, with `timeout_ms` on everything. */
 int control_connect(const char *host, u16 port, u32 timeout_ms);
@@ -233,7 +236,7 @@ bool control_open(struct control *c, const struct options *o);
 /* Sends one request, waits for the answer; the reader is past the response header. */
 bool control_call(struct control *c, const struct wbuf *request, bool flexible,
                   struct rbuf *answer);
-/* A fresh snapshot or NULL. */
+/* A fresh snapshot, the caller's, or NULL. */
 struct cluster *control_metadata(struct control *c);
 /* 0, or Kafka's error code; -2: no connection. */
 i16 control_create_topic(struct control *c);

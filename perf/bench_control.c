@@ -125,8 +125,6 @@ struct cluster *control_metadata(struct control *c)
     if (control_call(c, &w, flexible, &r))
         found = wire_metadata_parse(&r, &c->versions);
     wire_free(&w);
-    if (found && found->topic_error == 0)
-        c->latest = found;
     return found;
 }
 i16 control_create_topic(struct control *c)

@@ -299,7 +299,24 @@ struct cluster *wire_metadata_parse(struct rbuf *r, const struct versions *vs)
         read_i8(r); /* internal */
         metadata_partitions(r, v, c);
     }
-    return r->bad ? NULL : c;
+    if (!r->bad)
+        return c;
+    wire_cluster_free(c);
+    return NULL;
+}
+void wire_cluster_free(struct cluster *c)
+{
+    if (!c)
+        return;
+    mem_free(c->nodes);
+    mem_free(c->leaders);
+    mem_free(c);
+}
+bool wire_cluster_same(const struct cluster *a, const struct cluster *b)
+{
+    return a->node_count == b->node_count && a->partition_count == b->partition_count &&
+           memcmp(a->nodes, b->nodes, sizeof *a->nodes * a->node_count) == 0 &&
+           memcmp(a->leaders, b->leaders, sizeof *a->leaders * a->partition_count) == 0;
 }
 
 /* ---- topics ---- */

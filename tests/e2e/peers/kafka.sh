@@ -66,12 +66,13 @@ newest_java() {
 }
 
 # start_time PID: the kernel's start time, so that a process id used again is not taken for ours.
-start_time() { sed 's/^.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+# Nothing for a zombie: it is dead, only nobody has fetched its status yet.
+start_time() { sed 's/^.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'; }
 running_pid() {
     local pid started
     [ -f "$node/pid" ] || return 1
     read -r pid started <"$node/pid" || return 1
-    [ "$(start_time "$pid")" = "$started" ] || return 1
+    [ -n "$started" ] && [ "$(start_time "$pid")" = "$started" ] || return 1
     echo "$pid"
 }
 stop_node() {
