@@ -95,7 +95,7 @@ void config_free(struct config *cfg);
 /* ---- filling, before other threads run. All write a sentence into why[0..why_size) when they
  * fail; ERR_NOT_FOUND: no such key (the sentence names the nearest), ERR_INVALID_CONFIG: value
  * refused, ERR_IO etc.: file unreadable. ---- */
-err config_set(struct config *cfg, const char *key, const char *value, enum config_source source,
+err config_set(struct config *cfg, const char *name, const char *value, enum config_source source,
                char *why, size_t why_size) MUST_USE;
 /* "key=value", as given to -w. */
 err config_set_pair(struct config *cfg, const char *pair, enum config_source source, char *why,
@@ -137,12 +137,12 @@ static inline enum config_source config_source(const struct config *cfg, enum co
 /* ---- live changes, after config_validate ---- */
 /* As config_set; ERR_POLICY_VIOLATION when the key needs a restart (the sentence says so).
  * Listeners run before it returns. */
-err config_set_live(struct config *cfg, const char *key, const char *value, char *why,
+err config_set_live(struct config *cfg, const char *name, const char *value, char *why,
                     size_t why_size) MUST_USE;
 /* Goes back to what files, command line or default say. */
-err config_reset_live(struct config *cfg, const char *key, char *why, size_t why_size) MUST_USE;
+err config_reset_live(struct config *cfg, const char *name, char *why, size_t why_size) MUST_USE;
 /* Would config_set_live accept it? Changes nothing. */
-err config_check(const struct config *cfg, const char *key, const char *value, char *why,
+err config_check(const struct config *cfg, const char *name, const char *value, char *why,
                  size_t why_size) MUST_USE;
 /* Before other threads run. */
 void config_listen(struct config *cfg, config_changed_fn fn, void *arg);

@@ -171,6 +171,19 @@ def check_dead(paths, texts):
                 breach(path, 1, "nobody includes it")
 
 
+def check_keys(texts):
+    """A key that nobody reads misleads whoever sets it."""
+    table = texts.get("include/config.def", "")
+    topics = texts.get("include/topic_config.def", "")
+    readers = "".join(t for p, t in texts.items()
+                      if p.startswith(SHIPPED) and not p.startswith("core/base/config"))
+    for n, line in enumerate(table.split("\n"), 1):
+        m = re.match(r"KEY(?:_CHOICE)?\((\w+),", line)
+        if m and not re.search(rf"\bCFG_{m.group(1)}\b", readers) and \
+                not re.search(rf"\b{m.group(1)},\s*(true|false)", topics):
+            breach("include/config.def", n, f"nobody reads CFG_{m.group(1)}")
+
+
 def main():
     paths = [p for p in tracked() if p.endswith((".c", ".h", ".def"))]
     texts = {p: read(p) for p in paths}
@@ -186,6 +199,7 @@ def main():
             check_layers(path, text)
     check_headers([p for p in paths if p.startswith("include/") and p.endswith(".h")])
     check_dead(paths, texts)
+    check_keys(texts)
     for line in breaches:
         print(line)
     print(f"tidy: {len(paths)} files, {len(breaches)} breaches")

@@ -108,11 +108,15 @@ static json_t *config_to_json(const struct config *cfg, enum config_key k)
 {
     const struct config_def *d = &config_defs[k];
     char value[CONFIG_VALUE_SIZE], plain[CONFIG_VALUE_SIZE], def[CONFIG_VALUE_SIZE];
+    i64 v;
+    if (d->type == CONFIG_STRING || config_parse(d, d->def, &v, NULL, 0) != ERR_NONE)
+        snprintf(def, sizeof def, "%s", d->def);
+    else
+        config_format(d, v, true, def, sizeof def);
     json_t *o =
         json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:s}", "name", d->name, "value",
                   config_text(cfg, k, true, value, sizeof value), "plain",
-                  config_text(cfg, k, false, plain, sizeof plain), "default",
-                  config_default_text(k, def, sizeof def), "source",
+                  config_text(cfg, k, false, plain, sizeof plain), "default", def, "source",
                   config_source_name(config_source(cfg, k)), "type", config_type_name(d->type),
                   "live", d->change == CONFIG_DYNAMIC, "help", d->help);
     if (o && d->choices)
