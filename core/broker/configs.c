@@ -390,3 +390,75 @@ void handle_incremental_alter_configs(struct call *c)
 {
     topics_enter(c, alter_run);
 }
+
+/* ---- AlterConfigs: the older form, which replaces all overrides ---- */
+
+/* The answers have the same members, so alter_run fills both. */
+_Static_assert(sizeof(struct alter_configs_response) ==
+                       sizeof(struct incremental_alter_configs_response) &&
+                   offsetof(struct alter_configs_response, responses) ==
+                       offsetof(struct incremental_alter_configs_response, responses) &&
+                   sizeof(struct alter_configs_response_alter_configs_resource_response) ==
+                       sizeof(alter_result) &&
+                   offsetof(struct alter_configs_response_alter_configs_resource_response,
+                            resource_name) == offsetof(alter_result, resource_name) &&
+                   offsetof(struct alter_configs_response_alter_configs_resource_response,
+                            error_message) == offsetof(alter_result, error_message),
+               "AlterConfigs and IncrementalAlterConfigs answer in one shape");
+
+static bool replace_names(const struct alter_configs_request_alter_configs_resource *q, const char *name)
+{
+    for (i32 i = 0; i < q->configs.n; i++)
+        if (bytes_eq_str(q->configs.v[i].name, name))
+            return true;
+    return false;
+}
+
+/* What is named is set, what the topic overrides beyond it is deleted. */
+static bool replace_resource(struct call *c, const struct alter_configs_request_alter_configs_resource *q,
+                             alter_resource *r)
+{
+    struct topic_entry *e =
+        q->resource_type == RESOURCE_TOPIC ? catalog_by_name(c->at, q->resource_name) : NULL;
+    i32 n = MAX(q->configs.n, 0);
+    incremental_alter_configs_request_alter_configs_resource_init(r);
+    r->resource_type = q->resource_type;
+    r->resource_name = q->resource_name;
+    r->configs.v = CALL_ARRAY(c, alter_entry, n + TC_COUNT);
+    if (!r->configs.v)
+        return false;
+    for (i32 i = 0; i < n; i++) {
+        bool unset = !q->configs.v[i].value.data;
+        r->configs.v[i] = (alter_entry){ .name = q->configs.v[i].name, .value = q->configs.v[i].value,
+                                         .config_operation = unset ? TOPIC_OP_DELETE : TOPIC_OP_SET };
+    }
+    for (u32 i = 0; e && i < TC_COUNT; i++) {
+        const char *name = topic_config_name((enum topic_config_id)i);
+        if (e->topic->config.overrides[i] && !replace_names(q, name))
+            r->configs.v[n++] = (alter_entry){ .name = bytes_str(name),
+                                               .config_operation = TOPIC_OP_DELETE };
+    }
+    r->configs.n = n;
+    return true;
+}
+
+void handle_alter_configs(struct call *c)
+{
+    const struct alter_configs_request *q = CALL_REQ(c, alter_configs_request);
+    struct incremental_alter_configs_request *as = arena_alloc(c->arena, sizeof *as);
+    i32 n = MAX(q->resources.n, 0);
+    alter_resource *rows = CALL_ARRAY(c, alter_resource, n);
+    bool fits = as && rows;
+    for (i32 i = 0; fits && i < n; i++)
+        fits = replace_resource(c, &q->resources.v[i], &rows[i]);
+    if (!fits) {
+        call_malformed(c, "request memory limit");
+        return;
+    }
+    incremental_alter_configs_request_init(as);
+    as->resources.v = rows;
+    as->resources.n = n;
+    as->validate_only = q->validate_only;
+    c->req = as;
+    topics_enter(c, alter_run);
+}
