@@ -1,0 +1,29 @@
+# Fuzz targets (libFuzzer). Every tests/fuzz/X_fuzz.c becomes $(BUILD)/fuzz/X_fuzz, linked with all
+# layers, which are compiled once more with clang and the sanitizers. `make fuzz` runs each for
+# FUZZ_SECONDS from the corpus tests/fuzz/corpus/X (FUZZ_KEEP=1 adds inputs that reach new code);
+# failing inputs are left in $(BUILD)/fuzz/X_fuzz-*. FUZZ_TARGETS="codec wal" runs only these.
+FUZZ_SECONDS ?= 20
+FUZZ_CC ?= clang
+# The sanitized codecs take minutes to compile at -O2; printing and random messages even at -O1.
+FUZZ_OPT := -O1
+FUZZ_CFLAGS = $(BASE_CFLAGS) $(FUZZ_OPT) -DLEAT_DEBUG -DLEAT_FUZZ \
+	-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+fuzz_obj = $(patsubst %.c,$(BUILD)/fuzz/obj/%.o,$(1))
+FUZZ_LIB := $(BUILD)/fuzz/libleat.a
+FUZZ_TARGETS ?= $(patsubst tests/fuzz/%_fuzz.c,%,$(wildcard tests/fuzz/*_fuzz.c))
+FUZZ_PROGRAMS = $(patsubst %,$(BUILD)/fuzz/%_fuzz,$(FUZZ_TARGETS))
+
+$(BUILD)/fuzz/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CCACHE) $(FUZZ_CC) $(FUZZ_CFLAGS) -c $< -o $@
+$(BUILD)/fuzz/obj/net/codec_print.o $(BUILD)/fuzz/obj/net/codec_random.o: FUZZ_OPT := -O0
+$(FUZZ_LIB): $(call fuzz_obj,$(foreach l,$(LAYERS) real,$($(l)_SRC)))
+	@rm -f $@
+	ar rcs $@ $^
+$(BUILD)/fuzz/%_fuzz: $(BUILD)/fuzz/obj/tests/fuzz/%_fuzz.o $(FUZZ_LIB)
+	$(FUZZ_CC) $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< $(FUZZ_LIB) $(LIBS)
+
+.PHONY: fuzz fuzz-programs
+fuzz-programs: $(FUZZ_PROGRAMS)
+fuzz: $(FUZZ_PROGRAMS)
+	@tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_PROGRAMS)
