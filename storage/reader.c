@@ -539,7 +539,9 @@ static enum read_next read_try(struct storage *st, struct read_op *op)
     while (op->err == ERR_NONE && at < op->end_offset && pindex_place(op->p, at, &pl)) {
         i64 next = at;
         if (op->extent_count == 0 && pl.entry != NULL && pl.seg->image == NULL)
-            return entry_wanted(op, pl.entry) ? wait_wal(st, op, &pl) : READ_DONE;
+            return entry_wanted(op, pl.entry) && !op_full(op, pl.entry->bytes)
+                       ? wait_wal(st, op, &pl)
+                       : READ_DONE;
         if (pl.entry != NULL && pl.seg->image == NULL)
             break;
         if (pl.entry != NULL) {
