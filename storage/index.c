@@ -325,7 +325,8 @@ void pindex_add_block(struct pindex *p, const struct block *b)
     tail_bytes_move(p, b->last_offset + 1);
     if (p->block_end == p->block_cap) {
         u32 live = p->block_end - p->block_head;
-        memmove(p->blocks, p->blocks + p->block_head, live * sizeof *b);
+        if (p->block_head > 0)
+            memmove(p->blocks, p->blocks + p->block_head, live * sizeof *b);
         p->block_head = 0;
         p->block_end = live;
         u32 cap = MAX(4u, live + live / 2 + 2);

@@ -1,0 +1,136 @@
+/* Segments and images: what may be taken away, and when. */
+#include "wal_rig.h"
+
+static int setup(void **s)
+{
+    (void)s;
+    rig_new();
+    rig_set("wal.size", "64m");
+    rig_start(); /* images: 32 of 1 MiB */
+    return 0;
+}
+
+static int teardown(void **s)
+{
+    (void)s;
+    rig_crash();
+    rig_free();
+    return 0;
+}
+
+static void fill(u32 segments)
+{
+    for (u32 i = 0; i < segments * 10; i++)
+        rig_put(0, 1, 100000);
+}
+
+static void registered_images_stay_until_needed(void **s)
+{
+    (void)s;
+    fill(5);
+    while (rig_register(true))
+        ;
+    struct place at;
+    assert_true(pindex_place(rig_part(0), 0, &at));
+    assert_non_null(at.entry); /* served from memory although it is in a bundle */
+    assert_true(image_evict_one(rig->st));
+    assert_true(pindex_place(rig_part(0), 0, &at));
+    assert_non_null(at.block);
+    assert_true(image_evict_one(rig->st));
+}
+
+static void images_are_bounded_and_unregistered_ones_give_way(void **s)
+{
+    (void)s;
+    fill(45); /* nothing is registered: the store is away */
+    assert_true(rig->st->image_count <= rig->st->image_max);
+    struct segment *seg = segment_first_unregistered(rig->st);
+    assert_null(seg->image);
+    assert_int_equal(seg->state, SEG_DURABLE);
+    struct place at;
+    assert_true(pindex_place(rig_part(0), 0, &at));
+    assert_non_null(at.entry); /* the reader goes to the WAL file */
+    assert_null(at.seg->image);
+}
+
+static void referenced_images_stay(void **s)
+{
+    (void)s;
+    fill(3);
+    struct segment *seg = segment_first_unregistered(rig->st);
+    ref_get(&seg->image->ref);
+    struct image *im = seg->image;
+    u8 first = im->bytes[FRAME_AT_MAGIC];
+    while (rig_register(true))
+        ;
+    while (image_evict_one(rig->st))
+        ;
+    fill(40);
+    while (rig_register(true))
+        ;
+    while (image_evict_one(rig->st))
+        ;
+    assert_ptr_equal(im->seg, seg);
+    assert_int_equal(im->bytes[FRAME_AT_MAGIC], first);
+    ref_put(&im->ref);
+    assert_true(image_evict_one(rig->st));
+}
+
+static void pinned_slots_are_not_reused(void **s)
+{
+    (void)s;
+    fill(2);
+    struct segment *seg = segment_first_unregistered(rig->st);
+    u64 seq = seg->seq;
+    segment_pin(seg);
+    struct rig_append ra;
+    err e = ERR_NONE;
+    for (u32 i = 0; i < 1000 && e == ERR_NONE; i++) {
+        e = rig_append_one(rig_part(0), 1, 100000, &ra);
+        if (e == ERR_NONE)
+            rig_settle();
+        while (rig_register(true))
+            ;
+    }
+    assert_int_equal(e, ERR_BUSY);
+    assert_int_equal(rig->st->wal.trimmed_seq, seq);
+    segment_unpin(rig->st, seg);
+    rig_put(0, 1, 100000);
+}
+
+static void dropped_partition_leaves_segments(void **s)
+{
+    (void)s;
+    fill(2);
+    struct segment *seg = segment_first_unregistered(rig->st);
+    assert_int_equal(seg->part_count, 1);
+    pindex_drop(rig_part(0));
+    assert_null(seg->parts[0]);
+    assert_null(seg->snaps[0].p);
+    while (rig->st->job_count > 0)
+        rig_turn();
+    rig_put(0, 1, 10); /* made anew */
+    assert_int_equal(pindex_next_offset(rig_part(0)), 1);
+}
+
+static void failed_upload_is_durable_again(void **s)
+{
+    (void)s;
+    fill(2);
+    struct segment *seg = segment_first_unregistered(rig->st);
+    segment_set_state(seg, SEG_UPLOADING);
+    segment_upload_failed(rig->st, seg);
+    assert_int_equal(seg->state, SEG_DURABLE);
+    assert_true(rig_register(true));
+}
+
+int main(void)
+{
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(registered_images_stay_until_needed), T(images_are_bounded_and_unregistered_ones_give_way),
+        T(referenced_images_stay), T(pinned_slots_are_not_reused),
+        T(dropped_partition_leaves_segments), T(failed_upload_is_durable_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
