@@ -74,12 +74,13 @@ static struct cluster *cluster_wait(struct run *r)
     u64 deadline = now_ns() + SETUP_WAIT_NS;
     for (;;) {
         struct cluster *c = control_metadata(&r->control);
-        bool enough = cluster_complete(c) &&
-                      (!r->o.create || c->partition_count == r->o.partitions);
+        bool enough =
+            cluster_complete(c) && (!r->o.create || c->partition_count == r->o.partitions);
         if (enough)
             return c;
         if (now_ns() > deadline)
-            give_up(c && c->topic_error ? "the topic's metadata" : "not all partitions have a leader",
+            give_up(c && c->topic_error ? "the topic's metadata"
+                                        : "not all partitions have a leader",
                     c ? c->topic_error : (i16)0);
         wire_cluster_free(c);
         nap();
@@ -277,8 +278,8 @@ static void setup(struct run *r)
         topic_create(r);
     publish(r, cluster_wait(r));
     r->o.threads = MIN(r->o.threads, r->shared.cluster->partition_count);
-    bool no_fetch = r->control.versions.v[API_FETCH] < 0 ||
-                    r->control.versions.v[API_LIST_OFFSETS] < 0;
+    bool no_fetch =
+        r->control.versions.v[API_FETCH] < 0 || r->control.versions.v[API_LIST_OFFSETS] < 0;
     if (options_consumes(&r->o) && no_fetch)
         give_up("the broker offers no usable version of Fetch or ListOffsets", 0);
     producer_ids(r, r->shared.cluster->partition_count);

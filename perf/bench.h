@@ -32,7 +32,7 @@ struct options {
     u32 partitions;
     bool create, delete_after;
     i16 replication;
-    const char *topic_config; /* k=v[,k=v] for --create */
+    const char *topic_config;                     /* k=v[,k=v] for --create */
     u32 record_bytes, batch_bytes, batch_records; /* batch_records 0: from batch_bytes */
     u32 request_batches;
     enum compression compression;
@@ -198,11 +198,12 @@ i16 wire_producer_id_parse(struct rbuf *r, struct producer_id *out);
 /* ---- templates (bench_template.c) ---- */
 #define BATCH_HEAD_BYTES 61 /* of a v2 record batch, before its records */
 #define STAMP_CHARS 16      /* send time in ns, as hex text, at the start of the first value */
-struct template {
+struct template
+{
     u8 *data;
-    u32 len;       /* whole batch */
-    u32 head_len;  /* bytes that are copied and patched per send */
-    u32 stamp_at;  /* where the stamp is; 0: none (compressed, or records too short) */
+    u32 len;      /* whole batch */
+    u32 head_len; /* bytes that are copied and patched per send */
+    u32 stamp_at; /* where the stamp is; 0: none (compressed, or records too short) */
     u32 records;
     u64 value_bytes;
     u32 tail_crc; /* CRC32C of data[head_len..len) */

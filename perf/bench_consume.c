@@ -381,10 +381,18 @@ static bool consume_step(struct conn *c)
     struct rbuf r = { c->rx + c->rx_begin, c->rx + c->rx_begin + in_frame, false };
     enum fetch_state before = c->fetch_state;
     switch (before) {
-    case FETCH_HEAD: answer_begin(c, &r); break;
-    case FETCH_TOPIC: step_topic(c, &r, flexible); break;
-    case FETCH_PARTITION: step_partition(c, &r, v); break;
-    case FETCH_BATCH: step_batch(c, &r); break;
+    case FETCH_HEAD:
+        answer_begin(c, &r);
+        break;
+    case FETCH_TOPIC:
+        step_topic(c, &r, flexible);
+        break;
+    case FETCH_PARTITION:
+        step_partition(c, &r, v);
+        break;
+    case FETCH_BATCH:
+        step_batch(c, &r);
+        break;
     case FETCH_SKIP: {
         u32 n = MIN(in_frame, c->skip_left);
         read_skip(&r, n);
@@ -393,7 +401,9 @@ static bool consume_step(struct conn *c)
             c->fetch_state = c->records_left ? FETCH_BATCH : FETCH_PARTITION_END;
         break;
     }
-    case FETCH_PARTITION_END: step_partition_end(c, &r, flexible); break;
+    case FETCH_PARTITION_END:
+        step_partition_end(c, &r, flexible);
+        break;
     case FETCH_TOPIC_END:
         read_tags(&r, flexible);
         if (!r.bad)

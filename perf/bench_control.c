@@ -54,8 +54,7 @@ static bool control_all(struct control *c, u8 *in, const u8 *out, u64 len)
     }
     return true;
 }
-bool control_call(struct control *c, const struct wbuf *request, bool flexible,
-                  struct rbuf *answer)
+bool control_call(struct control *c, const struct wbuf *request, bool flexible, struct rbuf *answer)
 {
     u8 size[4];
     if (c->fd < 0 || !control_all(c, NULL, request->data, request->len) ||

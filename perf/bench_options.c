@@ -38,7 +38,8 @@ static const struct option_row option_rows[] = {
     { "threads", OPT_U32, AT(threads), "(1)" },
     { "rate", OPT_SPECIAL, 0,
       "open loop: 50000 (records/s), 100MiB (bytes/s) or 2000req (requests/s), all together;\n"
-      "                        latency counts from the intended send time. Without it: closed loop" },
+      "                        latency counts from the intended send time. Without it: closed "
+      "loop" },
     { "consumers", OPT_U32, AT(consumers), "consumers' connections, all together  (2)" },
     { "fetch-min-bytes", OPT_BYTES, AT(fetch_min_bytes), "(1)" },
     { "fetch-max-bytes", OPT_BYTES, AT(fetch_max_bytes), "(50MiB)" },
@@ -62,8 +63,9 @@ _Noreturn static void options_help(void)
     printf("leat-bench: a load generator for Kafka-compatible brokers\n\n");
     for (u32 i = 0; i < ARRAY_COUNT(option_rows); i++)
         printf("  --%-20s  %s\n", option_rows[i].name, option_rows[i].help);
-    printf("\nSizes take KiB, MiB, GiB (or k, m, g), kB, MB, GB. Exit status: 0, 2 wrong use or no\n"
-           "broker, 3 when a batch failed for good, offsets had gaps, or a CRC was wrong.\n");
+    printf(
+        "\nSizes take KiB, MiB, GiB (or k, m, g), kB, MB, GB. Exit status: 0, 2 wrong use or no\n"
+        "broker, 3 when a batch failed for good, offsets had gaps, or a CRC was wrong.\n");
     exit(0);
 }
 _Noreturn static void options_wrong(const char *name, const char *value)
@@ -78,9 +80,10 @@ static f64 parse_size(const char *text, const char **rest)
         const char *unit;
         f64 factor;
     } units[] = {
-        { "KiB", 1024 }, { "MiB", 1048576 }, { "GiB", 1073741824 }, { "kB", 1e3 }, { "KB", 1e3 },
-        { "MB", 1e6 },   { "GB", 1e9 },      { "k", 1024 },         { "K", 1024 }, { "m", 1048576 },
-        { "M", 1048576 }, { "g", 1073741824 }, { "G", 1073741824 },
+        { "KiB", 1024 },     { "MiB", 1048576 }, { "GiB", 1073741824 }, { "kB", 1e3 },
+        { "KB", 1e3 },       { "MB", 1e6 },      { "GB", 1e9 },         { "k", 1024 },
+        { "K", 1024 },       { "m", 1048576 },   { "M", 1048576 },      { "g", 1073741824 },
+        { "G", 1073741824 },
     };
     char *end;
     f64 v = strtod(text, &end);
@@ -207,11 +210,25 @@ void options_parse(struct options *o, int argc, char **argv)
 {
     struct option longs[ARRAY_COUNT(option_rows) + 1] = { 0 };
     *o = (struct options){
-        .brokers = "127.0.0.1:9092", .topic = "leat-bench", .partitions = 16, .replication = 1,
-        .record_bytes = 1024, .batch_bytes = 64 * 1024, .request_batches = 1, .acks = -1,
-        .connections = 4, .inflight = 5, .threads = 1, .consumers = 2, .fetch_min_bytes = 1,
-        .fetch_max_bytes = 50 * 1024 * 1024, .fetch_partition_bytes = 1024 * 1024,
-        .fetch_max_wait_ms = 500, .duration_s = 10, .warmup_s = 2, .timeout_ms = 30000,
+        .brokers = "127.0.0.1:9092",
+        .topic = "leat-bench",
+        .partitions = 16,
+        .replication = 1,
+        .record_bytes = 1024,
+        .batch_bytes = 64 * 1024,
+        .request_batches = 1,
+        .acks = -1,
+        .connections = 4,
+        .inflight = 5,
+        .threads = 1,
+        .consumers = 2,
+        .fetch_min_bytes = 1,
+        .fetch_max_bytes = 50 * 1024 * 1024,
+        .fetch_partition_bytes = 1024 * 1024,
+        .fetch_max_wait_ms = 500,
+        .duration_s = 10,
+        .warmup_s = 2,
+        .timeout_ms = 30000,
     };
     bool from_given = false;
     for (u32 i = 0; i < ARRAY_COUNT(option_rows); i++) {

@@ -55,8 +55,8 @@ bool proc_read(i32 pid, struct proc_stat *out)
     if (!proc_open_text(pid, "stat", text, sizeof text))
         return false;
     const char *after = strrchr(text, ')'); /* the command may hold anything */
-    if (!after || sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu",
-                         &user, &system) != 2)
+    if (!after || sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user,
+                         &system) != 2)
         return false;
     f64 hz = (f64)sysconf(_SC_CLK_TCK);
     out->user_s = (f64)user / hz;

@@ -182,8 +182,7 @@ static void slot_take(struct conn *c, struct slot *s, u64 limit)
 {
     struct worker *w = c->worker;
     s->part_count = 0;
-    while (s->part_count < w->o->request_batches && c->heap_count > 0 &&
-           c->heap[0]->key <= limit) {
+    while (s->part_count < w->o->request_batches && c->heap_count > 0 && c->heap[0]->key <= limit) {
         struct flow *f = c->heap[0];
         heap_remove(c, 0);
         part_next(w, f, &s->parts[s->part_count++]);
@@ -210,8 +209,7 @@ static void slot_part(struct conn *c, struct wbuf *b, const struct part *p, u64 
         wire_uvarint(b, t->len + 1);
     else
         wire_i32(b, (i32)t->len);
-    template_head(t, wire_space(b, t->head_len), wall_ns, pid,
-                  w->o->idempotent ? p->sequence : -1);
+    template_head(t, wire_space(b, t->head_len), wall_ns, pid, w->o->idempotent ? p->sequence : -1);
 }
 static void slot_encode(struct conn *c, struct slot *s)
 {

@@ -99,11 +99,9 @@ static void json_latency(const char *name, const struct hist *h)
 {
     if (h->count == 0)
         return;
-    printf(",\"%s_ms\":{\"count\":%" PRIu64 ",\"mean\":%.4f", name, h->count,
-           hist_mean(h) / 1e6);
+    printf(",\"%s_ms\":{\"count\":%" PRIu64 ",\"mean\":%.4f", name, h->count, hist_mean(h) / 1e6);
     for (u32 i = 0; i < ARRAY_COUNT(report_percents); i++)
-        printf(",\"%s\":%.4f", report_percent_names[i],
-               ms(hist_percentile(h, report_percents[i])));
+        printf(",\"%s\":%.4f", report_percent_names[i], ms(hist_percentile(h, report_percents[i])));
     printf("}");
 }
 static void json_errors(const struct stats *s)

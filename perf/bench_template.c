@@ -213,7 +213,7 @@ void template_head(const struct template *t, u8 *out, u64 wall_ns, struct produc
     put_be16(out + 51, (u16)pid.epoch);
     put_be32(out + 53, (u32)sequence);
     for (u32 i = 0; t->stamp_at && i < STAMP_CHARS; i++)
-        out[t->stamp_at + i] = (u8)"0123456789abcdef"[wall_ns >> (60 - 4 * i) & 15];
+        out[t->stamp_at + i] = (u8) "0123456789abcdef"[wall_ns >> (60 - 4 * i) & 15];
     u32 head_crc = crc32c(0, out + CRC_FROM, t->head_len - CRC_FROM);
     put_be32(out + CRC_AT, crc32c_combine(head_crc, t->tail_crc, t->len - t->head_len));
 }

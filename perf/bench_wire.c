@@ -274,7 +274,7 @@ static void metadata_partitions(struct rbuf *r, i16 v, struct cluster *c)
         i16 error = read_i16(r);
         i32 index = read_i32(r), leader = read_i32(r);
         if (v >= 7)
-            read_i32(r); /* leader epoch */
+            read_i32(r);            /* leader epoch */
         u32 lists = v >= 5 ? 3 : 2; /* replicas, in sync, offline */
         for (u32 k = 0; k < lists; k++)
             read_skip(r, (u64)read_array(r, flexible) * 4);

@@ -90,7 +90,7 @@ struct floor {
     u64 file_at;
     struct group groups[FLOOR_GROUPS_MAX];
     u32 group_count;
-    struct group *open; /* NULL: all are busy */
+    struct group *open;                    /* NULL: all are busy */
     struct group *order[FLOOR_GROUPS_MAX]; /* ring of the groups being written, oldest first */
     u32 order_begin, order_end;
     struct conn *starved; /* wait for a group */
@@ -345,8 +345,7 @@ static void conn_send(struct floor *f, struct conn *c)
             return;
     }
     struct io_uring_sqe *s = floor_sqe(f, c, OP_SEND);
-    io_uring_prep_send(s, c->fd, c->sent.data + c->sent_at, c->sent.len - c->sent_at,
-                       MSG_NOSIGNAL);
+    io_uring_prep_send(s, c->fd, c->sent.data + c->sent_at, c->sent.len - c->sent_at, MSG_NOSIGNAL);
     floor_tag(s, c, OP_SEND);
     c->sending = true;
     c->refs++;
@@ -601,8 +600,7 @@ static void floor_complete(struct floor *f, u64 data, i32 result, u32 flags)
 static void *floor_run(void *arg)
 {
     struct floor *f = arg;
-    struct io_uring_params p = { .flags = IORING_SETUP_SINGLE_ISSUER |
-                                          IORING_SETUP_DEFER_TASKRUN |
+    struct io_uring_params p = { .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
                                           IORING_SETUP_COOP_TASKRUN | IORING_SETUP_CQSIZE,
                                  .cq_entries = FLOOR_RING * 4 };
     int r = io_uring_queue_init_params(FLOOR_RING, &f->ring, &p);
@@ -639,7 +637,8 @@ static void *floor_run(void *arg)
 static int floor_listen(void)
 {
     int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(opt.port),
+    struct sockaddr_in a = { .sin_family = AF_INET,
+                             .sin_port = htons(opt.port),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
@@ -672,22 +671,38 @@ static int floor_file(u32 index)
 }
 static void floor_options(int argc, char **argv)
 {
-    static const struct option longs[] = {
-        { "port", required_argument, NULL, 'p' },    { "dir", required_argument, NULL, 'd' },
-        { "threads", required_argument, NULL, 't' }, { "depth", required_argument, NULL, 'q' },
-        { "file-mib", required_argument, NULL, 'f' }, { "no-dsync", no_argument, NULL, 'n' },
-        { "no-write", no_argument, NULL, 'w' },      { "help", no_argument, NULL, 'h' },
-        { 0 }
-    };
+    static const struct option longs[] = { { "port", required_argument, NULL, 'p' },
+                                           { "dir", required_argument, NULL, 'd' },
+                                           { "threads", required_argument, NULL, 't' },
+                                           { "depth", required_argument, NULL, 'q' },
+                                           { "file-mib", required_argument, NULL, 'f' },
+                                           { "no-dsync", no_argument, NULL, 'n' },
+                                           { "no-write", no_argument, NULL, 'w' },
+                                           { "help", no_argument, NULL, 'h' },
+                                           { 0 } };
     for (int c; (c = getopt_long(argc, argv, "h", longs, NULL)) != -1;) {
         switch (c) {
-        case 'p': opt.port = (u16)atoi(optarg); break;
-        case 'd': opt.dir = optarg; break;
-        case 't': opt.threads = (u32)atoi(optarg); break;
-        case 'q': opt.depth = (u32)atoi(optarg); break;
-        case 'f': opt.file_bytes = align_up((u64)atoi(optarg) * MIB, FLOOR_GROUP_BYTES); break;
-        case 'n': opt.no_dsync = true; break;
-        case 'w': opt.no_write = true; break;
+        case 'p':
+            opt.port = (u16)atoi(optarg);
+            break;
+        case 'd':
+            opt.dir = optarg;
+            break;
+        case 't':
+            opt.threads = (u32)atoi(optarg);
+            break;
+        case 'q':
+            opt.depth = (u32)atoi(optarg);
+            break;
+        case 'f':
+            opt.file_bytes = align_up((u64)atoi(optarg) * MIB, FLOOR_GROUP_BYTES);
+            break;
+        case 'n':
+            opt.no_dsync = true;
+            break;
+        case 'w':
+            opt.no_write = true;
+            break;
         default:
             printf("leat-floor: receive, CRC32C, durable write, answer; nothing else\n"
                    "  --port P --dir D --threads N --depth N --file-mib N --no-dsync --no-write\n");

@@ -44,7 +44,8 @@ static void on_request(struct request *r)
     r->out_len = 4 + inlined;
     if (inlined < response_bytes) {
         r->ext = arena_alloc(&r->arena, sizeof *r->ext);
-        r->ext[0] = (struct request_ext){ 4 + inlined, bytes_of(response, response_bytes - inlined) };
+        r->ext[0] =
+            (struct request_ext){ 4 + inlined, bytes_of(response, response_bytes - inlined) };
         r->ext_count = 1;
     }
     request_respond(r);
@@ -128,7 +129,8 @@ static void epoll_server_start(u32 request_len)
     epoll_request_len = request_len;
     put_be32(response, response_bytes);
     epoll_listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    CHECK(bind(epoll_listener, (struct sockaddr *)&a, len) == 0 && listen(epoll_listener, 1024) == 0);
+    CHECK(bind(epoll_listener, (struct sockaddr *)&a, len) == 0 &&
+          listen(epoll_listener, 1024) == 0);
     CHECK(getsockname(epoll_listener, (struct sockaddr *)&a, &len) == 0);
     epoll_port = ntohs(a.sin_port);
     CHECK(pthread_create(&shard_thread, NULL, epoll_server, NULL) == 0);
@@ -136,7 +138,8 @@ static void epoll_server_start(u32 request_len)
 
 static int dial(u16 port)
 {
-    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port),
+    struct sockaddr_in a = { .sin_family = AF_INET,
+                             .sin_port = htons(port),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
     CHECK(fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0);
@@ -218,7 +221,8 @@ int main(int argc, char **argv)
     bool bare = argc > 6 && strcmp(argv[6], "server=epoll") == 0;
     log_threshold = LOG_WARN;
     config_init(&cfg);
-    CHECK(config_set(&cfg, "net.listen", "127.0.0.1:0", CONFIG_COMMAND_LINE, why, sizeof why) == ERR_NONE);
+    CHECK(config_set(&cfg, "net.listen", "127.0.0.1:0", CONFIG_COMMAND_LINE, why, sizeof why) ==
+          ERR_NONE);
     for (int i = bare ? argc : 6; i < argc; i++)
         if (config_set_pair(&cfg, argv[i], CONFIG_COMMAND_LINE, why, sizeof why) != ERR_NONE)
             FATAL("%s", why);

@@ -7,3 +7,11 @@ bench: $(BUILD)/leat $(BUILD)/leat-bench $(BUILD)/leat-floor
 	BUILD=$(BUILD) perf/compare --peers leat,floor --rounds 1 --seconds 4 --warmup 1 --no-results $(COMPARE)
 compare: $(BUILD)/leat $(BUILD)/leat-bench $(BUILD)/leat-floor
 	BUILD=$(BUILD) perf/compare $(COMPARE)
+
+# The generator's own tests, run with the others by `make unit`.
+BENCH_TESTED := $(call obj,perf/bench_hist.c perf/bench_proc.c perf/bench_template.c perf/bench_wire.c)
+$(BUILD)/unit/bench_test: $(call obj,tests/unit/perf/bench_test.c) $(BENCH_TESTED) $(call lib,base) $(REAL)
+	@mkdir -p $(@D)
+	$(LINK) -lcmocka
+UNIT += $(BUILD)/unit/bench_test
+unit: $(BUILD)/unit/bench_test
