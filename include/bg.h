@@ -16,20 +16,20 @@ struct bg_job;
 typedef void (*bg_fn)(struct bg_job *j);
 
 enum bg_lane {
-    BG_META,   /* metadata transactions: strictly in order */
-    BG_PUT,    /* object uploads */
-    BG_READ,   /* object reads */
-    BG_MISC,   /* deletes, listings, everything slow */
+    BG_META, /* metadata transactions: strictly in order */
+    BG_PUT,  /* object uploads */
+    BG_READ, /* object reads */
+    BG_MISC, /* deletes, listings, everything slow */
     BG_LANES
 };
 
 struct bg_job {
     struct msg msg; /* carries the job back; first */
     bg_fn run, done;
-    u32 shard;      /* set by bg_submit */
+    u32 shard; /* set by bg_submit */
     enum bg_lane lane;
     struct bg_job *next;
-    bool busy;      /* between bg_submit and done */
+    bool busy; /* between bg_submit and done */
 };
 
 struct bg *bg_create(struct shard_group *g, const struct config *cfg);

@@ -25,7 +25,7 @@ struct net; /* the network half of one shard */
 
 /* Bytes that are sent without being copied, inserted at `at` of r->out. */
 struct request_ext {
-    u32 at;            /* position in r->out.data where these bytes go; ascending */
+    u32 at; /* position in r->out.data where these bytes go; ascending */
     struct bytes bytes;
 };
 
@@ -34,19 +34,19 @@ struct request {
     u32 magic;
     struct conn *conn;
     struct shard *shard;
-    struct list link;         /* conn's queue, arrival order */
-    struct bytes frame;       /* without the length prefix; valid until release */
-    struct arena arena;       /* for decode and the handler's own state; freed with the request */
+    struct list link;   /* conn's queue, arrival order */
+    struct bytes frame; /* without the length prefix; valid until release */
+    struct arena arena; /* for decode and the handler's own state; freed with the request */
     u64 arrived_ns;
     /* The answer. `out` starts with room for the 4-byte length, which conn.c fills in. */
-    u8 *out;                  /* in the arena, or mem_alloc'ed by the handler inside the arena's life */
+    u8 *out; /* in the arena, or mem_alloc'ed by the handler inside the arena's life */
     u32 out_len;
-    struct request_ext *ext;  /* in the arena */
+    struct request_ext *ext; /* in the arena */
     u32 ext_count;
     void (*release)(struct request *r); /* drops what ext points to; may be NULL */
-    bool no_response;         /* acks=0: the turn in the order passes silently */
-    bool close_after;         /* close the connection once this was sent */
-    struct call *call;        /* of the upper layer, while it works on the request */
+    bool no_response;                   /* acks=0: the turn in the order passes silently */
+    bool close_after;                   /* close the connection once this was sent */
+    struct call *call;                  /* of the upper layer, while it works on the request */
     /* Private to conn.c */
     bool ready;
     bool pooled;
@@ -60,12 +60,13 @@ struct request {
 struct net_handler {
     void (*request)(struct request *r); /* a whole frame has come */
     void (*opened)(struct conn *c);     /* may be NULL */
-    void (*closed)(struct conn *c);     /* before the conn is freed; requests may be pending still */
+    void (*closed)(struct conn *c); /* before the conn is freed; requests may be pending still */
 };
 
 /* Start-up, on the shard's thread: listens on net.listen (with
  * net.advertise=shard each shard on a port of its own: port + shard). */
-err net_start(struct shard *s, const struct net_handler *h, struct net **out, char *why, size_t why_size) MUST_USE;
+err net_start(struct shard *s, const struct net_handler *h, struct net **out, char *why,
+              size_t why_size) MUST_USE;
 /* Stops accepting and, after what is in flight was answered, closes; net_stopped tells when. */
 void net_stop(struct net *n);
 bool net_stopped(const struct net *n);

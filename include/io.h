@@ -28,10 +28,10 @@ typedef i32 io_fd; /* a socket or file of this implementation; -1 is none */
 typedef void (*io_done)(struct io_op *op);
 
 struct io_op {
-    io_done done;    /* NULL = idle */
-    err err;         /* ERR_NONE, or why it failed; ERR_CANCELED after io_cancel */
-    i64 result;      /* bytes moved, or the accepted io_fd */
-    u8 *buf;         /* io_recv_pooled: the bytes; give back by io_buf_release */
+    io_done done; /* NULL = idle */
+    err err;      /* ERR_NONE, or why it failed; ERR_CANCELED after io_cancel */
+    i64 result;   /* bytes moved, or the accepted io_fd */
+    u8 *buf;      /* io_recv_pooled: the bytes; give back by io_buf_release */
     /* Hints, which an implementation may ignore. len_max: set before io_recv_pooled, receives at
      * most so many bytes (0: a buffer full). more: set by a receive when more bytes are there
      * already; carried over by the owner to the next receive on the same socket. */
@@ -67,7 +67,8 @@ struct io_features {
 /* Probes features and sets up the ring; `index` is the shard's. On failure *out is untouched and
  * `why` (of why_size) names cause and remedy, e.g. a seccomp profile that forbids io_uring.
  * Called on the shard's own thread (SINGLE_ISSUER). */
-err io_create(const struct config *cfg, u32 index, struct io **out, char *why, size_t why_size) MUST_USE;
+err io_create(const struct config *cfg, u32 index, struct io **out, char *why,
+              size_t why_size) MUST_USE;
 /* All ops must be idle. */
 void io_destroy(struct io *io);
 const struct io_features *io_features(const struct io *io);
@@ -105,7 +106,8 @@ u32 io_buf_bytes(const struct io *io);
 void io_recv(struct io *io, struct io_op *op, io_fd fd, u8 *buf, u32 len, bool all, io_done done);
 /* Sends all of iov (the array and the bytes stay valid until done). Zero copy is used above the
  * configured size where the kernel has it; done runs only when the bytes may be reused. */
-void io_send(struct io *io, struct io_op *op, io_fd fd, struct iovec *iov, u32 iov_count, io_done done);
+void io_send(struct io *io, struct io_op *op, io_fd fd, struct iovec *iov, u32 iov_count,
+             io_done done);
 /* Closes; pending ops on it end with an error. Returns at once. */
 void io_close(struct io *io, io_fd fd);
 /* Text of the peer's address, "" when unknown. */

@@ -44,26 +44,26 @@ struct shard_hook { /* runs once per turn, in order of registration */
 
 struct shard {
     u32 magic;
-    u32 index;                 /* 0 … group->count-1 */
+    u32 index; /* 0 … group->count-1 */
     struct shard_group *group;
     struct io *io;
     const struct config *cfg;
-    struct metrics *metrics;   /* of this shard only */
+    struct metrics *metrics; /* of this shard only */
     struct rng rng;
     struct timers timers;
     struct list hooks;
-    u64 now_ns;                /* of this turn: clock_mono_ns, read once a turn */
-    i64 now_ms;                /* of this turn: clock_wall_ms */
-    bool stopping;             /* shard_stop was called */
-    bool turn_again;           /* set by anyone who left work for the next turn: don't sleep */
-    bool hooks_ahead;          /* in a turn, before its hooks: work left for a hook is seen to */
-    struct mailboxes *mail;    /* private to mailbox.c */
+    u64 now_ns;             /* of this turn: clock_mono_ns, read once a turn */
+    i64 now_ms;             /* of this turn: clock_wall_ms */
+    bool stopping;          /* shard_stop was called */
+    bool turn_again;        /* set by anyone who left work for the next turn: don't sleep */
+    bool hooks_ahead;       /* in a turn, before its hooks: work left for a hook is seen to */
+    struct mailboxes *mail; /* private to mailbox.c */
 };
 
 struct shard_group {
     u32 count;
     struct shard *shards[SHARDS_MAX];
-    struct bg *bg;             /* the background pool, shared */
+    struct bg *bg;                 /* the background pool, shared */
     struct shard_threads *threads; /* private to threads.c */
 };
 
@@ -86,8 +86,8 @@ void shard_post(struct shard_group *g, u32 to, struct msg *m, msg_fn fn);
 /* Starts one pinned thread per shard: calls start(s) on the shard's thread after io_create, then
  * turns until s->stopping and drained(s). Returns when every start() has returned; ERR_* and `why`
  * when a ring can't be made (all threads have ended then). */
-err shard_threads_start(struct shard_group *g, err (*start)(struct shard *s), bool (*drained)(struct shard *s),
-                        char *why, size_t why_size) MUST_USE;
+err shard_threads_start(struct shard_group *g, err (*start)(struct shard *s),
+                        bool (*drained)(struct shard *s), char *why, size_t why_size) MUST_USE;
 /* Sets stopping on every shard (by message). Any thread, also a signal-waiting main thread. */
 void shard_threads_stop(struct shard_group *g);
 /* Waits for all threads and destroys their rings. */

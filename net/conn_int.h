@@ -14,9 +14,9 @@
 /* A receive in flight, then the owner of a pooled buffer, shared by the requests that lie in it. */
 struct rx_buf {
     struct io_op op;
-    struct conn *conn;  /* while it is conn->rx */
-    struct list link;   /* n->free_rx */
-    u32 refs;           /* the connection's, and one of each request in the buffer */
+    struct conn *conn; /* while it is conn->rx */
+    struct list link;  /* n->free_rx */
+    u32 refs;          /* the connection's, and one of each request in the buffer */
 };
 
 /* The pieces of one sendmsg, while it is in flight. */
@@ -47,26 +47,26 @@ struct conn {
     bool more;             /* the socket had more bytes at the last receive */
     bool big_frames;       /* the last frame was large: look at the head of the next one only */
     u8 head_len;
-    u8 head[4];            /* a length prefix that has come in part */
+    u8 head[4]; /* a length prefix that has come in part */
     io_fd fd;
     struct net *net;
 
     /* Bytes in: at most one of these is in use. rx: a pooled buffer with bytes rx_pos … rx_len not
      * looked at yet. frame_buf: a frame that is being completed by a direct receive. */
-    struct rx_buf *rx;     /* NULL when its requests took it over */
+    struct rx_buf *rx; /* NULL when its requests took it over */
     u32 rx_pos, rx_len;
     u8 *frame_buf;
     u32 frame_cap, frame_len, frame_have;
     u64 partial_since_ns;
 
     /* Bytes out. */
-    struct list requests;  /* all unanswered and unsent ones, in order of arrival */
-    u32 inflight;          /* their number */
-    u32 sending;           /* the first so many are complete with the send in flight */
+    struct list requests;   /* all unanswered and unsent ones, in order of arrival */
+    u32 inflight;           /* their number */
+    u32 sending;            /* the first so many are complete with the send in flight */
     u32 next_out, next_ext; /* where the next send goes on inside the first not complete one */
-    u64 out_bytes;         /* answered, not sent yet */
+    u64 out_bytes;          /* answered, not sent yet */
     struct io_op send;
-    struct iovec one;      /* for a send of one piece */
+    struct iovec one; /* for a send of one piece */
     struct send_batch *batch;
     u64 send_since_ns;
 
@@ -89,18 +89,18 @@ struct net {
     struct shard *shard;
     struct net_handler handler;
     struct shard_hook hook;
-    struct list conns;    /* open ones, least recently active first */
-    struct list closed;   /* closed, not freed yet */
+    struct list conns;  /* open ones, least recently active first */
+    struct list closed; /* closed, not freed yet */
     struct list dirty;
     struct list starved;  /* wait for memory, first come first served */
     struct list partials; /* a frame has begun; oldest first */
     struct list sending;  /* a send is in flight; oldest first */
     struct list free_requests, free_rx, free_batches;
     u32 free_request_count, free_rx_count, free_batch_count;
-    u32 conn_count;       /* open */
+    u32 conn_count; /* open */
     u32 inflight;
-    u32 pool_held;        /* pooled buffers that requests lie in */
-    u32 pool_held_max;    /* above it frames are copied out, so that receiving goes on */
+    u32 pool_held;     /* pooled buffers that requests lie in */
+    u32 pool_held_max; /* above it frames are copied out, so that receiving goes on */
     u64 request_bytes, request_bytes_max;   /* frames */
     u64 response_bytes, response_bytes_max; /* answers built, not sent */
     u32 inflight_max, frame_bytes_max, buf_bytes;
@@ -109,7 +109,7 @@ struct net {
     struct peer_ip *ips;
     struct timer sweep;
     bool in_hook;
-    bool released;        /* memory came free since the starved were looked at */
+    bool released; /* memory came free since the starved were looked at */
     bool stopping;
     u64 stop_deadline_ns;
 

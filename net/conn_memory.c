@@ -1,5 +1,5 @@
 /* Memory of connections: receive buffers, requests, frames and send batches, from free lists that
- * belong to the shard, and the accounting that back-pressure rests on (conn.c's invariants 3, 4). */
+ * belong to the shard; the accounting that back-pressure rests on (invariants 3, 4 of conn.c). */
 #include "check.h"
 #include "conn_int.h"
 

@@ -23,7 +23,7 @@ static u32 class_of(u32 len)
 {
     u32 class = 0;
     while (class < FRAME_CLASSES && len > class_bytes(class))
-        class++;
+        class ++;
     return class;
 }
 
@@ -54,7 +54,7 @@ static u8 *free_pop(struct frame_pool *fp, u32 class)
 
 void frame_pool_destroy(struct frame_pool *fp)
 {
-    for (u32 class = 0; class < FRAME_CLASSES; class++) {
+    for (u32 class = 0; class < FRAME_CLASSES; class ++) {
         u8 *buf;
         while ((buf = free_pop(fp, class)) != NULL)
             buffer_free(buf, class, class_bytes(class));
@@ -79,7 +79,8 @@ u8 *frame_pool_take(struct frame_pool *fp, u32 len, u32 *cap)
     buf = mem_map(*cap, false);
     if (!buf)
         FATAL("what=\"out of memory\" bytes=%u remedy=\"lower net.request_memory or the number of "
-              "mappings (sysctl vm.max_map_count) is used up\"", *cap);
+              "mappings (sysctl vm.max_map_count) is used up\"",
+              *cap);
     return buf;
 }
 
@@ -100,7 +101,7 @@ void frame_pool_give(struct frame_pool *fp, u8 *buf, u32 cap)
 
 void frame_pool_trim(struct frame_pool *fp)
 {
-    for (u32 class = 0; class < FRAME_CLASSES; class++) {
+    for (u32 class = 0; class < FRAME_CLASSES; class ++) {
         /* Half a time: a pulse every few seconds should still find its buffers. */
         u32 surplus = (fp->free_least[class] + 1) / 2;
         for (u32 i = 0; i < surplus; i++)

@@ -72,7 +72,8 @@ static void accept_done(struct io_op *op)
     LOG(WARN, accept_failed, "shard=%u err=%s connections=%u remedy=\"%s\"", n->shard->index,
         err_name(op->err), n->conn_count,
         op->err == ERR_BUSY ? "raise the limit of open files (ulimit -n, LimitNOFILE=)" : "-");
-    timer_start(&n->shard->timers, &n->accept_again, n->shard->now_ns + ACCEPT_PAUSE_NS, accept_resumes);
+    timer_start(&n->shard->timers, &n->accept_again, n->shard->now_ns + ACCEPT_PAUSE_NS,
+                accept_resumes);
 }
 
 static void accept_start(struct net *n)
@@ -95,7 +96,8 @@ static void net_limits(struct net *n)
     n->buf_bytes = io_buf_bytes(n->shard->io);
 }
 
-err net_start(struct shard *s, const struct net_handler *h, struct net **out, char *why, size_t why_size)
+err net_start(struct shard *s, const struct net_handler *h, struct net **out, char *why,
+              size_t why_size)
 {
     char host[HOST_SIZE];
     u16 port;
@@ -119,8 +121,9 @@ err net_start(struct shard *s, const struct net_handler *h, struct net **out, ch
         mem_free(n);
         return e;
     }
-    struct list *lists[] = { &n->conns, &n->closed, &n->dirty, &n->starved, &n->partials, &n->sending,
-                             &n->free_requests, &n->free_rx, &n->free_batches };
+    struct list *lists[] = { &n->conns,         &n->closed,   &n->dirty,
+                             &n->starved,       &n->partials, &n->sending,
+                             &n->free_requests, &n->free_rx,  &n->free_batches };
     for (u32 i = 0; i < ARRAY_COUNT(lists); i++)
         list_init(lists[i]);
     net_limits(n);

@@ -96,7 +96,8 @@ static void lane_start(struct bg *bg, struct lane *l, const char *name, u32 thre
         mem_free(w);
         if (i == 0)
             FATAL("what=\"can't start a background thread\" errno=%d "
-                  "remedy=\"raise the limit of processes (ulimit -u, TasksMax=)\"", rc);
+                  "remedy=\"raise the limit of processes (ulimit -u, TasksMax=)\"",
+                  rc);
         return; /* fewer threads work as well, only slower */
     }
 }

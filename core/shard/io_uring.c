@@ -55,21 +55,22 @@ static int ring_enter(struct io *io, u32 wait_count, u32 flags, u64 timeout_ns)
                                     .tv_nsec = (i64)(timeout_ns % NS_PER_S) };
     struct io_uring_getevents_arg arg = { .ts = (u64)(uintptr_t)&ts };
     flags |= io->enter_flags;
-    int rc = wait_count > 0
-        ? io_uring_enter2(io->enter_fd, submit, wait_count, flags | IORING_ENTER_EXT_ARG,
-                          (sigset_t *)(void *)&arg, sizeof arg)
-        : io_uring_enter2(io->enter_fd, submit, 0, flags & ~URING_ENTER_NO_IOWAIT, NULL, 0);
+    int rc =
+        wait_count > 0
+            ? io_uring_enter2(io->enter_fd, submit, wait_count, flags | IORING_ENTER_EXT_ARG,
+                              (sigset_t *)(void *)&arg, sizeof arg)
+            : io_uring_enter2(io->enter_fd, submit, 0, flags & ~URING_ENTER_NO_IOWAIT, NULL, 0);
     if (likely(rc >= 0))
         return rc;
     switch (-rc) {
-    case ETIME:  /* the wait is over */
+    case ETIME: /* the wait is over */
     case EINTR:
     case EAGAIN: /* no memory for requests just now: completions give some back */
     case EBUSY:  /* completions overflow: run some first */
         return rc;
     default:
-        FATAL("what=\"io_uring_enter failed\" shard=%u errno=%d (%s) submit=%u flags=%#x", io->index,
-              -rc, strerror(-rc), submit, flags);
+        FATAL("what=\"io_uring_enter failed\" shard=%u errno=%d (%s) submit=%u flags=%#x",
+              io->index, -rc, strerror(-rc), submit, flags);
     }
 }
 
@@ -348,7 +349,8 @@ static void send_submit(struct io *io, struct io_op *op)
     io_uring_sqe_set_data(sqe, op);
 }
 
-void io_send(struct io *io, struct io_op *op, io_fd fd, struct iovec *iov, u32 iov_count, io_done done)
+void io_send(struct io *io, struct io_op *op, io_fd fd, struct iovec *iov, u32 iov_count,
+             io_done done)
 {
     CHECK(iov_count > 0 && iov_count <= IOV_MAX);
     op_begin(io, op, KIND_SEND, fd, done);
@@ -462,8 +464,8 @@ static void file_submit(struct io *io, struct io_op *op)
     io_uring_sqe_set_data(sqe, op);
 }
 
-static void file_begin(struct io *io, struct io_op *op, enum uring_kind kind, io_fd fd, u8 *buf, u32 len,
-                       u64 offset, io_done done)
+static void file_begin(struct io *io, struct io_op *op, enum uring_kind kind, io_fd fd, u8 *buf,
+                       u32 len, u64 offset, io_done done)
 {
     CHECK(len > 0 && len <= INT32_MAX);
     op_begin(io, op, kind, fd, done);

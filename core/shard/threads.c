@@ -37,7 +37,7 @@ struct shard_threads {
     bool failed; /* some did not: end */
     bool stop_sent;
     u32 drained_count; /* threads that have nothing left to do; atomic */
-    cpu_set_t cpus; /* that the process may use */
+    cpu_set_t cpus;    /* that the process may use */
     struct shard_thread threads[];
 };
 
@@ -45,8 +45,7 @@ struct shard_threads {
 static void thread_pin(struct shard_thread *t)
 {
     const struct shard_threads *all = t->all;
-    if (!config_bool(t->shard->cfg, CFG_core_pin) ||
-        (u32)CPU_COUNT(&all->cpus) < all->group->count)
+    if (!config_bool(t->shard->cfg, CFG_core_pin) || (u32)CPU_COUNT(&all->cpus) < all->group->count)
         return;
     u32 nth = 0;
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
@@ -152,7 +151,8 @@ static err threads_create(struct shard_threads *all, u32 *created, char *why, si
         t->shard = all->group->shards[*created];
         int rc = pthread_create(&t->thread, &attr, thread_main, t);
         if (rc != 0) {
-            snprintf(why, why_size, "can't start the thread of shard %u: %s. Raise the limit of "
+            snprintf(why, why_size,
+                     "can't start the thread of shard %u: %s. Raise the limit of "
                      "processes (ulimit -u, TasksMax=) or lower core.shards",
                      *created, strerror(rc));
             t->shard = NULL;

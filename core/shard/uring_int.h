@@ -47,14 +47,14 @@ struct io {
     u32 magic;
     u32 index;
     struct io_uring ring;
-    u32 enter_flags;        /* REGISTERED_RING, NO_IOWAIT: where the kernel has them */
+    u32 enter_flags; /* REGISTERED_RING, NO_IOWAIT: where the kernel has them */
     u32 enter_fd;
     bool has_msg_ring, has_sendmsg_zc, has_zc_report;
-    bool dispatching;       /* completions are being run: the only time `done` may be called */
-    u32 inflight;           /* ops that are not idle */
+    bool dispatching; /* completions are being run: the only time `done` may be called */
+    u32 inflight;     /* ops that are not idle */
     u64 spin_ns;
     const struct config *cfg;
-    struct msghdr *msghdrs; /* one per SQE slot: the kernel copies it at submission */
+    struct msghdr *msghdrs;      /* one per SQE slot: the kernel copies it at submission */
     struct backlog_cqe *backlog; /* completions taken out of a full CQ; run before it */
     u32 backlog_head, backlog_tail, backlog_cap;
 
@@ -66,15 +66,15 @@ struct io {
     u32 buf_bytes, buf_count;
     u16 *buf_free;
     u32 buf_free_count;
-    u32 buf_ring_count;     /* in the kernel's hands */
-    u32 buf_ring_target;    /* how many to leave there; grows when they ran out in one turn */
+    u32 buf_ring_count;  /* in the kernel's hands */
+    u32 buf_ring_target; /* how many to leave there; grows when they ran out in one turn */
     u16 buf_ring_tail;
 
     struct region regions[REGIONS_MAX];
-    u32 region_slots;       /* 0: the table could not be registered */
-    u32 region_last;        /* where the last lookup hit */
+    u32 region_slots; /* 0: the table could not be registered */
+    u32 region_last;  /* where the last lookup hit */
 
-    int event_fd;           /* wakes from threads without a ring */
+    int event_fd; /* wakes from threads without a ring */
     u64 event_value;
     struct io_features features;
     _Alignas(CACHE_LINE) u32 sleep; /* enum uring_sleep; atomic, any thread */

@@ -48,21 +48,28 @@ static err create_failed(int errno_value, char *why, size_t why_size)
     case EPERM:
     case EACCES:
         if (proc_number("/proc/sys/kernel/io_uring_disabled") > 0)
-            snprintf(why, why_size, "io_uring is switched off on this machine: "
+            snprintf(why, why_size,
+                     "io_uring is switched off on this machine: "
                      "set sysctl kernel.io_uring_disabled=0");
         else
-            snprintf(why, why_size, "io_uring is forbidden here, most likely by a seccomp profile: "
-                     "container runtimes forbid it by default. Run the container with a profile that "
-                     "allows io_uring_setup, io_uring_enter and io_uring_register "
-                     "(docker: --security-opt seccomp=FILE; Kubernetes: securityContext.seccompProfile)");
+            snprintf(
+                why, why_size,
+                "io_uring is forbidden here, most likely by a seccomp profile: "
+                "container runtimes forbid it by default. Run the container with a profile that "
+                "allows io_uring_setup, io_uring_enter and io_uring_register "
+                "(docker: --security-opt seccomp=FILE; Kubernetes: "
+                "securityContext.seccompProfile)");
         return ERR_DENIED;
     case ENOSYS:
-        snprintf(why, why_size, "the kernel (%s) offers no io_uring: it is too old (5.19 is needed, "
-                 "6.1 or newer recommended), built without it, or a sandbox such as gVisor hides it",
-                 un.release);
+        snprintf(
+            why, why_size,
+            "the kernel (%s) offers no io_uring: it is too old (5.19 is needed, "
+            "6.1 or newer recommended), built without it, or a sandbox such as gVisor hides it",
+            un.release);
         return ERR_UNSUPPORTED;
     case ENOMEM:
-        snprintf(why, why_size, "no memory for io_uring: raise the memlock limit "
+        snprintf(why, why_size,
+                 "no memory for io_uring: raise the memlock limit "
                  "(ulimit -l, LimitMEMLOCK=) or lower core.ring_entries");
         return ERR_NO_MEMORY;
     case EMFILE:
@@ -142,20 +149,30 @@ static bool probe_ops(struct io *io, char *why, size_t why_size)
 {
     struct io_uring_probe *p = io_uring_get_probe_ring(&io->ring);
     if (!p) {
-        snprintf(why, why_size, "the kernel does not tell what its io_uring can do; 5.19 is needed");
+        snprintf(why, why_size,
+                 "the kernel does not tell what its io_uring can do; 5.19 is needed");
         return false;
     }
-    static const struct { int op; const char *name; } needed[] = {
-        { IORING_OP_ACCEPT, "accept" }, { IORING_OP_RECV, "recv" }, { IORING_OP_SEND, "send" },
-        { IORING_OP_SENDMSG, "sendmsg" }, { IORING_OP_READ, "read" },
-        { IORING_OP_WRITE, "write" }, { IORING_OP_READ_FIXED, "read_fixed" },
-        { IORING_OP_WRITE_FIXED, "write_fixed" }, { IORING_OP_ASYNC_CANCEL, "cancel" },
+    static const struct {
+        int op;
+        const char *name;
+    } needed[] = {
+        { IORING_OP_ACCEPT, "accept" },
+        { IORING_OP_RECV, "recv" },
+        { IORING_OP_SEND, "send" },
+        { IORING_OP_SENDMSG, "sendmsg" },
+        { IORING_OP_READ, "read" },
+        { IORING_OP_WRITE, "write" },
+        { IORING_OP_READ_FIXED, "read_fixed" },
+        { IORING_OP_WRITE_FIXED, "write_fixed" },
+        { IORING_OP_ASYNC_CANCEL, "cancel" },
         { IORING_OP_CLOSE, "close" },
     };
     bool good = true;
     for (u32 i = 0; good && i < ARRAY_COUNT(needed); i++)
         if (!io_uring_opcode_supported(p, needed[i].op)) {
-            snprintf(why, why_size, "the kernel's io_uring has no %s; 5.19 is needed", needed[i].name);
+            snprintf(why, why_size, "the kernel's io_uring has no %s; 5.19 is needed",
+                     needed[i].name);
             good = false;
         }
     io->has_msg_ring = io_uring_opcode_supported(p, IORING_OP_MSG_RING);
@@ -189,7 +206,8 @@ static int bufs_setup(struct io *io, const struct config *cfg)
     if (!io->buf_ring || !io->bufs)
         return -ENOMEM;
     struct io_uring_buf_reg reg = { .ring_addr = (u64)(uintptr_t)io->buf_ring,
-                                    .ring_entries = io->buf_count, .bgid = 0 };
+                                    .ring_entries = io->buf_count,
+                                    .bgid = 0 };
     int rc = io_uring_register_buf_ring(&io->ring, &reg, 0);
     if (rc != 0)
         return rc;
@@ -263,7 +281,8 @@ err io_create(const struct config *cfg, u32 index, struct io **out, char *why, s
         goto fail;
     rc = bufs_setup(io, cfg);
     if (rc == -EINVAL) {
-        snprintf(why, why_size, "the kernel's io_uring has no provided buffer rings; 5.19 is needed");
+        snprintf(why, why_size,
+                 "the kernel's io_uring has no provided buffer rings; 5.19 is needed");
         goto fail;
     }
     io->event_fd = eventfd(0, EFD_CLOEXEC);
@@ -309,7 +328,8 @@ static err listen_failed(const char *host, u16 port, int errno_value, char *why,
         remedy = ": ports below 1024 need CAP_NET_BIND_SERVICE";
     else if (errno_value == EADDRNOTAVAIL)
         remedy = ": no interface of this machine has that address";
-    snprintf(why, why_size, "can't listen on %s port %u: %s%s", host, port, strerror(errno_value), remedy);
+    snprintf(why, why_size, "can't listen on %s port %u: %s%s", host, port, strerror(errno_value),
+             remedy);
     return errno_value == EADDRINUSE ? ERR_EXISTS : err_from_errno(errno_value);
 }
 
@@ -359,9 +379,12 @@ static int listen_try(const struct config *cfg, const struct addrinfo *ai)
 
 static u16 sockaddr_port(const struct sockaddr_storage *ss)
 {
-    if (ss->ss_family == AF_INET6)
-        return ntohs(((const struct sockaddr_in6 *)(const void *)ss)->sin6_port);
-    return ntohs(((const struct sockaddr_in *)(const void *)ss)->sin_port);
+    struct sockaddr_in6 v6; /* the port lies at the same place in both */
+    _Static_assert(offsetof(struct sockaddr_in6, sin6_port) ==
+                       offsetof(struct sockaddr_in, sin_port),
+                   "one read serves IPv4 and IPv6");
+    memcpy(&v6, ss, sizeof v6);
+    return ntohs(v6.sin6_port);
 }
 
 /* Tries the addresses of a name in turn. A descriptor, or -1 with *e and `why` set. */
@@ -472,7 +495,8 @@ err io_file_open(struct io *io, const char *path, u32 flags, u64 *bytes, io_fd *
     int oflags = O_RDWR | O_CLOEXEC | (flags & IO_FILE_CREATE ? O_CREAT : 0);
     int fd = open(path, oflags | (flags & IO_FILE_DIRECT ? O_DIRECT : 0), 0640);
     if (fd < 0 && errno == EINVAL && (flags & IO_FILE_DIRECT)) {
-        LOG(WARN, io_direct_refused, "path=%s remedy=\"put it on a file system with O_DIRECT\"", path);
+        LOG(WARN, io_direct_refused, "path=%s remedy=\"put it on a file system with O_DIRECT\"",
+            path);
         fd = open(path, oflags, 0640);
     }
     if (fd < 0)
@@ -524,7 +548,8 @@ bool io_register_region(struct io *io, void *p, u64 bytes)
             LOG(WARN, io_region_not_registered,
                 "shard=%u bytes=%" PRIu64 " memlock_bytes=%" PRIu64
                 " remedy=\"raise the memlock limit (ulimit -l, LimitMEMLOCK=infinity); "
-                "works without, a little slower\"", io->index, bytes, (u64)lim.rlim_cur);
+                "works without, a little slower\"",
+                io->index, bytes, (u64)lim.rlim_cur);
             io_unregister_region(io, p);
             return false;
         }

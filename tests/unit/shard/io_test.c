@@ -34,7 +34,9 @@ static void files_are_written_and_read_directly(void **state)
     file_path(path, sizeof path);
     u64 bytes = 4 * MIB;
     io_fd fd;
-    assert_int_equal(io_file_open(s->io, path, IO_FILE_CREATE | IO_FILE_DIRECT, &bytes, &fd), ERR_NONE);
+    assert_int_equal(io_file_open(s->io, path, IO_FILE_CREATE | IO_FILE_DIRECT, &bytes, &fd),
+                     ERR_NONE);
+    unlink(path);
     assert_int_equal(bytes, 4 * MIB);
     u8 *mem = mem_map(2 * MIB, false);
     bool fixed = io_register_region(s->io, mem, 1 * MIB);
@@ -61,7 +63,6 @@ static void files_are_written_and_read_directly(void **state)
         io_unregister_region(s->io, mem);
     io_file_close(s->io, fd);
     assert_int_equal(io_file_open(s->io, "/nonexistent/x", 0, &bytes, &fd), ERR_NOT_FOUND);
-    unlink(path);
     mem_unmap(mem, 2 * MIB);
     fixture_single_free(&fix);
 }
@@ -82,7 +83,8 @@ static void on_accept(struct io_op *op)
 static int dial(u16 port)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port),
+    struct sockaddr_in a = { .sin_family = AF_INET,
+                             .sin_port = htons(port),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     CHECK(connect(fd, (struct sockaddr *)&a, sizeof a) == 0);
     return fd;
@@ -110,7 +112,8 @@ static void listen_end(void)
 }
 
 static const char *const few_buffers[] = { "net.recv_buffers=16", "net.recv_buffer_bytes=4k",
-                                           "net.send_zc_min_bytes=256k", "core.ring_entries=64", NULL };
+                                           "net.send_zc_min_bytes=256k", "core.ring_entries=64",
+                                           NULL };
 
 static void sockets_receive_into_pooled_buffers(void **state)
 {
@@ -184,7 +187,9 @@ static void transfer(u16 port, u32 bytes)
     for (u32 i = 0; i < bytes; i++)
         out[i] = (u8)(i ^ (i >> 8));
     u32 third = bytes / 3;
-    struct iovec iov[3] = { { out, third }, { out + third, third }, { out + 2 * third, bytes - 2 * third } };
+    struct iovec iov[3] = { { out, third },
+                            { out + third, third },
+                            { out + 2 * third, bytes - 2 * third } };
     struct io_op send = { 0 }, recv = { 0 };
     io_recv(s->io, &recv, peer, in, bytes, true, noted);
     io_send(s->io, &send, accepted[before], iov, 3, noted);
@@ -243,6 +248,7 @@ static void a_full_queue_is_submitted_and_goes_on(void **state)
     u64 bytes = MIB;
     io_fd fd;
     assert_int_equal(io_file_open(s->io, path, IO_FILE_CREATE, &bytes, &fd), ERR_NONE);
+    unlink(path);
     static struct io_op ops[2000];
     u8 *mem = mem_map(MIB, false);
     for (u32 i = 0; i < 2000; i++)
@@ -252,7 +258,6 @@ static void a_full_queue_is_submitted_and_goes_on(void **state)
         assert_int_equal(ops[i].result, 4096);
     }
     io_file_close(s->io, fd);
-    unlink(path);
     mem_unmap(mem, MIB);
     fixture_single_free(&fix);
 }
@@ -278,7 +283,8 @@ static void listening_tells_why_it_failed(void **state)
     /* Two listeners of one node share a port; the probe of a second node sees them. */
     io_fd first, second;
     assert_int_equal(io_listen(s->io, "127.0.0.1", 0, &first, &port, why, sizeof why), ERR_NONE);
-    assert_int_equal(io_listen(s->io, "127.0.0.1", port, &second, &port, why, sizeof why), ERR_NONE);
+    assert_int_equal(io_listen(s->io, "127.0.0.1", port, &second, &port, why, sizeof why),
+                     ERR_NONE);
     assert_int_equal(io_listen_probe("127.0.0.1", port, why, sizeof why), ERR_EXISTS);
     io_close(s->io, first);
     io_close(s->io, second);

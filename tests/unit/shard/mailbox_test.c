@@ -80,7 +80,8 @@ static void messages_arrive_once_and_in_order(void **state)
     (void)state;
     char why[512] = "";
     fixture_init(&fix, 3, NULL);
-    assert_int_equal(shard_threads_start(&fix.group, player_start, player_drained, why, sizeof why), ERR_NONE);
+    assert_int_equal(shard_threads_start(&fix.group, player_start, player_drained, why, sizeof why),
+                     ERR_NONE);
     shard_threads_stop(&fix.group);
     shard_threads_join(&fix.group);
     for (u32 i = 0; i < 3; i++) {
@@ -122,11 +123,13 @@ static void no_wake_up_is_lost(void **state)
     char why[512] = "";
     fixture_init(&fix, 2, NULL);
     u64 start = clock_mono_ns();
-    assert_int_equal(shard_threads_start(&fix.group, ping_start, ping_drained, why, sizeof why), ERR_NONE);
+    assert_int_equal(shard_threads_start(&fix.group, ping_start, ping_drained, why, sizeof why),
+                     ERR_NONE);
     shard_threads_stop(&fix.group);
     shard_threads_join(&fix.group);
     assert_int_equal(trips, TRIPS);
-    print_message("round trip between sleeping shards: %" PRIu64 " ns\n", (clock_mono_ns() - start) / TRIPS);
+    print_message("round trip between sleeping shards: %" PRIu64 " ns\n",
+                  (clock_mono_ns() - start) / TRIPS);
     fixture_free(&fix);
 }
 
@@ -179,7 +182,8 @@ static void lanes_keep_their_order(void **state)
     char why[512] = "";
     fixture_init(&fix, 2, NULL);
     fix.group.bg = bg_create(&fix.group, &fix.cfg);
-    assert_int_equal(shard_threads_start(&fix.group, bg_start, bg_drained, why, sizeof why), ERR_NONE);
+    assert_int_equal(shard_threads_start(&fix.group, bg_start, bg_drained, why, sizeof why),
+                     ERR_NONE);
     shard_threads_stop(&fix.group);
     shard_threads_join(&fix.group);
     bg_destroy(fix.group.bg);
@@ -205,8 +209,9 @@ static void failed_start_ends_all_threads(void **state)
     (void)state;
     char why[512] = "";
     fixture_init(&fix, 3, NULL);
-    assert_int_equal(shard_threads_start(&fix.group, failing_start, always_drained, why, sizeof why),
-                     ERR_DISK_FULL);
+    assert_int_equal(
+        shard_threads_start(&fix.group, failing_start, always_drained, why, sizeof why),
+        ERR_DISK_FULL);
     assert_non_null(strstr(why, "shard 1"));
     assert_null(fix.group.threads);
     fixture_free(&fix);

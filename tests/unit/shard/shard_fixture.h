@@ -59,12 +59,12 @@ static inline void fixture_single_free(struct fixture *f)
     fixture_free(f);
 }
 
-#define TURN_UNTIL(s, cond)                               \
-    do {                                                  \
-        for (u32 turns_ = 0; !(cond); turns_++) {         \
-            assert_true(turns_ < 200000);                 \
-            shard_turn((s), 10 * NS_PER_MS);              \
-        }                                                 \
+#define TURN_UNTIL(s, cond)                       \
+    do {                                          \
+        for (u32 turns_ = 0; !(cond); turns_++) { \
+            assert_true(turns_ < 200000);         \
+            shard_turn((s), 10 * NS_PER_MS);      \
+        }                                         \
     } while (0)
 
 #endif
