@@ -64,14 +64,28 @@
 #define CODEC_MEMBER_struct(type, name) struct type name;
 #define CODEC_MEMBER_nullable(type, name) struct type *name;
 #define CODEC_MEMBER_optional(type, name) struct type *name;
-#define CODEC_MEMBER_values(type, name) struct { CODEC_C_##type *v; i32 n; } name;
-#define CODEC_MEMBER_strings(type, name) struct { struct bytes *v; i32 n; } name;
-#define CODEC_MEMBER_structs(type, name) struct { struct type *v; i32 n; } name;
+#define CODEC_MEMBER_values(type, name) \
+    struct {                            \
+        CODEC_C_##type *v;              \
+        i32 n;                          \
+    } name;
+#define CODEC_MEMBER_strings(type, name) \
+    struct {                             \
+        struct bytes *v;                 \
+        i32 n;                           \
+    } name;
+#define CODEC_MEMBER_structs(type, name) \
+    struct {                             \
+        struct type *v;                  \
+        i32 n;                           \
+    } name;
 
 #define BEGIN(x, flexible_from) struct x {
 #define FIELD(kind, type, name, from, to, null_from, dflt) CODEC_MEMBER_##kind(type, name)
 #define TAGGED(tag, kind, type, name, from, to, null_from, dflt) CODEC_MEMBER_##kind(type, name)
+/* clang-format off */
 #define END(x) };
+/* clang-format on */
 #include "all.def"
 
 /* ---- functions ---- */
@@ -94,10 +108,10 @@ enum message_id {
 };
 
 struct message_type {
-    const char *name;  /* Kafka's: "ProduceRequest" */
-    i16 api_key;       /* for records of the group coordinator their type; else -1 */
-    i16 min, max;      /* versions that exist */
-    i16 flexible_from; /* CODEC_VERSION_NEVER if none is flexible */
+    const char *name;     /* Kafka's: "ProduceRequest" */
+    i16 api_key;          /* for records of the group coordinator their type; else -1 */
+    i16 min, max;         /* versions that exist */
+    i16 flexible_from;    /* CODEC_VERSION_NEVER if none is flexible */
     bool latest_unstable; /* not to be advertised: `max` */
     u32 struct_bytes;
     err (*decode)(struct wire_reader *r, i16 version, struct arena *a, void *out);

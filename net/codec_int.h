@@ -8,7 +8,8 @@
  * away, because callers have checked that v is a version of the message. */
 #define CODEC_IN(v, from, to) (((from) == 0 || (v) >= (from)) && ((to) == 32767 || (v) <= (to)))
 /* May a field be null in version v? */
-#define CODEC_NULLABLE(v, null_from) ((null_from) == 0 || ((null_from) != 32767 && (v) >= (null_from)))
+#define CODEC_NULLABLE(v, null_from) \
+    ((null_from) == 0 || ((null_from) != 32767 && (v) >= (null_from)))
 #define CODEC_FLEXIBLE(v, flexible_from) ((flexible_from) != 32767 && (v) >= (flexible_from))
 
 /* Not every struct of the list needs every function that is expanded for it. */
@@ -30,7 +31,13 @@ extern const u8 codec_empty[1];
 #define CODEC_SET_u32(member, value) (member) = (value)
 #define CODEC_SET_i64(member, value) (member) = (value)
 #define CODEC_SET_f64(member, value) (member) = (value)
-#define CODEC_SET_uuid(member, value) (member) = (struct uuid){ { value } }
+#define CODEC_SET_uuid(member, value) \
+    (member) = (struct uuid)          \
+    {                                 \
+        {                             \
+            value                     \
+        }                             \
+    }
 #define CODEC_INIT_value(m, type, name, dflt) CODEC_SET_##type((m)->name, dflt);
 #define CODEC_INIT_string(m, type, name, dflt) (m)->name = CODEC_BYTES_##dflt;
 #define CODEC_INIT_string16(m, type, name, dflt) (m)->name = CODEC_BYTES_##dflt;

@@ -110,23 +110,23 @@ static void text_uuid(struct text *t, struct uuid v)
 #define PRINT_bytes(type, name) text_hex(t, m->name);
 #define PRINT_records(type, name) text_hex(t, m->name);
 #define PRINT_struct(type, name) type##_text(t, v, &m->name);
-#define PRINT_nullable(type, name)         \
-    {                                      \
-        if (m->name)                       \
-            type##_text(t, v, m->name);    \
-        else                               \
-            text_puts(t, "null");          \
+#define PRINT_nullable(type, name)      \
+    {                                   \
+        if (m->name)                    \
+            type##_text(t, v, m->name); \
+        else                            \
+            text_puts(t, "null");       \
     }
 #define PRINT_optional(type, name) PRINT_nullable(type, name)
-#define PRINT_ARRAY(name, PRINT_ELEMENT)                     \
-    {                                                        \
-        text_puts(t, m->name.n < 0 ? "null" : "[");          \
-        for (i32 i = 0; i < m->name.n; i++) {                \
-            if (i > 0)                                       \
-                text_puts(t, ",");                           \
-            PRINT_ELEMENT;                                   \
-        }                                                    \
-        text_puts(t, m->name.n < 0 ? "" : "]");              \
+#define PRINT_ARRAY(name, PRINT_ELEMENT)            \
+    {                                               \
+        text_puts(t, m->name.n < 0 ? "null" : "["); \
+        for (i32 i = 0; i < m->name.n; i++) {       \
+            if (i > 0)                              \
+                text_puts(t, ",");                  \
+            PRINT_ELEMENT;                          \
+        }                                           \
+        text_puts(t, m->name.n < 0 ? "" : "]");     \
     }
 #define PRINT_values(type, name) PRINT_ARRAY(name, text_##type(t, m->name.v[i]))
 #define PRINT_strings(type, name) PRINT_ARRAY(name, text_string(t, m->name.v[i]))
@@ -142,8 +142,7 @@ static void text_uuid(struct text *t, struct uuid v)
 #define FIELD(kind, type, name, from, to, null_from, dflt) \
     if (CODEC_IN(v, from, to)) {                           \
         text_name(t, #name);                               \
-        PRINT_##kind(type, name)                           \
-        t->first = false;                                  \
+        PRINT_##kind(type, name) t->first = false;         \
     }
 #define TAGGED(tag, kind, type, name, from, to, null_from, dflt) \
     FIELD(kind, type, name, from, to, null_from, dflt)
@@ -151,13 +150,13 @@ static void text_uuid(struct text *t, struct uuid v)
     text_puts(t, "}"); \
     t->first = false;  \
     }
-#define MESSAGE(x, kafka_name, key, min, max, flexible_from, stability)   \
-    u32 x##_print(i16 version, const struct x *m, char *buf, u32 cap)     \
-    {                                                                     \
-        CHECK(cap > 0);                                                   \
-        struct text t = { .buf = buf, .cap = cap, .first = true };        \
-        x##_text(&t, version, m);                                         \
-        buf[MIN(t.len, (u64)cap - 1)] = 0;                                \
-        return t.len > UINT32_MAX ? UINT32_MAX : (u32)t.len;              \
+#define MESSAGE(x, kafka_name, key, min, max, flexible_from, stability) \
+    u32 x##_print(i16 version, const struct x *m, char *buf, u32 cap)   \
+    {                                                                   \
+        CHECK(cap > 0);                                                 \
+        struct text t = { .buf = buf, .cap = cap, .first = true };      \
+        x##_text(&t, version, m);                                       \
+        buf[MIN(t.len, (u64)cap - 1)] = 0;                              \
+        return t.len > UINT32_MAX ? UINT32_MAX : (u32)t.len;            \
     }
 #include "all.def"

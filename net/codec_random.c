@@ -69,29 +69,29 @@ static void *dice_array(struct dice *d, bool nullable, size_t element_bytes, i32
 #define RANDOM_bytes(type, name, null) m->name = dice_bytes(d, null, false);
 #define RANDOM_records(type, name, null) m->name = dice_bytes(d, null, false);
 #define RANDOM_struct(type, name, null) type##_roll(d, v, &m->name);
-#define RANDOM_nullable(type, name, null)                                                     \
-    {                                                                                         \
+#define RANDOM_nullable(type, name, null)                                                      \
+    {                                                                                          \
         m->name = (null) && dice_one_in(d, 3) ? NULL : arena_alloc(d->arena, sizeof *m->name); \
-        if (m->name)                                                                          \
-            type##_roll(d, v, m->name);                                                       \
+        if (m->name)                                                                           \
+            type##_roll(d, v, m->name);                                                        \
     }
 #define RANDOM_optional(type, name, null) RANDOM_nullable(type, name, null)
-#define RANDOM_ARRAY(name, null, ROLL_ELEMENT)                                \
-    {                                                                         \
-        m->name.v = dice_array(d, null, sizeof *m->name.v, &m->name.n);       \
-        for (i32 i = 0; i < m->name.n; i++)                                   \
-            ROLL_ELEMENT;                                                     \
+#define RANDOM_ARRAY(name, null, ROLL_ELEMENT)                          \
+    {                                                                   \
+        m->name.v = dice_array(d, null, sizeof *m->name.v, &m->name.n); \
+        for (i32 i = 0; i < m->name.n; i++)                             \
+            ROLL_ELEMENT;                                               \
     }
 #define RANDOM_values(type, name, null) RANDOM_ARRAY(name, null, m->name.v[i] = dice_##type(d))
 #define RANDOM_strings(type, name, null) \
     RANDOM_ARRAY(name, null, m->name.v[i] = dice_bytes(d, false, true))
 #define RANDOM_structs(type, name, null) RANDOM_ARRAY(name, null, type##_roll(d, v, &m->name.v[i]))
 
-#define BEGIN(x, flexible_from)                                     \
-    static void x##_roll(struct dice *d, const int v, struct x *m)  \
-    {                                                               \
-        (void)d;                                                    \
-        (void)v;                                                    \
+#define BEGIN(x, flexible_from)                                    \
+    static void x##_roll(struct dice *d, const int v, struct x *m) \
+    {                                                              \
+        (void)d;                                                   \
+        (void)v;                                                   \
         x##_init(m);
 #define FIELD(kind, type, name, from, to, null_from, dflt)      \
     if (CODEC_IN(v, from, to)) {                                \
@@ -99,13 +99,13 @@ static void *dice_array(struct dice *d, bool nullable, size_t element_bytes, i32
     }
 #define TAGGED(tag, kind, type, name, from, to, null_from, dflt) \
     if (!dice_one_in(d, 3))                                      \
-        FIELD(kind, type, name, from, to, null_from, dflt)
+    FIELD(kind, type, name, from, to, null_from, dflt)
 #define END(x) }
-#define MESSAGE(x, kafka_name, key, min, max, flexible_from, stability)              \
-    bool x##_random(struct rng *rng, i16 version, struct arena *a, struct x *out)    \
-    {                                                                                \
-        struct dice d = { .rng = rng, .arena = a };                                  \
-        x##_roll(&d, version, out);                                                  \
-        return !d.failed;                                                            \
+#define MESSAGE(x, kafka_name, key, min, max, flexible_from, stability)           \
+    bool x##_random(struct rng *rng, i16 version, struct arena *a, struct x *out) \
+    {                                                                             \
+        struct dice d = { .rng = rng, .arena = a };                               \
+        x##_roll(&d, version, out);                                               \
+        return !d.failed;                                                         \
     }
 #include "all.def"

@@ -4,30 +4,30 @@
 #include "codec_int.h"
 
 /* The functions of one message behind void pointers. */
-#define MESSAGE(x, kafka_name, key, min, max, flexible_from, stability)                        \
-    static err x##_decode_any(struct wire_reader *r, i16 version, struct arena *a, void *out)  \
-    {                                                                                          \
-        return x##_decode(r, version, a, out);                                                 \
-    }                                                                                          \
-    static void x##_encode_any(struct wire_writer *w, i16 version, const void *m)              \
-    {                                                                                          \
-        x##_encode(w, version, m);                                                             \
-    }                                                                                          \
-    static u32 x##_size_any(i16 version, const void *m, bool scatter)                          \
-    {                                                                                          \
-        return x##_size(version, m, scatter);                                                  \
-    }                                                                                          \
-    static u32 x##_print_any(i16 version, const void *m, char *buf, u32 cap)                   \
-    {                                                                                          \
-        return x##_print(version, m, buf, cap);                                                \
-    }                                                                                          \
-    static bool x##_random_any(struct rng *rng, i16 version, struct arena *a, void *out)       \
-    {                                                                                          \
-        return x##_random(rng, version, a, out);                                               \
-    }                                                                                          \
-    static void x##_init_any(void *m)                                                          \
-    {                                                                                          \
-        x##_init(m);                                                                           \
+#define MESSAGE(x, kafka_name, key, min, max, flexible_from, stability)                       \
+    static err x##_decode_any(struct wire_reader *r, i16 version, struct arena *a, void *out) \
+    {                                                                                         \
+        return x##_decode(r, version, a, out);                                                \
+    }                                                                                         \
+    static void x##_encode_any(struct wire_writer *w, i16 version, const void *m)             \
+    {                                                                                         \
+        x##_encode(w, version, m);                                                            \
+    }                                                                                         \
+    static u32 x##_size_any(i16 version, const void *m, bool scatter)                         \
+    {                                                                                         \
+        return x##_size(version, m, scatter);                                                 \
+    }                                                                                         \
+    static u32 x##_print_any(i16 version, const void *m, char *buf, u32 cap)                  \
+    {                                                                                         \
+        return x##_print(version, m, buf, cap);                                               \
+    }                                                                                         \
+    static bool x##_random_any(struct rng *rng, i16 version, struct arena *a, void *out)      \
+    {                                                                                         \
+        return x##_random(rng, version, a, out);                                              \
+    }                                                                                         \
+    static void x##_init_any(void *m)                                                         \
+    {                                                                                         \
+        x##_init(m);                                                                          \
     }
 #include "all.def"
 

@@ -212,8 +212,8 @@ def page(table):
            "Generated from the message table (`make docs-protocol`); a test keeps it in step with",
            "the table, and the table with Apache Kafka %s. *versions* are those that may be"
            % kafka_jar.VERSION,
-           "advertised, *flexible from* is the first version with tagged fields, *listener* is where"
-           , "Kafka answers the API (a controller's APIs are never served to clients).", "",
+           "advertised, *flexible from* is the first version with tagged fields, *listener* is"
+           " where", "Kafka answers the API (a controller's APIs are never served to clients).", "",
            "| key | API | versions | flexible from | listener |", "|---|---|---|---|---|"]
     names = {(m["key"], m["message"][:-7]) for m in table.messages.values()
              if m["message"].endswith("Request")}

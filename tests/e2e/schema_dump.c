@@ -1,6 +1,6 @@
 /* leat-schema: what the tests outside C need to know of the message schema.
  *
- *     leat-schema                   one JSON object a line: structs with their fields, messages, APIs
+ *     leat-schema                   the table, one JSON object a line: structs, fields, messages, APIs
  *     leat-schema --samples SEED N  random messages as "KafkaName version hex", N per version
  */
 #include <stdio.h>
@@ -48,8 +48,8 @@ static void dump_schema(void)
                t->latest_unstable ? "true" : "false");
     }
 #define NEVER CODEC_VERSION_NEVER
-#define API(key, name, min, max, flexible_from, broker)                                           \
-    printf("{\"api\":%d,\"name\":\"%s\",\"min\":%d,\"max\":%d,\"flexible\":%d,\"broker\":%s}\n",  \
+#define API(key, name, min, max, flexible_from, broker)                                          \
+    printf("{\"api\":%d,\"name\":\"%s\",\"min\":%d,\"max\":%d,\"flexible\":%d,\"broker\":%s}\n", \
            key, #name, min, max, flexible_from, (broker) ? "true" : "false");
 #include "apis.def"
 #undef API

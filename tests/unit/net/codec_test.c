@@ -69,8 +69,8 @@ static err decode(struct fixture *f, const struct message_type *t, i16 version, 
 }
 
 /* Calls `check` for every message in every version. */
-static void for_all(struct fixture *f, void (*check)(struct fixture *, const struct message_type *,
-                                                     i16))
+static void for_all(struct fixture *f,
+                    void (*check)(struct fixture *, const struct message_type *, i16))
 {
     for (u32 id = 0; id < MSG_COUNT; id++) {
         const struct message_type *t = message_type((enum message_id)id);
@@ -341,12 +341,18 @@ static void malformed_messages_are_refused(void **state)
     /* A tagged field that is longer than the rest. */
     assert_int_equal(decode_hex(f, "DescribeGroupsRequest", 5, "0100010502aa"), ERR_MALFORMED);
     /* A known tagged field with a wrong length: ApiVersionsResponse.FinalizedFeaturesEpoch. */
-    assert_int_equal(decode_hex(f, "ApiVersionsResponse", 3, "00000100000000010104000000"
-                                                             "05"), ERR_MALFORMED);
-    assert_int_equal(decode_hex(f, "ApiVersionsResponse", 3, "0000010000000001010900000000"
-                                                             "0000000500"), ERR_MALFORMED);
-    assert_int_equal(decode_hex(f, "ApiVersionsResponse", 3, "000001000000000101080000000000"
-                                                             "000005"), ERR_NONE);
+    assert_int_equal(decode_hex(f, "ApiVersionsResponse", 3,
+                                "00000100000000010104000000"
+                                "05"),
+                     ERR_MALFORMED);
+    assert_int_equal(decode_hex(f, "ApiVersionsResponse", 3,
+                                "0000010000000001010900000000"
+                                "0000000500"),
+                     ERR_MALFORMED);
+    assert_int_equal(decode_hex(f, "ApiVersionsResponse", 3,
+                                "000001000000000101080000000000"
+                                "000005"),
+                     ERR_NONE);
     /* Versions that do not exist. */
     assert_int_equal(decode_hex(f, "ProduceRequest", 2, "00"), ERR_UNSUPPORTED_VERSION);
     assert_int_equal(decode_hex(f, "ProduceRequest", 14, "00"), ERR_UNSUPPORTED_VERSION);
@@ -412,19 +418,19 @@ static void the_table_knows_every_api(void **state)
     (void)state;
     u32 apis = 0, brokers = 0;
 #define NEVER CODEC_VERSION_NEVER
-#define API(key, name, low, high, flexible, broker)                              \
-    {                                                                            \
-        const struct message_type *q = message_request_type(key);                \
-        const struct message_type *p = message_response_type(key);               \
-        assert_ptr_equal(q, message_type(MSG_##name##_request));                 \
-        assert_ptr_equal(p, message_type(MSG_##name##_response));                \
-        assert_int_equal(q->min, p->min);                                        \
-        assert_int_equal(q->max, p->max);                                        \
-        assert_int_equal(q->max - (q->latest_unstable ? 1 : 0), high);           \
-        assert_int_equal(q->flexible_from, flexible);                            \
-        assert_true(q->min == (low) || (key) == 0);                              \
-        apis++;                                                                  \
-        brokers += (broker) ? 1 : 0;                                             \
+#define API(key, name, low, high, flexible, broker)                    \
+    {                                                                  \
+        const struct message_type *q = message_request_type(key);      \
+        const struct message_type *p = message_response_type(key);     \
+        assert_ptr_equal(q, message_type(MSG_##name##_request));       \
+        assert_ptr_equal(p, message_type(MSG_##name##_response));      \
+        assert_int_equal(q->min, p->min);                              \
+        assert_int_equal(q->max, p->max);                              \
+        assert_int_equal(q->max - (q->latest_unstable ? 1 : 0), high); \
+        assert_int_equal(q->flexible_from, flexible);                  \
+        assert_true(q->min == (low) || (key) == 0);                    \
+        apis++;                                                        \
+        brokers += (broker) ? 1 : 0;                                   \
     }
 #include "apis.def"
 #undef API

@@ -10,24 +10,17 @@ struct golden {
 };
 
 static const struct golden goldens[] = {
-    { "RequestHeader", 1,
-      "0012000300000007000772646b61666b61",
+    { "RequestHeader", 1, "0012000300000007000772646b61666b61",
       "{\"request_api_key\":18,\"request_api_version\":3,\"correlation_id\":7,\"client_id\""
       ":\"rdkafka\"}" },
-    { "RequestHeader", 2,
-      "0012000300000007000772646b61666b6100",
+    { "RequestHeader", 2, "0012000300000007000772646b61666b6100",
       "{\"request_api_key\":18,\"request_api_version\":3,\"correlation_id\":7,\"client_id\""
       ":\"rdkafka\"}" },
-    { "RequestHeader", 2,
-      "00030009fffffffeffff00",
+    { "RequestHeader", 2, "00030009fffffffeffff00",
       "{\"request_api_key\":3,\"request_api_version\":9,\"correlation_id\":-2,\"client_id\""
       ":null}" },
-    { "ResponseHeader", 0,
-      "00000007",
-      "{\"correlation_id\":7}" },
-    { "ResponseHeader", 1,
-      "0000000700",
-      "{\"correlation_id\":7}" },
+    { "ResponseHeader", 0, "00000007", "{\"correlation_id\":7}" },
+    { "ResponseHeader", 1, "0000000700", "{\"correlation_id\":7}" },
     { "ProduceRequest", 3,
       "ffffffff000075300000000100066f72646572730000000200000005000000050102030405000000"
       "06ffffffff",
@@ -113,11 +106,8 @@ static const struct golden goldens[] = {
       "_offset\":-1},\"current_leader\":{\"leader_id\":-1,\"leader_epoch\":-1},\"snapshot_i"
       "d\":{\"end_offset\":-1,\"epoch\":-1}}]}],\"node_endpoints\":[{\"node_id\":1,\"host\""
       ":\"h\",\"port\":1,\"rack\":\"r\"}]}" },
-    { "MetadataRequest", 1,
-      "ffffffff",
-      "{\"topics\":null}" },
-    { "MetadataRequest", 9,
-      "0202780000000000",
+    { "MetadataRequest", 1, "ffffffff", "{\"topics\":null}" },
+    { "MetadataRequest", 9, "0202780000000000",
       "{\"topics\":[{\"name\":\"x\"}],\"allow_auto_topic_creation\":false,\"include_cluster"
       "_authorized_operations\":false,\"include_topic_authorized_operations\":false}" },
     { "MetadataResponse", 12,
@@ -130,8 +120,7 @@ static const struct golden goldens[] = {
       "ernal\":false,\"partitions\":[{\"error_code\":0,\"partition_index\":0,\"leader_id\":"
       "1,\"leader_epoch\":4,\"replica_nodes\":[1,2],\"isr_nodes\":[1],\"offline_replicas\":"
       "[]}],\"topic_authorized_operations\":-2147483648}]}" },
-    { "ApiVersionsResponse", 0,
-      "000000000001001200000005",
+    { "ApiVersionsResponse", 0, "000000000001001200000005",
       "{\"error_code\":0,\"api_keys\":[{\"api_key\":18,\"min_version\":0,\"max_version\":5}"
       "]}" },
     { "ApiVersionsResponse", 3,
@@ -147,8 +136,7 @@ static const struct golden goldens[] = {
       "{\"group_id\":\"g\",\"session_timeout_ms\":45000,\"rebalance_timeout_ms\":300000,\"m"
       "ember_id\":\"\",\"group_instance_id\":null,\"protocol_type\":\"consumer\",\"protocol"
       "s\":[{\"name\":\"range\",\"metadata\":\"0001\"}]}" },
-    { "ConsumerGroupHeartbeatResponse", 0,
-      "00000000000000026d0000000300001388ff00",
+    { "ConsumerGroupHeartbeatResponse", 0, "00000000000000026d0000000300001388ff00",
       "{\"throttle_time_ms\":0,\"error_code\":0,\"error_message\":null,\"member_id\":\"m\","
       "\"member_epoch\":3,\"heartbeat_interval_ms\":5000,\"assignment\":null}" },
     { "ConsumerGroupHeartbeatResponse", 0,
@@ -157,15 +145,11 @@ static const struct golden goldens[] = {
       "{\"throttle_time_ms\":0,\"error_code\":0,\"error_message\":null,\"member_id\":null,\""
       "member_epoch\":3,\"heartbeat_interval_ms\":0,\"assignment\":{\"topic_partitions\":[{"
       "\"topic_id\":\"01020304050607081112131415161718\",\"partitions\":[0,1]}]}}" },
-    { "ConsumerProtocolSubscription", 3,
-      "00000002000161000162ffffffff000000000000000600027231",
+    { "ConsumerProtocolSubscription", 3, "00000002000161000162ffffffff000000000000000600027231",
       "{\"topics\":[\"a\",\"b\"],\"user_data\":null,\"owned_partitions\":[],\"generation_id"
       "\":6,\"rack_id\":\"r1\"}" },
-    { "EndTxnMarker", 0,
-      "00000005",
-      "{\"coordinator_epoch\":5}" },
-    { "OffsetCommitValue", 3,
-      "00000000000000630000000200016d0000018bcfe56800",
+    { "EndTxnMarker", 0, "00000005", "{\"coordinator_epoch\":5}" },
+    { "OffsetCommitValue", 3, "00000000000000630000000200016d0000018bcfe56800",
       "{\"offset\":99,\"leader_epoch\":2,\"metadata\":\"m\",\"commit_timestamp\":1700000000"
       "000}" },
     { "OffsetCommitValue", 4,
@@ -180,11 +164,8 @@ static const struct golden goldens[] = {
       "m1\",\"current_state_timestamp\":5,\"members\":[{\"member_id\":\"m1\",\"group_instan"
       "ce_id\":null,\"client_id\":\"c\",\"client_host\":\"/h\",\"rebalance_timeout\":1,\"se"
       "ssion_timeout\":2,\"subscription\":\"09\",\"assignment\":\"0807\"}]}" },
-    { "OffsetDeleteRequest", 0,
-      "00016700000000",
-      "{\"group_id\":\"g\",\"topics\":[]}" },
-    { "PushTelemetryRequest", 0,
-      "01020304050607081112131415161718000000040104020100",
+    { "OffsetDeleteRequest", 0, "00016700000000", "{\"group_id\":\"g\",\"topics\":[]}" },
+    { "PushTelemetryRequest", 0, "01020304050607081112131415161718000000040104020100",
       "{\"client_instance_id\":\"01020304050607081112131415161718\",\"subscription_id\":4,\""
       "terminating\":true,\"compression_type\":4,\"metrics\":\"01\"}" },
     { "DescribeClientQuotasResponse", 0,

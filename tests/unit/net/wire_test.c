@@ -5,8 +5,8 @@
 
 #include "../unit.h"
 
-#define READER(...)                                       \
-    const u8 input[] = { __VA_ARGS__ };                   \
+#define READER(...)                     \
+    const u8 input[] = { __VA_ARGS__ }; \
     struct wire_reader r = wire_reader_of(bytes_of(input, sizeof input))
 
 static void integers_are_big_endian(void **state)
