@@ -148,6 +148,18 @@ static void wait_for_signals(struct config *cfg, const struct options *o, const 
     }
 }
 
+/* Shards listen with SO_REUSEPORT, which would let two nodes share a port by mistake. */
+static err ports_free(const struct config *cfg, char *why, size_t why_size)
+{
+    char host[256];
+    u16 port;
+    err e = net_listen_address(cfg, host, sizeof host, &port, why, why_size);
+    u32 count = config_is(cfg, CFG_net_advertise, "shard") ? node_shard_count(cfg) : 1;
+    for (u32 i = 0; e == ERR_NONE && port != 0 && i < count && port + i <= UINT16_MAX; i++)
+        e = io_listen_probe(host, (u16)(port + i), why, why_size);
+    return e;
+}
+
 static int run(struct config *cfg, const struct options *o)
 {
     char why[1024];
@@ -163,7 +175,8 @@ static int run(struct config *cfg, const struct options *o)
     log_set_level(config_str(cfg, CFG_log_level));
     log_start(STDERR_FILENO);
     struct node *n;
-    if (node_open(cfg, node_shard_count(cfg), &n, why, sizeof why) != ERR_NONE) {
+    if (ports_free(cfg, why, sizeof why) != ERR_NONE ||
+        node_open(cfg, node_shard_count(cfg), &n, why, sizeof why) != ERR_NONE) {
         log_stop();
         fprintf(stderr, "leat: %s\n", why);
         return 1;
