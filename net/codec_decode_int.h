@@ -6,7 +6,8 @@
  * bad input ends them. The first problem sticks in r->bad and x_decode turns it into an error.
  *
  * Bounds. A count is checked against the bytes left before memory is taken for it, and memory
- * comes from the caller's arena, which has a limit. Nesting is as deep as the schema, which has no cycles.
+ * comes from the caller's arena, which has a limit. Nesting is as deep as the schema, which has
+ * no cycles.
  *
  * Invariants:
  *  1. r->pos <= r->end at all times; inside a tagged field r->end is that field's end.

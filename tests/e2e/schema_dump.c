@@ -1,6 +1,6 @@
 /* leat-schema: what the tests outside C need to know of the message schema.
  *
- *     leat-schema                   the table, one JSON object a line: structs, fields, messages, APIs
+ *     leat-schema                   structs, fields, messages, APIs: one JSON object a line
  *     leat-schema --samples SEED N  random messages as "KafkaName version hex", N per version
  */
 #include <stdio.h>
