@@ -1,0 +1,32 @@
+/* Who uses the simulated node: producers, consumers, administrators, and the verifier that reads
+ * everything at the end. */
+#ifndef LEAT_SIM_LOAD_H
+#define LEAT_SIM_LOAD_H
+
+#include "client.h"
+#include "model.h"
+
+struct load_plan { /* of a seed */
+    u32 producers, consumers;
+    u32 batches;         /* each producer makes, over all */
+    u32 value_bytes_max;
+    u64 think_ns;        /* mean pause between sends */
+    bool compress, deletes, commits, plain;
+};
+extern struct load_plan load_plan;
+extern bool load_quiet;   /* nobody begins anything new */
+extern bool topics_ready; /* all are there, with their ids */
+
+void load_start(void);
+void producers_start(void);
+bool producers_idle(void); /* nothing is left to be sent or answered */
+void consumers_start(void);
+void admin_start(void);
+bool admin_idle(void);
+void verify_begin(void);
+bool verify_done(void);
+/* What everybody waits for, for the report of a liveness violation. */
+void load_describe(char *buf, size_t size);
+void producers_describe(char *buf, size_t size);
+
+#endif

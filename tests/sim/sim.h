@@ -1,0 +1,174 @@
+/* The deterministic simulator: a whole node in one thread, from one seed.
+ *
+ *   sim_main.c    seeds, processes, reports
+ *   sim_core.c    time, events, randomness, kill points, the scheduler of a life
+ *   sim_run.c     the course of a seed: lives, faults, load, the last quiet life
+ *   sim_disk.c    disks and what they may do          (io.h, files)
+ *   sim_net.c     sockets and what networks may do    (io.h, sockets)
+ *   sim_io.c      the ring: operations and turns      (io.h)
+ *   sim_bg.c      the background pool                 (bg.h)
+ *   sim_store.c   the object store                    (store.h)
+ *   sim_meta.c    the metadata store                  (meta.h)
+ *   sim_os.c      the few calls of start-up that go round io.h (data directory, entropy)
+ *   client.c      the Kafka protocol, seen from outside
+ *   load_*.c      producers, consumers, administrators
+ *   model.c       what was promised, and the checks
+ *
+ * Statics are allowed here: one process runs one seed.
+ */
+#ifndef LEAT_SIM_H
+#define LEAT_SIM_H
+
+#include <setjmp.h>
+
+#include "check.h"
+#include "io.h"
+#include "mem.h"
+#include "node.h"
+#include "rng.h"
+
+#define SIM_SHARDS_MAX 4
+
+/* Everything that may go wrong in a seed; each is zero or a chance in 10,000 for one occasion.
+ * A seed switches a random choice of them on (swarm testing): faults that are always on hide
+ * each other's effects. */
+struct sim_faults {
+    u32 disk_slow;     /* a write or read takes up to 2 s */
+    u32 disk_eio;      /* a write or read fails */
+    u32 disk_full;     /* a file can't be made, a write finds no space */
+    u32 net_reset;     /* a transfer ends in a reset */
+    u32 net_slow;      /* a transfer takes up to 3 s */
+    u32 store_fail;    /* a call fails; a put may have worked all the same */
+    u32 store_slow;    /* a call takes up to 5 s */
+    u32 store_flip;    /* a read comes back with a wrong bit */
+    u32 store_outage;  /* all calls fail for up to 20 s */
+    u32 store_full;    /* a put finds no space */
+    u32 meta_fail;     /* a commit fails and changes nothing */
+    u32 meta_slow;
+    u32 shard_pause;   /* a shard gets no CPU for up to 1 s */
+    u32 clock_jump;    /* the wall clock jumps, at a turn */
+    u32 power;         /* per 10,000 kills: the machine lost power, not only the process */
+    u32 rot;           /* per 10,000 kills: a bit of acknowledged data rots */
+};
+
+struct sim {
+    u64 seed;
+    struct rng rng;
+    bool trace;
+    u64 now_ns;
+    i64 wall_base_ms;
+    u64 steps, effects, turns;
+    u32 life;             /* number of the node's life; changes at every kill and start */
+    bool running;         /* a node exists */
+    bool kill_allowed;
+    u64 kill_at;          /* effects: the kill comes when the count reaches it; 0 = not planned */
+    jmp_buf kill;
+    u32 shards;
+    u32 faults_hit;       /* injected failures that may make a start fail */
+    struct sim_faults faults;
+    struct config *cfg;
+    struct node *node;
+    u64 paused_until[SIM_SHARDS_MAX];
+};
+extern struct sim sim;
+
+/* ---- reports ---- */
+/* The promise is broken: prints and ends the process. */
+_Noreturn void sim_fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
+void sim_trace(const char *fmt, ...) PRINTF_LIKE(1, 2);
+#define TRACE(...) (sim.trace ? sim_trace(__VA_ARGS__) : (void)0)
+
+/* ---- randomness ---- */
+static inline u64 rnd(u64 bound)
+{
+    return rng_next(&sim.rng) % bound; /* the bias does not matter here */
+}
+static inline u64 rnd_between(u64 lo, u64 hi) /* inclusive */
+{
+    return lo + rnd(hi - lo + 1);
+}
+/* Log-uniform: every order of magnitude is as likely as the others. */
+u64 rnd_log(u64 lo, u64 hi);
+static inline bool one_in(u64 n)
+{
+    return rnd(n) == 0;
+}
+/* A fault's chance, in 10,000. No randomness is used up while it is off. */
+static inline bool fault(u32 chance)
+{
+    return chance > 0 && rnd(10000) < chance;
+}
+
+/* ---- events ---- */
+typedef void (*sim_fn)(void *arg, u64 x);
+void sim_after(u64 delay_ns, sim_fn fn, void *arg, u64 x);
+/* Dropped when the node's life ends before. */
+void sim_after_in_life(u64 delay_ns, sim_fn fn, void *arg, u64 x);
+u64 sim_next_event(void); /* UINT64_MAX: none */
+/* Runs what is due. */
+void sim_run_events(void);
+/* Something of the node becomes visible outside (a write, a commit, a put): here a kill may strike. */
+void sim_effect(const char *what);
+
+/* ---- lives (sim_core.c) ---- */
+enum life_end { LIFE_KILLED, LIFE_STOPPED, LIFE_REFUSED };
+/* Runs a node until it is killed, or, when asked to stop, is drained and closed. Each turn asks
+ * `wants_stop`. `why` explains a refused start. */
+enum life_end life_run(bool (*wants_stop)(void), char *why, size_t why_size);
+
+/* ---- disk (sim_disk.c) ---- */
+struct sim_file;
+struct sim_file *disk_open(const char *path, bool create, u64 bytes, err *e);
+u64 disk_bytes(const struct sim_file *f);
+struct sim_write *disk_write_begin(struct sim_file *f, const u8 *buf, u32 len, u64 offset, bool durable);
+/* ERR_NONE, or the injected failure. */
+err disk_write_end(struct sim_write *w);
+void disk_read(struct sim_file *f, u8 *buf, u32 len, u64 offset);
+void disk_sync(struct sim_file *f);
+/* The process is gone; with `power`, the machine too. */
+void disk_crash(bool power);
+/* A bit of what is provably durable flips. false: there is no such bit. undo puts it back. */
+bool disk_rot(void);
+void disk_rot_undo(void);
+
+/* ---- network (sim_net.c) ---- */
+struct sim_conn; /* a connection, seen by the client */
+struct sim_conn_user {
+    void (*opened)(struct sim_conn *c, void *user);
+    void (*received)(struct sim_conn *c, void *user, const u8 *data, u32 len);
+    void (*closed)(struct sim_conn *c, void *user); /* refused, reset or closed; the last call */
+};
+struct sim_conn *net_connect(const struct sim_conn_user *fns, void *user);
+void net_send(struct sim_conn *c, const u8 *data, u32 len);
+void net_hangup(struct sim_conn *c, bool reset); /* no call back after it */
+void net_crash(void); /* the node is gone: peers learn it sooner or later */
+
+/* ---- ring (sim_io.c) ---- */
+struct io {
+    u32 index, inflight;
+    struct list ready;     /* io_op.link: completed, not run */
+    struct io_op *accept;
+    io_fd listener;
+    struct list accepted;  /* sockets to be handed to accept */
+    u8 *bufs;
+    u16 *free_bufs;
+    u32 buf_count, buf_free, buf_bytes;
+    struct io_features features;
+};
+bool io_has_work(const struct io *io);
+void io_crash(void); /* open files are forgotten */
+void op_ready(struct io_op *op, err e, i64 result);
+void net_io_destroy(struct io *io);
+void net_cancel(struct io_op *op);
+bool net_run_accepted(struct io *io);
+enum op_kind { OP_ACCEPT, OP_RECV_POOLED, OP_RECV, OP_RECV_ALL, OP_SEND, OP_WRITE, OP_READ };
+enum op_flag { OP_READY = 1, OP_CANCELED = 2 };
+void op_begin(struct io *io, struct io_op *op, enum op_kind kind, io_fd fd, io_done done);
+
+/* ---- stores ---- */
+void store_install(void);
+void meta_install(void);
+void store_outage_end(void);
+u32 store_object_count(void);
+
+#endif

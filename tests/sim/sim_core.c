@@ -1,0 +1,308 @@
+/* Time, events, randomness, and one life of a node.
+ *
+ * Only one thing runs at a time: a turn of one shard, or an event. Events are what happens outside
+ * the shards: a disk write ends, a packet comes, a background job runs, a client acts. Shards are
+ * picked at random among those that have something to do, so every interleaving of shards is
+ * possible. Time advances when nobody has anything to do, and a little with every turn.
+ *
+ * A kill is a longjmp out of whatever the node was doing, at one of the points where something of
+ * it becomes visible outside (sim_effect). Its memory is left behind; a process runs few lives.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "../../core/shard/mailbox_int.h"
+#include "clock.h"
+#include "log.h"
+#include "sim.h"
+
+struct sim sim;
+
+/* ---- reports ---- */
+
+void sim_fail(const char *fmt, ...)
+{
+    va_list ap;
+    fflush(stdout);
+    fprintf(stderr, "sim: VIOLATED at %" PRIu64 ".%06" PRIu64 " s, life %u: ", sim.now_ns / NS_PER_S,
+            sim.now_ns % NS_PER_S / NS_PER_US, sim.life);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    fflush(stderr);
+    _exit(1);
+}
+
+void sim_trace(const char *fmt, ...)
+{
+    va_list ap;
+    fprintf(stderr, "[%3" PRIu64 ".%06" PRIu64 " %u] ", sim.now_ns / NS_PER_S,
+            sim.now_ns % NS_PER_S / NS_PER_US, sim.life);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+}
+
+/* ---- randomness and time ---- */
+
+u64 rnd_log(u64 lo, u64 hi)
+{
+    CHECK(lo > 0 && lo <= hi);
+    u32 low = 63 - (u32)__builtin_clzll(lo), high = 63 - (u32)__builtin_clzll(hi);
+    u32 bits = (u32)rnd_between(low, high);
+    u64 v = ((u64)1 << bits) + rnd((u64)1 << bits);
+    return MIN(MAX(v, lo), hi);
+}
+
+u64 clock_mono_ns(void)
+{
+    return NS_PER_S + sim.now_ns;
+}
+
+i64 clock_wall_ms(void)
+{
+    return sim.wall_base_ms + (i64)(sim.now_ns / NS_PER_MS);
+}
+
+/* ---- events: a binary heap, ties in order of making ---- */
+
+struct event {
+    u64 at, number;
+    sim_fn fn;
+    void *arg;
+    u64 x;
+    u32 life; /* 0: survives kills */
+};
+static struct event *heap;
+static u32 heap_count, heap_cap;
+static u64 event_number;
+
+static bool event_before(const struct event *a, const struct event *b)
+{
+    return a->at < b->at || (a->at == b->at && a->number < b->number);
+}
+
+static void event_add(u64 delay_ns, sim_fn fn, void *arg, u64 x, u32 life)
+{
+    if (heap_count == heap_cap) {
+        heap_cap = MAX(256, heap_cap * 2);
+        heap = mem_realloc(heap, heap_cap * sizeof *heap);
+    }
+    struct event e = { sim.now_ns + delay_ns, event_number++, fn, arg, x, life };
+    u32 i = heap_count++;
+    while (i > 0 && event_before(&e, &heap[(i - 1) / 2])) {
+        heap[i] = heap[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    heap[i] = e;
+}
+
+static struct event event_take(void)
+{
+    struct event top = heap[0], e = heap[--heap_count];
+    u32 i = 0;
+    for (;;) {
+        u32 c = 2 * i + 1;
+        if (c >= heap_count)
+            break;
+        if (c + 1 < heap_count && event_before(&heap[c + 1], &heap[c]))
+            c++;
+        if (!event_before(&heap[c], &e))
+            break;
+        heap[i] = heap[c];
+        i = c;
+    }
+    heap[i] = e;
+    return top;
+}
+
+void sim_after(u64 delay_ns, sim_fn fn, void *arg, u64 x)
+{
+    event_add(delay_ns, fn, arg, x, 0);
+}
+
+void sim_after_in_life(u64 delay_ns, sim_fn fn, void *arg, u64 x)
+{
+    event_add(delay_ns, fn, arg, x, sim.life);
+}
+
+u64 sim_next_event(void)
+{
+    while (heap_count > 0 && heap[0].life != 0 && heap[0].life != sim.life)
+        (void)event_take();
+    return heap_count > 0 ? heap[0].at : UINT64_MAX;
+}
+
+void sim_run_events(void)
+{
+    while (sim_next_event() <= sim.now_ns) {
+        struct event e = event_take();
+        sim.steps++;
+        e.fn(e.arg, e.x);
+    }
+}
+
+void sim_effect(const char *what)
+{
+    if (!sim.running || !sim.kill_allowed)
+        return;
+    sim.effects++;
+    if (sim.kill_at == 0 || sim.effects < sim.kill_at)
+        return;
+    TRACE("kill at effect %" PRIu64 ": %s", sim.effects, what);
+    longjmp(sim.kill, 1);
+}
+
+/* ---- a life ---- */
+
+static bool shard_has_work(const struct shard *s)
+{
+    return s->turn_again || io_has_work(s->io) || mailboxes_pending(s) ||
+           timers_next(&s->timers) <= clock_mono_ns();
+}
+
+static struct shard *shard_pick(bool *drained, u64 *next_ns)
+{
+    struct shard *busy[SIM_SHARDS_MAX];
+    u32 n = 0;
+    *next_ns = sim_next_event();
+    for (u32 i = 0; i < sim.shards; i++) {
+        struct shard *s = &sim.node->brokers[i]->shard;
+        if (sim.paused_until[i] > sim.now_ns) {
+            *next_ns = MIN(*next_ns, sim.paused_until[i]);
+            continue;
+        }
+        if (shard_has_work(s)) {
+            busy[n++] = s;
+            continue;
+        }
+        u64 timer = timers_next(&s->timers);
+        if (timer != UINT64_MAX)
+            *next_ns = MIN(*next_ns, timer - NS_PER_S); /* clock_mono_ns is a second ahead */
+        if (s->stopping && !drained[i])
+            *next_ns = MIN(*next_ns, sim.now_ns + 5 * NS_PER_MS);
+    }
+    return n ? busy[rnd(n)] : NULL;
+}
+
+static void stop_all(bool *stopping)
+{
+    *stopping = true;
+    TRACE("clean stop");
+    for (u32 i = 0; i < sim.shards; i++)
+        sim.node->brokers[i]->shard.stopping = true;
+}
+
+static void turn_one(struct shard *s)
+{
+    if (fault(sim.faults.shard_pause))
+        sim.paused_until[s->index] = sim.now_ns + rnd_log(NS_PER_MS, NS_PER_S);
+    if (fault(sim.faults.clock_jump))
+        sim.wall_base_ms += (i64)rnd(4000) - 2000;
+    shard_turn(s, 0);
+    sim.turns++;
+    sim.now_ns += rnd_between(500, 20000);
+}
+
+static bool drain_step(bool *drained)
+{
+    bool all = true;
+    for (u32 i = 0; i < sim.shards; i++) {
+        struct shard *s = &sim.node->brokers[i]->shard;
+        if (!drained[i])
+            drained[i] = broker_drained(s);
+        all &= drained[i];
+    }
+    return all;
+}
+
+/* Until everything is drained. */
+static void life_turns(bool (*wants_stop)(void))
+{
+    bool drained[SIM_SHARDS_MAX] = { false };
+    bool stopping = false;
+    u64 stop_began = 0;
+    for (;;) {
+        sim_run_events();
+        if (!stopping && wants_stop()) {
+            stop_all(&stopping);
+            stop_began = sim.now_ns;
+        }
+        if (stopping && drain_step(drained))
+            return;
+        if (stopping && sim.now_ns - stop_began > 120 * NS_PER_S)
+            sim_fail("liveness: a clean stop is not through after 120 s");
+        u64 next_ns;
+        struct shard *s = shard_pick(drained, &next_ns);
+        if (s) {
+            turn_one(s);
+        } else {
+            if (next_ns == UINT64_MAX)
+                sim_fail("liveness: nothing will ever happen again");
+            sim.now_ns = MAX(sim.now_ns, next_ns);
+        }
+    }
+}
+
+static enum life_end life_start(char *why, size_t why_size)
+{
+    struct node *n = NULL;
+    if (node_open(sim.cfg, sim.shards, &n, why, why_size) != ERR_NONE)
+        return LIFE_REFUSED;
+    sim.node = n;
+    for (u32 i = 0; i < sim.shards; i++) {
+        struct shard *s = &n->brokers[i]->shard;
+        err e = io_create(sim.cfg, i, &s->io, why, why_size);
+        CHECK(e == ERR_NONE);
+        e = broker_start(s);
+        if (e == ERR_NONE)
+            continue;
+        snprintf(why, why_size, "shard %u: %s: %s", i, err_name(e), n->brokers[i]->env.error);
+        return LIFE_REFUSED;
+    }
+    return LIFE_STOPPED;
+}
+
+static void life_over(void)
+{
+    sim.running = false;
+    sim.node = NULL;
+    io_crash();
+    sim.life++;
+    memset(sim.paused_until, 0, sizeof sim.paused_until);
+}
+
+enum life_end life_run(bool (*wants_stop)(void), char *why, size_t why_size)
+{
+    static enum life_end end; /* static: outlives the jump */
+    sim.life++;
+    sim.effects = 0;
+    sim.running = true;
+    why[0] = 0;
+    if (setjmp(sim.kill) != 0) {
+        life_over();
+        net_crash();
+        return LIFE_KILLED;
+    }
+    end = life_start(why, why_size);
+    if (end == LIFE_REFUSED) {
+        life_over();
+        net_crash();
+        return end;
+    }
+    TRACE("serving, shards=%u", sim.shards);
+    life_turns(wants_stop);
+    for (u32 i = 0; i < sim.shards; i++) {
+        struct shard *s = &sim.node->brokers[i]->shard;
+        io_destroy(s->io);
+        s->io = NULL;
+    }
+    node_close(sim.node);
+    life_over();
+    net_crash();
+    TRACE("stopped");
+    return LIFE_STOPPED;
+}

@@ -1,0 +1,206 @@
+/* sim: runs seeds, each in a process of its own, and reports those that broke a promise.
+ *
+ *   sim -n COUNT [-s FIRST] [-j JOBS] [-l LISTFILE]   many seeds; exit 1 when one failed
+ *   sim -S SEED                                       one seed with a trace on stderr
+ *   sim -p PLANT -n COUNT                             looks for the first seed that finds a plant
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/personality.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "model.h"
+#include "plant.h"
+#include "sim.h"
+#include "sim_run.h"
+
+#define JOBS_MAX 16
+#define REPORT_BYTES 8192
+#define SECONDS_MAX 60 /* of real time for one seed */
+
+static struct options {
+    u64 count, first, jobs;
+    const char *list;
+    bool one, verbose;
+    u64 seed;
+    int plant;
+} options = { .count = 100, .first = 1, .jobs = 1 };
+
+struct job {
+    pid_t pid;
+    u64 seed;
+    int fd; /* its stderr */
+    char text[REPORT_BYTES];
+    u32 len;
+};
+static struct job jobs[JOBS_MAX];
+static u64 passed, failed, first_failed;
+#define LIST_MAX 4096
+static u64 list[LIST_MAX]; /* static: the heap of every seed's process begins empty */
+static u64 list_count;
+
+static void seed_process(u64 seed)
+{
+#ifdef LEAT_PLANT
+    plant = options.plant;
+#endif
+    if (!sim.trace)
+        log_threshold = LOG_ERROR + 1;
+    else
+        (void)log_set_level("debug");
+    alarm(SECONDS_MAX);
+    seed_run(seed);
+    if (options.one)
+        printf("sim: seed %" PRIu64 " passed: %u lives, %" PRIu64 " turns, %" PRIu64 " events, %" PRIu64
+               " record checks, %" PRIu64 ".%03" PRIu64 " simulated seconds\n", seed, sim.life / 2,
+               sim.turns, sim.steps, model_records_checked(), sim.now_ns / NS_PER_S, sim.now_ns % NS_PER_S / NS_PER_MS);
+    fflush(stdout);
+    _exit(0);
+}
+
+static void job_start(struct job *j, u64 seed)
+{
+    int p[2];
+    CHECK(pipe(p) == 0);
+    fflush(stdout);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        dup2(p[1], STDERR_FILENO);
+        close(p[0]);
+        close(p[1]);
+        seed_process(seed);
+    }
+    close(p[1]);
+    *j = (struct job){ .pid = pid, .seed = seed, .fd = p[0] };
+}
+
+static void job_report(const struct job *j, int status)
+{
+    failed++;
+    if (!first_failed)
+        first_failed = j->seed;
+    printf("sim: seed %" PRIu64 " FAILED", j->seed);
+    if (WIFSIGNALED(status))
+        printf(" (%s)", WTERMSIG(status) == SIGALRM ? "no end: liveness, or an endless loop" : strsignal(WTERMSIG(status)));
+    printf("\n%.*s", (int)j->len, j->text);
+    printf("  replay: make sim SEED=%" PRIu64 "\n", j->seed);
+    fflush(stdout);
+}
+
+static void job_wait(struct job *j)
+{
+    for (;;) {
+        u32 at = MIN(j->len, REPORT_BYTES / 2); /* keep the beginning, let go of what is too much */
+        ssize_t n = read(j->fd, j->text + at, REPORT_BYTES / 2);
+        if (n <= 0)
+            break;
+        j->len = at + (u32)n;
+    }
+    close(j->fd);
+    int status = 0;
+    CHECK(waitpid(j->pid, &status, 0) == j->pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        passed++;
+    else
+        job_report(j, status);
+    j->pid = 0;
+}
+
+static u64 seed_number(u64 i)
+{
+    return i < list_count ? list[i] : options.first + i - list_count;
+}
+
+/* Lines that begin with a number. */
+static void list_load(void)
+{
+    static char text[256 * 1024];
+    int fd = options.list ? open(options.list, O_RDONLY) : -1;
+    ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    for (char *p = text; n > 0 && p && *p && list_count < LIST_MAX; p = strchr(p, '\n'), p += p != NULL) {
+        char *end;
+        u64 seed = strtoull(p, &end, 10);
+        if (end != p)
+            list[list_count++] = seed;
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Some tables of the node are placed by address: the same addresses in every run, then. */
+static void addresses_fix(char **argv)
+{
+    int now = personality(0xffffffff);
+    if (now == -1 || (now & ADDR_NO_RANDOMIZE) || personality((unsigned long)now | ADDR_NO_RANDOMIZE) == -1)
+        return;
+    execv("/proc/self/exe", argv);
+}
+
+static void run_many(void)
+{
+    u64 total = options.count + list_count, next = 0;
+    u32 running = 0;
+    for (u32 i = 0; next < total || running > 0; i = (i + 1) % (u32)options.jobs) {
+        struct job *j = &jobs[i];
+        if (j->pid) {
+            job_wait(j);
+            running--;
+        }
+        if (next < total && !(options.plant && failed)) {
+            job_start(j, seed_number(next++));
+            running++;
+        } else if (options.plant && failed) {
+            next = total;
+        }
+    }
+}
+
+static void usage(void)
+{
+    fprintf(stderr, "usage: sim [-n COUNT] [-s FIRST] [-j JOBS] [-l LISTFILE] [-S SEED [-v]] [-p PLANT]\n");
+    exit(2);
+}
+
+int main(int argc, char **argv)
+{
+    static char out[BUFSIZ];
+    int opt;
+    addresses_fix(argv);
+    setvbuf(stdout, out, _IOFBF, sizeof out);
+    while ((opt = getopt(argc, argv, "n:s:j:l:S:p:v")) != -1) {
+        switch (opt) {
+        case 'n': options.count = strtoull(optarg, NULL, 10); break;
+        case 's': options.first = strtoull(optarg, NULL, 10); break;
+        case 'j': options.jobs = MAX(1, MIN(strtoull(optarg, NULL, 10), JOBS_MAX)); break;
+        case 'l': options.list = optarg; break;
+        case 'S': options.seed = strtoull(optarg, NULL, 10); options.one = true; break;
+        case 'p': options.plant = atoi(optarg); break;
+        case 'v': options.verbose = true; break;
+        default: usage();
+        }
+    }
+    if (options.one) {
+        sim.trace = options.verbose;
+        seed_process(options.seed);
+    }
+    list_load();
+    struct timespec a, b;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    run_many();
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    double s = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9;
+    if (options.plant)
+        return failed ? 0 : 1;
+    printf("sim: %" PRIu64 " passed, %" PRIu64 " failed (%.1f s, %.0f seeds a second)\n", passed, failed, s,
+           (double)(passed + failed) / s);
+    return failed ? 1 : 0;
+}

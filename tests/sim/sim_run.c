@@ -1,0 +1,255 @@
+/* The course of a seed: what the node is, what goes wrong, how often it dies, and the quiet end in
+ * which every promise must be kept. */
+#include <stdio.h>
+#include <string.h>
+
+#include "../../storage/storage_int.h"
+#include "load.h"
+#include "sim_run.h"
+
+#define QUIET_NS (180 * NS_PER_S)
+
+static u64 life_deadline;
+static enum { PHASE_FAULTS, PHASE_DRAIN, PHASE_VERIFY, PHASE_AGAIN } phase;
+static u64 phase_deadline;
+
+/* ---- the node ---- */
+
+static void set(enum config_key k, i64 v)
+{
+    sim.cfg->values[k] = v; /* smaller than an operator may choose: more happens in less time */
+}
+
+static void node_configure(void)
+{
+    static struct config cfg;
+    char why[512];
+    static const char *pairs[] = {
+        "node.data_dir=sim/data", "wal.path=sim/wal", "store.url=sim://store", "meta.url=sim://meta",
+        "admin.listen=", "net.listen=127.0.0.1:9092", "log.retention.hours=-1", "core.pin=false",
+        "offsets.topic.num.partitions=3", "group.initial.rebalance.delay.ms=0",
+    };
+    config_init(&cfg);
+    for (u32 i = 0; i < ARRAY_COUNT(pairs); i++)
+        if (config_set_pair(&cfg, pairs[i], CONFIG_COMMAND_LINE, why, sizeof why) != ERR_NONE)
+            sim_fail("simulator: %s", why);
+    if (config_validate(&cfg, why, sizeof why) != ERR_NONE)
+        sim_fail("simulator: %s", why);
+    sim.cfg = &cfg;
+    i64 segment = (i64)(64 * KIB) << rnd(2);
+    set(CFG_wal_segment_bytes, segment);
+    set(CFG_wal_size, segment * (i64)rnd_between(4, 8) * sim.shards);
+    set(CFG_memory_budget, segment * (i64)rnd_between(4, 8) * sim.shards);
+    set(CFG_wal_seal_age_ms, (i64)rnd_log(10, 3000));
+    set(CFG_wal_inflight_writes, (i64)rnd_between(1, 6));
+    set(CFG_wal_max_write_bytes, (i64)(4 * KIB) << rnd(5));
+    set(CFG_message_max_bytes, segment - 4096);
+    set(CFG_store_cache_bytes, one_in(3) ? 0 : (i64)rnd_log(4 * KIB, MIB));
+    set(CFG_store_block_bytes, (i64)(4 * KIB) << rnd(5));
+    set(CFG_store_uploads, (i64)rnd_between(1, 3));
+    set(CFG_store_reads, (i64)rnd_between(1, 4));
+    set(CFG_store_retry_ms, (i64)rnd_log(1, 500));
+    set(CFG_store_delete_delay_ms, (i64)rnd_log(1, 20000));
+    set(CFG_bg_threads, (i64)rnd_between(1, 4));
+    set(CFG_net_recv_buffers, (i64)16 << rnd(3));
+    set(CFG_net_recv_buffer_bytes, (i64)1024 << rnd(5));
+    set(CFG_net_inflight_per_connection, (i64)rnd_between(1, 16));
+    set(CFG_net_request_memory, (i64)MIB * (i64)rnd_between(1, 4) * sim.shards);
+    set(CFG_net_response_memory, (i64)MIB * (i64)rnd_between(1, 4) * sim.shards);
+    set(CFG_log_retention_check_interval_ms, (i64)rnd_log(100, 10000));
+    set(CFG_fetch_sessions, (i64)rnd_between(0, 4));
+}
+
+/* ---- faults and load ---- */
+
+static u32 some(u32 max)
+{
+    return one_in(3) ? 1 + (u32)rnd(max) : 0;
+}
+
+static void faults_choose(void)
+{
+    struct sim_faults *f = &sim.faults;
+    *f = (struct sim_faults){
+        .disk_slow = some(300), .disk_eio = one_in(4) ? some(20) : 0, .disk_full = one_in(4) ? some(20) : 0,
+        .net_reset = some(50), .net_slow = some(100), .store_fail = some(2000), .store_slow = some(1000),
+        .store_flip = some(500), .store_outage = some(200), .store_full = some(1000), .meta_fail = some(1000),
+        .meta_slow = some(300), .shard_pause = some(20), .clock_jump = some(10), .power = 5000,
+        .rot = one_in(4) ? 5000 : 0,
+    };
+}
+
+static void load_choose(void)
+{
+    load_plan = (struct load_plan){
+        .producers = (u32)rnd_between(1, 3), .consumers = (u32)rnd_between(1, 2),
+        .batches = (u32)rnd_between(10, 120), .value_bytes_max = (u32)rnd_log(200, 30000),
+        .think_ns = rnd_log(100 * NS_PER_US, 100 * NS_PER_MS), .compress = one_in(2), .deletes = one_in(3),
+        .commits = one_in(2), .plain = one_in(3),
+    };
+    topic_count = (u32)rnd_between(1, 2);
+    for (u32 i = 0; i < topic_count; i++) {
+        struct mtopic *t = &topics[i];
+        snprintf(t->name, sizeof t->name, "topic-%u", i);
+        t->partitions = (i32)rnd_between(1, 4);
+        t->log_append_time = one_in(4);
+        for (i32 k = 0; k < t->partitions; k++)
+            parts[part_count++] = (struct mpart){ .topic = t, .index = k };
+    }
+}
+
+/* ---- when a life ends ---- */
+
+/* Nothing of the log is left to upload, and its space is free. */
+static bool wal_is_trimmed(void)
+{
+    for (u32 i = 0; i < sim.shards; i++) {
+        const struct storage *st = sim.node->brokers[i]->storage;
+        const struct wal *w = &st->wal;
+        if (st->sealed_unregistered > 0 || (w->open && w->open->data_bytes > 0) || w->trimmed_seq != w->registered_seq)
+            return false;
+    }
+    return true;
+}
+
+static bool deadline_passed(const char *what)
+{
+    if (sim.now_ns < phase_deadline)
+        return false;
+    char text[2048], wal[512];
+    load_describe(text, sizeof text);
+    storage_status(sim.node->brokers[0]->storage, wal, sizeof wal);
+    sim_fail("liveness: %s after %" PRIu64 " s without faults: %s; shard 0: %s", what, QUIET_NS / NS_PER_S, text, wal);
+}
+
+static bool wants_stop(void)
+{
+    switch (phase) {
+    case PHASE_FAULTS:
+        return sim.now_ns >= life_deadline;
+    case PHASE_DRAIN:
+        if (sim.now_ns >= life_deadline)
+            load_quiet = true;
+        if (load_quiet && producers_idle() && topics_ready) {
+            phase = PHASE_VERIFY;
+            verify_begin();
+            return false;
+        }
+        (void)deadline_passed("producers still wait");
+        return false;
+    case PHASE_VERIFY:
+    case PHASE_AGAIN:
+        if (verify_done() && wal_is_trimmed())
+            return true;
+        (void)deadline_passed(verify_done() ? "the WAL is not uploaded" : "the verifier still reads");
+        return false;
+    }
+    return false;
+}
+
+static void time_passes(u64 ns)
+{
+    u64 until = sim.now_ns + ns;
+    for (;;) {
+        u64 next = sim_next_event();
+        if (next > until)
+            break;
+        sim.now_ns = MAX(sim.now_ns, next);
+        sim_run_events();
+    }
+    sim.now_ns = until;
+}
+
+/* ---- lives ---- */
+
+static void kill_plan(void)
+{
+    sim.kill_allowed = true;
+    sim.kill_at = one_in(5) ? 0 : one_in(4) ? 1 + rnd(60) : rnd_log(20, 4000);
+    life_deadline = sim.now_ns + rnd_log(50 * NS_PER_MS, 20 * NS_PER_S);
+}
+
+static void node_died(void)
+{
+    bool power = fault(sim.faults.power);
+    TRACE("the %s", power ? "power fails" : "process is killed");
+    disk_crash(power);
+}
+
+/* Storage must notice, or not be hurt. */
+static void rot_life(void)
+{
+    char why[1200];
+    if (!fault(sim.faults.rot) || !disk_rot())
+        return;
+    kill_plan();
+    enum life_end end = life_run(wants_stop, why, sizeof why);
+    TRACE("after rot: %s", end == LIFE_REFUSED ? why : "it started");
+    if (end == LIFE_KILLED)
+        node_died();
+    if (end == LIFE_REFUSED)
+        disk_rot_undo(); /* the operator puts an intact copy back */
+}
+
+static void shards_change(void)
+{
+    if (!one_in(4))
+        return;
+    u32 was = sim.shards;
+    sim.shards = (u32)rnd_between(1, 3);
+    set(CFG_wal_size, config_i64(sim.cfg, CFG_wal_size) / was * sim.shards);
+    set(CFG_memory_budget, config_i64(sim.cfg, CFG_memory_budget) / was * sim.shards);
+}
+
+static void faulty_lives(u32 count)
+{
+    char why[1200];
+    for (u32 i = 0; i < count; i++) {
+        kill_plan();
+        u32 hit = sim.faults_hit;
+        enum life_end end = life_run(wants_stop, why, sizeof why);
+        if (end == LIFE_REFUSED && sim.faults_hit == hit)
+            sim_fail("start: the node refuses to start: %s", why);
+        if (end == LIFE_REFUSED)
+            TRACE("start refused: %s", why);
+        if (end != LIFE_STOPPED)
+            node_died();
+        time_passes(rnd_log(NS_PER_MS, 2 * NS_PER_S));
+        if (end != LIFE_STOPPED)
+            rot_life();
+        shards_change();
+    }
+}
+
+static void quiet_life(int begin)
+{
+    char why[1200];
+    phase = (int)begin;
+    memset(&sim.faults, 0, sizeof sim.faults);
+    store_outage_end();
+    sim.kill_allowed = false;
+    life_deadline = sim.now_ns + rnd_log(50 * NS_PER_MS, 2 * NS_PER_S);
+    phase_deadline = sim.now_ns + QUIET_NS;
+    if (phase == PHASE_AGAIN)
+        verify_begin();
+    if (life_run(wants_stop, why, sizeof why) == LIFE_REFUSED)
+        sim_fail("start: without faults the node refuses to start: %s", why);
+}
+
+void seed_run(u64 seed)
+{
+    sim.seed = seed;
+    rng_init(&sim.rng, seed);
+    sim.wall_base_ms = 1700000000000;
+    sim.shards = (u32)rnd_between(1, 3);
+    store_install();
+    meta_install();
+    node_configure();
+    faults_choose();
+    load_choose();
+    load_start();
+    phase = PHASE_FAULTS;
+    faulty_lives((u32)rnd_between(0, 5));
+    quiet_life(PHASE_DRAIN);
+    quiet_life(PHASE_AGAIN);
+}
