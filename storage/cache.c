@@ -7,8 +7,10 @@
  *
  *  1. A block is in the table from creation to eviction or failure; one load per block, however
  *     many wait for it.
- *  2. used_bytes counts LOADING and READY blocks. It passes the limit only when a single block is
- *     larger than the limit, and then it is the only one.
+ *  2. used_bytes counts LOADING and READY blocks. It passes the limit only by what somebody waits
+ *     for while readers hold everything else: one load at a time, because a fetch may hold one
+ *     block while it waits for the next, and nobody would ever let go. What is above the limit
+ *     goes as soon as its readers let go.
  *  3. READY blocks nobody refers to stand in `age`, the first to go first. Blocks that a reader
  *     went through to the end (a scan will not come back) and failed guesses of read-ahead go in
  *     at the front, others at the back.
@@ -28,8 +30,8 @@ struct cache {
     struct cache_block *blocks; /* uthash by key */
     u64 used_bytes, limit_bytes;
     u32 loading, loading_max;
-    struct list queue;      /* QUEUED, somebody waits */
-    struct list age;        /* READY without references */
+    struct list queue; /* QUEUED, somebody waits */
+    struct list age;   /* READY without references */
     bool pumping;
 };
 
@@ -102,20 +104,6 @@ u64 cache_ahead_bytes(const struct storage *st)
 
 /* ---- references and eviction ---- */
 
-static void block_released(struct ref *r)
-{
-    struct cache_block *b = container_of(r, struct cache_block, ref);
-    MAGIC_CHECK(b, CACHE_BLOCK_MAGIC);
-    CHECK(b->state == CACHE_READY);
-    CHECK(!list_linked(&b->link));
-    if (b->cold)
-        list_push_front(&b->cache->age, &b->link);
-    else
-        list_push_back(&b->cache->age, &b->link);
-    if (!list_empty(&b->cache->queue))
-        cache_pump(b->cache->st);
-}
-
 static void block_take(struct cache_block *b)
 {
     CHECK(b->state == CACHE_READY);
@@ -134,12 +122,29 @@ static bool evict_one(struct cache *c)
     return true;
 }
 
+static void block_released(struct ref *r)
+{
+    struct cache_block *b = container_of(r, struct cache_block, ref);
+    MAGIC_CHECK(b, CACHE_BLOCK_MAGIC);
+    CHECK(b->state == CACHE_READY);
+    CHECK(!list_linked(&b->link));
+    if (b->cold)
+        list_push_front(&b->cache->age, &b->link);
+    else
+        list_push_back(&b->cache->age, &b->link);
+    struct cache *c = b->cache;
+    while (c->used_bytes > c->limit_bytes && evict_one(c)) /* may free b */
+        ;
+    if (!list_empty(&c->queue))
+        cache_pump(c->st);
+}
+
 /* Makes room for `bytes`; false when what is there is in use. */
 static bool make_room(struct cache *c, u64 bytes)
 {
     while (c->used_bytes + bytes > c->limit_bytes)
         if (!evict_one(c))
-            return c->used_bytes == 0; /* larger than the whole cache: alone, then */
+            return false;
     return true;
 }
 
@@ -242,7 +247,8 @@ void cache_pump(struct storage *st)
     c->pumping = true;
     while (c->loading < c->loading_max && !list_empty(&c->queue)) {
         struct cache_block *b = list_entry(c->queue.next, struct cache_block, link);
-        if (!make_room(c, b->key.bytes))
+        /* Readers may hold all there is and wait for this very block: one load always goes. */
+        if (!make_room(c, b->key.bytes) && c->loading > 0)
             break;
         list_remove(&b->link);
         load_begin(c, b);

@@ -34,7 +34,10 @@
 
 #define SCAN_READ_BYTES ((u32)MIB)
 #define SCAN_READS 8u
-#define SEGMENT_BYTES_MIN ((u32)MIB)
+#ifndef WAL_SEGMENT_BYTES_MIN /* the simulator fills smaller ones */
+#define WAL_SEGMENT_BYTES_MIN MIB
+#endif
+#define SEGMENT_BYTES_MIN ((u32)WAL_SEGMENT_BYTES_MIN)
 #define SLOTS_MIN 4u
 
 /* ---- the w/ key ---- */
