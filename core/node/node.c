@@ -291,6 +291,7 @@ err broker_start(struct shard *s)
         return e;
     }
     timer_start(&s->timers, &b->housekeeping, s->now_ns + NS_PER_S, housekeeping);
+    __atomic_store_n(&b->serving, true, __ATOMIC_RELEASE);
     return ERR_NONE;
 }
 
@@ -322,7 +323,16 @@ static void broker_free(struct broker *b)
     b->net = NULL;
 }
 
-/* Sockets first (what is in flight is answered), then the log. */
+/* Is a shard still answering? Its requests may need the partitions of all others. */
+static bool node_serving(const struct node *n)
+{
+    for (u32 i = 0; i < n->group.count; i++)
+        if (__atomic_load_n(&n->brokers[i]->serving, __ATOMIC_ACQUIRE))
+            return true;
+    return false;
+}
+
+/* Sockets first, on all shards (what is in flight is answered), then the log. */
 bool broker_drained(struct shard *s)
 {
     struct broker *b = broker_of(s);
@@ -331,6 +341,10 @@ bool broker_drained(struct shard *s)
         b->stop_step = STOP_NET_WAIT;
     }
     if (b->stop_step == STOP_NET_WAIT && net_stopped(b->net)) {
+        __atomic_store_n(&b->serving, false, __ATOMIC_RELEASE);
+        b->stop_step = STOP_NETS_WAIT;
+    }
+    if (b->stop_step == STOP_NETS_WAIT && !node_serving(b->node)) {
         storage_stop(b->storage);
         b->stop_step = STOP_STORAGE_WAIT;
     }
