@@ -125,9 +125,10 @@ struct append {
     i64 base_offset, last_offset;
 };
 
-/* Copies one validated v2 record batch into the log in one pass (copy + CRC32C + XXH3 of the frame),
+/* Copies one validated v2 record batch into the log in one pass (copy + CRC32C),
  * giving it base_offset = pindex_next_offset and `leader_epoch`; `batch->last_offset_delta` says how
- * many offsets it takes. When `check_crc`, a CRC mismatch appends nothing: ERR_CORRUPT_MESSAGE.
+ * many offsets it takes. When `check_crc`, a CRC mismatch appends nothing: ERR_CORRUPT_MESSAGE;
+ * without, the caller knows that it is right: recovery takes a frame with a wrong one for damage.
  * When `log_append_ms` ≥ 0 the timestamp type is set to LogAppendTime with that time (CRC redone).
  * ERR_NONE: offsets are assigned and a->done runs later, in order of appends, never inside this call.
  * ERR_BUSY: no room now (image memory or WAL full): use storage_wait_room and try again.

@@ -58,6 +58,8 @@ err storage_append(struct pindex *p, const struct batch *batch, i32 leader_epoch
         memcpy(copy, batch->data, batch->bytes);
     if (e != ERR_NONE)
         return e;
+    /* The frame relies on it: docs/decisions/0003-frame-checksum.md. */
+    DCHECK(check_crc || batch_check_crc(batch) == ERR_NONE);
     i64 max_timestamp = batch->max_timestamp;
     if (log_append_ms >= 0) {
         batch_patch_timestamps(copy, true, log_append_ms);

@@ -3,6 +3,7 @@
 
 #include "batch.h"
 #include "check.h"
+#include "crc32c.h"
 #include "hash.h"
 
 enum super_field {
@@ -57,11 +58,12 @@ err wal_super_decode(const u8 in[WAL_SUPER_BYTES], struct wal_super *out)
     return ERR_NONE;
 }
 
-/* PAD and MARK have no hashed payload: that of PAD is not even written. */
-static u64 frame_hash(const u8 *p, enum frame_kind kind, u32 payload_bytes)
+/* The header, and in FRAME_BATCH the batch's header, which lies right behind it and holds the CRC of
+ * its records (docs/decisions/0003-frame-checksum.md). */
+static u64 frame_hash(const u8 *p, enum frame_kind kind)
 {
-    size_t total = kind == FRAME_BATCH ? (size_t)FRAME_BYTES + payload_bytes : FRAME_BYTES;
-    return hash_bytes(p + FRAME_AT_MAGIC, total - FRAME_AT_MAGIC);
+    u32 end = kind == FRAME_BATCH ? FRAME_BYTES + BATCH_HEADER_BYTES : FRAME_BYTES;
+    return hash_bytes(p + FRAME_AT_MAGIC, end - FRAME_AT_MAGIC);
 }
 
 void frame_encode(u8 *p, const struct frame *f)
@@ -78,7 +80,7 @@ void frame_encode(u8 *p, const struct frame *f)
     memcpy(p + FRAME_AT_TOPIC_ID, f->key.topic_id.b, 16);
     put_le32(p + FRAME_AT_PARTITION, f->key.partition);
     put_le32(p + FRAME_AT_WAL_TAG, f->wal_tag);
-    put_le64(p + FRAME_AT_HASH, frame_hash(p, f->kind, f->payload_bytes));
+    put_le64(p + FRAME_AT_HASH, frame_hash(p, f->kind));
 }
 
 /* What must hold before the hash may be computed. */
@@ -101,6 +103,14 @@ static err frame_check_shape(const u8 *p, u64 room, const struct frame *f)
     }
 }
 
+static err frame_check_batch(const u8 *batch, u32 bytes)
+{
+    u32 crc = crc32c(0, batch + BATCH_AT_ATTRIBUTES, bytes - BATCH_AT_ATTRIBUTES);
+    if (batch_raw_bytes(batch) != bytes || get_be32(batch + BATCH_AT_CRC) != crc)
+        return ERR_CORRUPT;
+    return ERR_NONE;
+}
+
 err frame_decode(const u8 *p, u64 room, struct frame *out)
 {
     if (room < FRAME_BYTES || get_le32(p + FRAME_AT_MAGIC) != FRAME_MAGIC)
@@ -118,8 +128,12 @@ err frame_decode(const u8 *p, u64 room, struct frame *out)
     err e = frame_check_shape(p, room, &f);
     if (e != ERR_NONE)
         return e;
-    if (get_le64(p + FRAME_AT_HASH) != frame_hash(p, f.kind, f.payload_bytes))
+    if (get_le64(p + FRAME_AT_HASH) != frame_hash(p, f.kind))
         return ERR_CORRUPT;
+    if (f.kind == FRAME_BATCH)
+        e = frame_check_batch(p + FRAME_BYTES, f.payload_bytes);
+    if (e != ERR_NONE)
+        return e;
     *out = f;
     return ERR_NONE;
 }

@@ -29,7 +29,7 @@ enum frame_kind {
 };
 
 enum frame_field {
-    FRAME_AT_HASH = 0, /* XXH3-64 of everything behind it: rest of the header, and the payload */
+    FRAME_AT_HASH = 0, /* XXH3-64 of the rest of the header and, in FRAME_BATCH, of the batch's header */
     FRAME_AT_MAGIC = 8,
     FRAME_AT_VERSION = 12,
     FRAME_AT_KIND = 13,
@@ -67,10 +67,11 @@ void wal_super_encode(const struct wal_super *s, u8 out[WAL_SUPER_BYTES]);
  * impossible numbers. */
 err wal_super_decode(const u8 in[WAL_SUPER_BYTES], struct wal_super *out) MUST_USE;
 
-/* Writes the header at p; for FRAME_BATCH the payload already lies at p + FRAME_BYTES. */
+/* Writes the header at p; for FRAME_BATCH the payload already lies at p + FRAME_BYTES. The records
+ * are covered by the batch's own CRC-32C, which must be right: it lies in the hashed header. */
 void frame_encode(u8 *p, const struct frame *f);
-/* Reads and verifies the frame at p with `room` bytes up to the end of its segment. When hash and
- * structure hold: ERR_NONE. ERR_NOT_FOUND: no frame magic. ERR_CORRUPT: anything else.
+/* Reads and verifies the frame at p with `room` bytes up to the end of its segment. When hash, CRC
+ * and structure hold: ERR_NONE. ERR_NOT_FOUND: no frame magic. ERR_CORRUPT: anything else.
  * Positions and epochs are the caller's to compare. */
 err frame_decode(const u8 *p, u64 room, struct frame *out) MUST_USE;
 /* Bytes from the header to where the next frame may start. */

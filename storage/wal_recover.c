@@ -167,12 +167,25 @@ static err file_read(struct storage *st, u8 *buf, u32 len, u64 offset)
     return op.err;
 }
 
+/* For people who find the file; zero when the cluster has no id yet. */
+static struct uuid cluster_id(struct storage *st)
+{
+    struct uuid id = { { 0 } };
+    struct meta_kv kv = { 0 };
+    struct arena a;
+    arena_init(&a, 256, MIB);
+    if (meta_get(st->env->meta, bytes_str("cluster"), &a, &kv) == ERR_NONE && kv.value.len == 17)
+        memcpy(id.b, kv.value.data + 1, 16);
+    arena_free(&a);
+    return id;
+}
+
 static err file_create(struct storage *st)
 {
     struct wal *w = &st->wal;
     struct wal_geometry g = geometry_wanted(st->shard->cfg, st->env->shard_count);
     w->super = (struct wal_super){ WAL_FORMAT_VERSION, g.slot_count, g.segment_bytes, w->index,
-                                   rng_uuid(&st->shard->rng), { { 0 } } };
+                                   rng_uuid(&st->shard->rng), cluster_id(st) };
     w->file_bytes = WAL_SUPER_BYTES + (u64)g.slot_count * g.segment_bytes;
     u64 want = w->file_bytes;
     err e = io_file_open(st->shard->io, w->path, IO_FILE_CREATE | IO_FILE_DIRECT, &w->file_bytes,
