@@ -56,7 +56,8 @@ struct storage_env {
 
 /* ---- life ---- */
 
-/* Which shard owns a partition: the one rule, a hash (until moves are recorded). Any thread. */
+/* Which shard owns a partition: the one rule (until moves are recorded): hash of the topic plus the
+ * partition's number, so that the partitions of a topic go round the shards. Any thread. */
 u32 storage_shard_of(const struct partition_key *key, u32 shard_count);
 
 /* Before the shards start, on the main thread: opens or makes the WAL folder, and when it was
