@@ -22,7 +22,8 @@ format:
 lint-cppcheck:
 	@cppcheck -q -j $(LINT_JOBS) --std=c11 --enable=warning,performance,portability \
 		--inline-suppr --suppressions-list=deploy/cppcheck.txt --error-exitcode=1 \
-		-D_GNU_SOURCE -D__x86_64__ -Iinclude -Inet -Inet/messages $(LINT_SHIPPED)
+		-D_GNU_SOURCE -D__x86_64__ --library=deploy/cppcheck.cfg \
+		-Iinclude -Inet -Inet/messages $(LINT_SHIPPED)
 
 # A file that passed is not looked at again until it, a header or the rules change.
 LINT_STAMPS := $(patsubst %.c,$(BUILD)/lint/%.ok,$(LINT_SHIPPED))
