@@ -6,7 +6,7 @@
  *   cluster                      cluster id, format version
  *   t/<name>                     topic: id, partition count, config overrides   (topics.c)
  *   p/<topic-id>/<n:8>           partition: log start, leader epoch             (storage)
- *   s/<topic-id>/<n:8>           opaque snapshot of the partition's producers   (storage, by broker)
+ *   s/<topic-id>/<n:8>           snapshot of the partition's producers   (storage, by broker)
  *   b/<wal:4>/<seq:16>           bundle registration: object, blocks            (uploader.c)
  *   w/<wal:4>                    WAL: epoch, first segment not yet registered   (wal.c, uploader.c)
  *   n/<name>                     counters: next producer id, …
@@ -49,7 +49,8 @@ struct meta_driver {
     err (*get)(struct meta *m, struct bytes key, struct arena *a, struct meta_kv *out);
     /* Calls each(ctx-carrying object) for keys with the prefix, ascending; stops on an error from
      * `each` and returns it. Views are valid only during the call. */
-    err (*range)(struct meta *m, struct bytes prefix, err (*each)(void *arg, const struct meta_kv *kv), void *arg);
+    err (*range)(struct meta *m, struct bytes prefix,
+                 err (*each)(void *arg, const struct meta_kv *kv), void *arg);
     /* All or nothing and durable when it returns ERR_NONE; ERR_CONFLICT when a compare fails;
      * ERR_DISK_FULL and ERR_IO change nothing. */
     err (*commit)(struct meta *m, const struct meta_txn *t);
@@ -61,18 +62,25 @@ struct meta {
 
 /* Chooses the driver by scheme. `why` names cause and remedy. */
 err meta_open(const char *url, struct meta **out, char *why, size_t why_size) MUST_USE;
-static inline void meta_close(struct meta *m) { m->driver->close(m); }
+static inline void meta_close(struct meta *m)
+{
+    m->driver->close(m);
+}
 static inline err meta_get(struct meta *m, struct bytes key, struct arena *a, struct meta_kv *out)
 {
     return m->driver->get(m, key, a, out);
 }
-static inline err meta_range(struct meta *m, struct bytes prefix, err (*each)(void *, const struct meta_kv *), void *arg)
+static inline err meta_range(struct meta *m, struct bytes prefix,
+                             err (*each)(void *, const struct meta_kv *), void *arg)
 {
     return m->driver->range(m, prefix, each, arg);
 }
-static inline err meta_commit(struct meta *m, const struct meta_txn *t) { return m->driver->commit(m, t); }
-/* lmdb://path (meta_lmdb.c). The URL may end in "?map=BYTES": the bound of the address space, 16 GiB
- * unless given. One process at a time: a second open fails and says so. */
+static inline err meta_commit(struct meta *m, const struct meta_txn *t)
+{
+    return m->driver->commit(m, t);
+}
+/* lmdb://path (meta_lmdb.c). The URL may end in "?map=BYTES": the bound of the address space,
+ * 16 GiB unless given. One process at a time: a second open fails and says so. */
 extern const struct meta_driver meta_lmdb_driver;
 #define META_KEY_MAX 511 /* bytes; longer keys are ERR_MALFORMED */
 /* The simulator (and later etcd) adds its driver before meta_open. */

@@ -16,13 +16,16 @@ struct store_driver {
     void (*close)(struct store *s);
     /* The object is complete and durable when this returns ERR_NONE, and never half there
      * afterwards otherwise. Parts are concatenated. `if_absent`: ERR_EXISTS when it is there. */
-    err (*put)(struct store *s, const char *name, const struct bytes *parts, u32 part_count, bool if_absent);
-    /* Exactly len bytes at offset into buf; ERR_NOT_FOUND; ERR_TRUNCATED when the object is shorter. */
+    err (*put)(struct store *s, const char *name, const struct bytes *parts, u32 part_count,
+               bool if_absent);
+    /* Exactly len bytes at offset into buf; ERR_NOT_FOUND; ERR_TRUNCATED when the
+     * object is shorter. */
     err (*get_range)(struct store *s, const char *name, u64 offset, u8 *buf, u32 len);
     err (*size)(struct store *s, const char *name, u64 *out);
     /* Deleting what is not there is ERR_NONE. */
     err (*remove)(struct store *s, const char *name);
-    err (*list)(struct store *s, const char *prefix, err (*each)(void *arg, const char *name, u64 bytes), void *arg);
+    err (*list)(struct store *s, const char *prefix,
+                err (*each)(void *arg, const char *name, u64 bytes), void *arg);
 };
 
 struct store {

@@ -1,7 +1,8 @@
 /* The object format "bundle": many partitions' batches, grouped by partition into blocks.
  *
  *   header  0 magic u64 · 8 version u32 · 12 wal u32 · 16 seq u64 · 24 zero u64
- *   block   0 magic u32 · 4 batch count u32 · 8 topic id 16 · 24 partition u32 · 28 data bytes u32 ·
+ *   block   0 magic u32 · 4 batch count u32 · 8 topic id 16 · 24 partition u32 ·
+ *           28 data bytes u32 ·
  *           32 base offset i64 · 40 last offset i64 · 48 max timestamp i64 · 56 zero u64 ·
  *           64 zero u64 · 72 XXH3 of header (this field 0) and data · 80 data
  *   entry   0 topic id 16 · 16 partition u32 · 20 batch count u32 · 24 base offset i64 ·
@@ -29,7 +30,9 @@ enum { BLOCK_AT_HASH = 72, FOOTER_AT_HASH = 56, REG_AT_HASH = 32 };
 void bundle_builder_init(struct bundle_builder *b, u32 wal, u64 seq, u32 epoch, u32 block_bytes)
 {
     CHECK(block_bytes > 0);
-    *b = (struct bundle_builder){ .wal = wal, .seq = seq, .epoch = epoch, .block_bytes = block_bytes };
+    *b = (struct bundle_builder){
+        .wal = wal, .seq = seq, .epoch = epoch, .block_bytes = block_bytes
+    };
     b->bytes = BUNDLE_HEADER_BYTES;
     b->part_cap = 64;
     b->parts = mem_alloc(b->part_cap * sizeof *b->parts);
@@ -55,6 +58,7 @@ static struct bundle_entry *builder_open_block(struct bundle_builder *b,
     }
     b->first_part[b->entry_count] = b->part_count;
     builder_push_part(b, (struct bytes){ NULL, 0 });
+    CHECK(b->entries != NULL);
     struct bundle_entry *e = &b->entries[b->entry_count++];
     *e = (struct bundle_entry){ .key = *key,
                                 .base_offset = base_offset,
@@ -307,8 +311,8 @@ err bundle_data_check(struct bytes data, const struct bundle_entry *e)
         last = batch_last_offset(&b);
         max_timestamp = MAX(max_timestamp, b.max_timestamp);
     }
-    bool agrees = count == e->batch_count && last == e->last_offset &&
-                  max_timestamp == e->max_timestamp;
+    bool agrees =
+        count == e->batch_count && last == e->last_offset && max_timestamp == e->max_timestamp;
     return agrees ? ERR_NONE : ERR_CORRUPT;
 }
 

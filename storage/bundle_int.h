@@ -14,8 +14,8 @@
 
 #include "storage_int.h"
 
-#define BUNDLE_MAGIC 0x4c444e425441454cull       /* "LEATBNDL" */
-#define BUNDLE_BLOCK_MAGIC 0x4b4c424cu           /* "LBLK" */
+#define BUNDLE_MAGIC 0x4c444e425441454cull /* "LEATBNDL" */
+#define BUNDLE_BLOCK_MAGIC 0x4b4c424cu     /* "LBLK" */
 #define BUNDLE_FORMAT_VERSION 1u
 #define BUNDLE_HEADER_BYTES 32u
 #define BUNDLE_BLOCK_HEADER_BYTES 80u
@@ -27,10 +27,10 @@ struct bundle_entry {
     struct partition_key key;
     i64 base_offset, last_offset; /* inclusive */
     i64 max_timestamp;
-    u32 pos;                      /* of the block header */
+    u32 pos; /* of the block header */
     u32 data_bytes;
     u32 batch_count;
-    u64 hash;                     /* XXH3-64 of block header (hash 0) and data */
+    u64 hash; /* XXH3-64 of block header (hash 0) and data */
 };
 static inline u32 bundle_block_bytes(const struct bundle_entry *e)
 {
@@ -59,7 +59,7 @@ struct bundle_builder {
     struct bundle_entry *entries;
     u32 *first_part; /* per entry: index in parts of its block header */
     u32 entry_count, entry_cap;
-    u8 *own;         /* header, block headers, index, footer */
+    u8 *own; /* header, block headers, index, footer */
 };
 void bundle_builder_init(struct bundle_builder *b, u32 wal, u64 seq, u32 epoch, u32 block_bytes);
 /* The next batch: all of one partition one after the other, offsets ascending. `batch` must stay
@@ -123,8 +123,8 @@ struct bundle_info {
     u64 id;
     i64 created_ms;
     u32 epoch;
-    u32 live;        /* blocks of this shard's partitions that are still wanted */
-    bool foreign;    /* other shards have blocks in it, too (made under another shard count) */
+    u32 live;     /* blocks of this shard's partitions that are still wanted */
+    bool foreign; /* other shards have blocks in it, too (made under another shard count) */
     bool collecting;
     UT_hash_handle hh;
 };
@@ -138,7 +138,8 @@ void retention_bundle_add(struct storage *st, u64 bundle, const struct bundle_re
 enum cache_state { CACHE_QUEUED, CACHE_LOADING, CACHE_READY, CACHE_FAILED };
 struct cache_wait { /* field of a waiting read; linked while it waits */
     struct list link;
-    void (*fn)(struct cache_wait *w, err e); /* the block is READY and one reference is the waiter's,
+    void (*fn)(struct cache_wait *w,
+               err e); /* the block is READY and one reference is the waiter's,
                                               * or failed: e */
     struct cache_block *block;
 };
@@ -159,13 +160,13 @@ struct cache_block {
     char name[BUNDLE_NAME_SIZE];
     i64 base_offset, last_offset; /* expected; checked at load */
     struct partition_key part;
-    u8 *raw;             /* key.bytes of them */
-    struct bytes data;   /* READY: the batches */
+    u8 *raw;           /* key.bytes of them */
+    struct bytes data; /* READY: the batches */
     err err;
-    bool cold;           /* read to its end: first to go */
-    bool ahead;          /* read-ahead, nobody has asked yet */
+    bool cold;  /* read to its end: first to go */
+    bool ahead; /* read-ahead, nobody has asked yet */
     u64 started_ns;
-    struct list link;    /* queue, or age order of unreferenced READY ones */
+    struct list link; /* queue, or age order of unreferenced READY ones */
     struct list waiters;
     UT_hash_handle hh;
 };

@@ -20,8 +20,8 @@ struct load {
 static err load_error(struct storage *st, struct bytes key, const char *what)
 {
     snprintf(st->env->error, sizeof st->env->error,
-             "metadata key %.*s: %s; restore the metadata folder from a copy", (int)MIN(key.len, 64u),
-             (const char *)key.data, what);
+             "metadata key %.*s: %s; restore the metadata folder from a copy",
+             (int)MIN(key.len, 64u), (const char *)key.data, what);
     return ERR_CORRUPT;
 }
 
@@ -52,8 +52,7 @@ static err load_one(void *arg, const struct meta_kv *kv)
         struct partition_key key;
         struct block b;
         bundle_reg_get(&reg, i, id, &key, &b);
-        if (!st->replaying &&
-            storage_shard_of(&key, st->env->shard_count) != st->shard->index)
+        if (!st->replaying && storage_shard_of(&key, st->env->shard_count) != st->shard->index)
             continue;
         mine++;
         if (!storage_owns(st, &key))
@@ -95,8 +94,9 @@ static err load_add_all(struct load *l)
         i64 expected = first ? MAX(p->start_offset, 0) : l->blocks[i - 1].block.last_offset + 1;
         if (!first && b->base_offset < expected) {
             snprintf(st->env->error, sizeof st->env->error,
-                     "two registered bundles hold offset %" PRId64 " of partition %u: bundle %04x/%"
-                     PRIx64 "; restore the metadata folder from a copy",
+                     "two registered bundles hold offset %" PRId64
+                     " of partition %u: bundle %04x/%" PRIx64
+                     "; restore the metadata folder from a copy",
                      b->base_offset, p->key.partition, bundle_wal(b->bundle),
                      bundle_seq(b->bundle));
             return ERR_CORRUPT;
@@ -121,7 +121,8 @@ err uploader_load(struct storage *st)
     if (e != ERR_NONE && st->env->error[0] == '\0')
         snprintf(st->env->error, sizeof st->env->error,
                  "the registrations of bundles can't be read: %s; check the metadata folder and "
-                 "the disk", err_text(e));
+                 "the disk",
+                 err_text(e));
     if (e == ERR_NONE && l.bundles > 0)
         LOG(INFO, bundles_loaded, "shard=%u bundles=%" PRIu64 " blocks=%u", st->shard->index,
             l.bundles, l.count);

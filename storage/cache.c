@@ -66,6 +66,7 @@ static void block_free(struct cache *c, struct cache_block *b)
         c->used_bytes -= b->key.bytes;
         metric_set(c->st->shard->metrics, M_cache_bytes, c->used_bytes);
     }
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): b is in the table, so there is one */
     HASH_DEL(c->blocks, b);
     mem_free(b->raw);
     MAGIC_POISON(b);
@@ -260,6 +261,7 @@ static struct cache_block *block_find(struct cache *c, const struct block *b)
 {
     struct cache_key key = { .bundle = b->bundle, .pos = b->pos, .bytes = b->bytes };
     struct cache_block *found;
+    /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): uthash reads by bytes */
     HASH_FIND(hh, c->blocks, &key, sizeof key, found);
     return found;
 }

@@ -18,7 +18,8 @@ struct lookup_state {
     i64 next_offset; /* look at places from here on; -1: ask the index by time */
     i64 end_offset;
 };
-_Static_assert(sizeof(struct lookup_state) <= sizeof(((struct lookup_op *)0)->private_), "storage.h");
+_Static_assert(sizeof(struct lookup_state) <= sizeof(((struct lookup_op *)0)->private_),
+               "storage.h");
 
 static struct lookup_state *state_of(struct lookup_op *op)
 {
@@ -78,8 +79,8 @@ static err batch_look_max(struct lookup_op *op, const struct batch *b)
     bool better = op->offset < 0 || b->max_timestamp > op->found_timestamp;
     if (!better || batch_last_offset(b) < op->p->start_offset)
         return ERR_NOT_FOUND;
-    err e = batch_find_max_timestamp(reader_compressor(op->p->st), b, BATCH_DECODED_BYTES_MAX, &offset,
-                                     &timestamp);
+    err e = batch_find_max_timestamp(reader_compressor(op->p->st), b, BATCH_DECODED_BYTES_MAX,
+                                     &offset, &timestamp);
     if (e != ERR_NONE)
         return e;
     if (op->offset >= 0 && timestamp <= op->found_timestamp)

@@ -81,9 +81,10 @@ static err err_from_mdb(struct meta_lmdb *l, int rc)
     case MDB_TXN_FULL:
         return ERR_BUSY;
     case MDB_PANIC:
-        FATAL("metadata %s: a flush of its root page failed and its state on disk is unknown; check "
-              "the disk (kernel log), then start again: the last durable state will be used",
-              l->path);
+        FATAL(
+            "metadata %s: a flush of its root page failed and its state on disk is unknown; check "
+            "the disk (kernel log), then start again: the last durable state will be used",
+            l->path);
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
     case MDB_INVALID:
@@ -123,7 +124,8 @@ static err open_failed(struct meta_lmdb *l, const char *what, int rc, char *why,
     }
     if (rc == ENOMEM)
         remedy = "the address space is limited (ulimit -v): raise it or lower meta.map_bytes";
-    snprintf(why, why_size, "metadata %s: can't %s: %s; %s", l->path, what, mdb_strerror(rc), remedy);
+    snprintf(why, why_size, "metadata %s: can't %s: %s; %s", l->path, what, mdb_strerror(rc),
+             remedy);
     lmdb_free(l);
     return e;
 }
@@ -219,7 +221,8 @@ static err lmdb_open(const char *url, struct meta **out, char *why, size_t why_s
     if (rc == EWOULDBLOCK) {
         snprintf(why, why_size,
                  "metadata %s: another process uses it: stop the other leat, or give this one "
-                 "a node.data_dir of its own", l->path);
+                 "a node.data_dir of its own",
+                 l->path);
         lmdb_free(l);
         return ERR_BUSY;
     }
@@ -322,7 +325,8 @@ static err lmdb_range(struct meta *m, struct bytes prefix,
 
 /* ---- commit ---- */
 
-static int compare_holds(struct meta_lmdb *l, MDB_txn *txn, const struct meta_compare *c, bool *holds)
+static int compare_holds(struct meta_lmdb *l, MDB_txn *txn, const struct meta_compare *c,
+                         bool *holds)
 {
     MDB_val k = val_of(c->key), v;
     int rc = mdb_get(txn, l->dbi, &k, &v);

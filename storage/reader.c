@@ -19,8 +19,8 @@
  * Small batches: an extent each would make the socket walk long lists of tiny pieces, so a run of
  * batches below COPY_BATCH_BYTES is copied into one buffer (perf: docs/decisions).
  *
- * Read-ahead: a read that begins where an earlier one of the same partition ended is part of a scan;
- * the number of blocks fetched ahead doubles from 1 to AHEAD_BLOCKS_MAX while it goes on, within
+ * Read-ahead: a read that begins where an earlier one of its partition ended is part of a scan; the
+ * number of blocks fetched ahead doubles from 1 to AHEAD_BLOCKS_MAX while it goes on, within
  * the cache's bound for that.
  */
 #include "bundle_int.h"
@@ -29,12 +29,12 @@
 #include "hash.h"
 
 #define READER_MAGIC 0x5ead0001u
-#define COPY_BATCH_BYTES 4096u   /* smaller ones are copied, when there are several */
+#define COPY_BATCH_BYTES 4096u /* smaller ones are copied, when there are several */
 #define COPY_BUF_BYTES (256 * (u32)KIB)
-#define COPY_BYTES_MAX (64 * MIB) /* held by copies per shard; beyond it extents are made */
+#define COPY_BYTES_MAX (64 * MIB)     /* held by copies per shard; beyond it extents are made */
 #define WAL_READ_BYTES (1 * (u32)MIB) /* span of one read of the WAL file, at least one batch */
 #define WAL_READS_MAX 8u
-#define STREAMS 256u              /* scans remembered; a power of two */
+#define STREAMS 256u /* scans remembered; a power of two */
 #define AHEAD_BLOCKS_MAX 8u
 #define FINISH_BUDGET 64u
 
@@ -48,8 +48,8 @@ struct reader {
     u32 magic;
     struct storage *st;
     struct shard_hook hook;
-    struct list finish;     /* read_wait.link: to be ended in the next hook */
-    struct list wal_queue;  /* read_wait.link: too many WAL reads in flight */
+    struct list finish;    /* read_wait.link: to be ended in the next hook */
+    struct list wal_queue; /* read_wait.link: too many WAL reads in flight */
     u32 waiting, wal_reads;
     u64 copy_bytes;
     struct compressor *compressor;
@@ -150,7 +150,8 @@ static void buf_released(struct ref *ref)
 /* One reference, aligned to `align`. */
 static struct read_buf *buf_new(struct reader *r, u32 bytes, u32 align)
 {
-    struct read_buf *b = mem_realloc(NULL, sizeof *b + bytes + align); /* not zeroed: all is written */
+    struct read_buf *b =
+        mem_realloc(NULL, sizeof *b + bytes + align); /* not zeroed: all is written */
     ref_init(&b->ref, buf_released);
     b->ref.count = 1;
     b->reader = r;
@@ -213,8 +214,8 @@ static u32 small_run(const struct read_op *op, const struct entry *e, const stru
     return n;
 }
 
-static void copy_run(struct storage *st, struct read_op *op, const struct entry *e, u32 n, u32 bytes,
-                     const struct image *im)
+static void copy_run(struct storage *st, struct read_op *op, const struct entry *e, u32 n,
+                     u32 bytes, const struct image *im)
 {
     struct read_buf *b = buf_new(st->reader, bytes, 16);
     u32 at = 0;
@@ -253,8 +254,8 @@ static i64 read_image(struct storage *st, struct read_op *op, const struct place
 /* ---- from blocks ---- */
 
 /* The stretch of wanted batches in a block, from the one that holds `from`. */
-static err block_stretch(const struct read_op *op, struct bytes data, i64 from, u32 *begin, u32 *end,
-                         i64 *next)
+static err block_stretch(const struct read_op *op, struct bytes data, i64 from, u32 *begin,
+                         u32 *end, i64 *next)
 {
     err e = bundle_data_find(data, from, begin);
     if (e != ERR_NONE)

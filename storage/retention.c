@@ -28,10 +28,10 @@ struct retention {
     struct storage *st;
     struct bundle_info *bundles; /* uthash by id */
     u32 bundle_count;
-    struct list waiting;  /* collects whose job has not begun */
-    struct list resting;  /* in GRACE or before a retry */
+    struct list waiting; /* collects whose job has not begun */
+    struct list resting; /* in GRACE or before a retry */
     u32 running;
-    bool started;         /* the shard turns: jobs may run */
+    bool started; /* the shard turns: jobs may run */
     struct timer start_timer;
 };
 
@@ -151,8 +151,7 @@ static void collects_begin(struct retention *r)
         if (c->unregistered)
             bg_submit(st->shard, &c->job, BG_MISC, collect_remove_run, collect_remove_done);
         else
-            bg_submit(st->shard, &c->job, BG_META, collect_unregister_run,
-                      collect_unregister_done);
+            bg_submit(st->shard, &c->job, BG_META, collect_unregister_run, collect_unregister_done);
     }
 }
 
@@ -179,7 +178,8 @@ static void collect_failed(struct collect *c, const char *what)
         "until a later try\"",
         c->st->shard->index, bundle_name(name, c->id, c->epoch), what, err_name(c->err),
         err_text(c->err), c->tries + 1);
-    collect_rest(c, RETRY_NS << MIN(c->tries++, 6u));
+    collect_rest(c, RETRY_NS << MIN(c->tries, 6u));
+    c->tries++;
 }
 
 /* The registration without this shard's blocks. No data: nobody else's are in it. */
@@ -286,7 +286,8 @@ static void collect_remove_done(struct bg_job *j)
     st->retention->running--;
     if (st->shard->metrics != NULL) {
         metric_add(st->shard->metrics, M_store_deletes, 1);
-        metric_add(st->shard->metrics, c->err == ERR_NONE ? M_retention_objects : M_store_errors, 1);
+        metric_add(st->shard->metrics, c->err == ERR_NONE ? M_retention_objects : M_store_errors,
+                   1);
     }
     if (c->err != ERR_NONE)
         collect_failed(c, "delete the object");

@@ -168,8 +168,8 @@ static void file_close(struct store *s)
 struct put_writer {
     int fd;
     u8 *buf;
-    u32 len;       /* in buf */
-    u64 offset;    /* of buf in the file */
+    u32 len;    /* in buf */
+    u64 offset; /* of buf in the file */
 };
 
 static int writer_write(struct put_writer *w, u32 len)
@@ -438,9 +438,11 @@ static err list_dir(struct file_list *l, size_t path_len, u32 depth)
 static err file_list(struct store *s, const char *prefix,
                      err (*each)(void *arg, const char *name, u64 bytes), void *arg)
 {
-    struct file_list l = {
-        .f = store_file_of(s), .prefix = prefix, .prefix_len = strlen(prefix), .each = each, .arg = arg
-    };
+    struct file_list l = { .f = store_file_of(s),
+                           .prefix = prefix,
+                           .prefix_len = strlen(prefix),
+                           .each = each,
+                           .arg = arg };
     /* Start in the deepest folder that the prefix names: its siblings needn't be read. */
     const char *slash = strrchr(prefix, '/');
     size_t start = slash != NULL ? (size_t)(slash - prefix) + 1 : 0;

@@ -2,7 +2,7 @@
  *
  *   segment DURABLE ─► slot: LOAD ─► PUT ─► PLACED ─► COMMIT ─► segment REGISTERED
  *                             ▲       │                 │
- *                             └─ pause┴──── failure ────┘ (a failed commit only goes back to PLACED)
+ *                             └─ pause┴──── failure ────┘ (a failed commit goes back to PLACED)
  *
  *   LOAD    the segment's bytes: its image, or read back from the WAL file
  *   PUT     one object b/<wal>/<seq>-<epoch>; store.uploads of them side by side
@@ -28,7 +28,8 @@
 #include "clock.h"
 
 #define UPLOADER_MAGIC 0x0b10ad01u
-#define UPLOAD_STEPS(X) X(IDLE, "idle") X(LOAD, "load") X(PUT, "put") X(PLACED, "placed") X(COMMIT, "commit")
+#define UPLOAD_STEPS(X) \
+    X(IDLE, "idle") X(LOAD, "load") X(PUT, "put") X(PLACED, "placed") X(COMMIT, "commit")
 /* store.retry doubles up to this many times itself (config.def says so). */
 #define RETRY_FACTOR_MAX 20u
 /* No spare image was free: another upload is about to give one back. */
@@ -54,10 +55,10 @@ struct upload {
     struct segment *seg;
     struct segment_load load;
     struct bundle_builder builder;
-    u8 *registered;       /* per entry: is in the b/ value */
+    u8 *registered; /* per entry: is in the b/ value */
     char name[BUNDLE_NAME_SIZE];
     struct bg_job job;
-    struct arena arena;   /* of the commit */
+    struct arena arena; /* of the commit */
     struct meta_txn txn;
     struct meta_compare compares[2];
     err err;
@@ -76,7 +77,7 @@ struct orphans {
         u64 bundle;
         u32 epoch;
         bool keep;
-    } *list;
+    } * list;
 };
 
 struct uploader {
@@ -85,10 +86,10 @@ struct uploader {
     u32 slot_count, busy;
     struct upload *slots;
     struct timer retry_timer;
-    u32 failures;     /* in a row */
+    u32 failures; /* in a row */
     err last_error;
     u64 failing_since_ns;
-    bool gave_up;     /* stopping, and something failed */
+    bool gave_up; /* stopping, and something failed */
     bool kicking;
     struct orphans orphans;
 };
@@ -446,7 +447,8 @@ static void upload_commit(struct upload *u)
     u->txn = (struct meta_txn){ .compares = u->compares, .ops = ops, .compare_count = 1 };
     struct bytes value = commit_registration(u);
     if (value.data != NULL) {
-        struct bytes key = meta_key_bundle(keys + META_KEY_SIZE, bundle_id(st->wal.index, seg->seq));
+        struct bytes key =
+            meta_key_bundle(keys + META_KEY_SIZE, bundle_id(st->wal.index, seg->seq));
         ops[n++] = (struct meta_op){ META_PUT, key, value };
         u->compares[u->txn.compare_count++] = (struct meta_compare){ .key = key, .revision = 0 };
     }
@@ -542,8 +544,8 @@ static void start_next(struct uploader *up)
             break;
         if (!upload_start(up, u, seg)) {
             if (!timer_armed(&up->retry_timer))
-                timer_start(&st->shard->timers, &up->retry_timer,
-                            st->shard->now_ns + LOAD_RETRY_NS, retry_fire);
+                timer_start(&st->shard->timers, &up->retry_timer, st->shard->now_ns + LOAD_RETRY_NS,
+                            retry_fire);
             break;
         }
         u = slot_free(up);
@@ -639,7 +641,8 @@ static void orphans_remove_run(struct bg_job *j)
     for (u32 i = 0; i < o->count; i++) {
         if (o->list[i].keep)
             continue;
-        err e = store->driver->remove(store, bundle_name(name, o->list[i].bundle, o->list[i].epoch));
+        err e =
+            store->driver->remove(store, bundle_name(name, o->list[i].bundle, o->list[i].epoch));
         o->removed += e == ERR_NONE;
     }
 }
@@ -669,8 +672,10 @@ static void orphans_listed(struct bg_job *j)
 {
     struct orphans *o = container_of(j, struct orphans, job);
     if (o->err != ERR_NONE && o->err != ERR_BUSY)
-        LOG(WARN, orphans_not_listed, "shard=%u error=%s effect=\"objects that were never registered "
-            "stay until the next start\"", o->st->shard->index, err_name(o->err));
+        LOG(WARN, orphans_not_listed,
+            "shard=%u error=%s effect=\"objects that were never registered "
+            "stay until the next start\"",
+            o->st->shard->index, err_name(o->err));
     if (o->count == 0 || o->st->stopping)
         orphans_end(o);
     else

@@ -18,8 +18,8 @@ static inline struct bytes batch_make(i64 base_offset, u32 count, u32 value_byte
         value[i] = (u8)(base_offset * 31 + i * 7);
     b.base_offset = base_offset;
     for (u32 i = 0; i < count; i++)
-        CHECK(batch_builder_add(&b, ts + (i64)i, (struct bytes){ NULL, 0 }, bytes_of(value, value_bytes),
-                                NULL, 0) == ERR_NONE);
+        CHECK(batch_builder_add(&b, ts + (i64)i, (struct bytes){ NULL, 0 },
+                                bytes_of(value, value_bytes), NULL, 0) == ERR_NONE);
     struct bytes out;
     CHECK(batch_builder_finish(&b, NULL, &out) == ERR_NONE);
     out.data = mem_dup(out.data, out.len);

@@ -63,7 +63,8 @@ static err object_check(const u8 *bytes, u32 len, u32 *blocks, u32 *batches)
     err e = bundle_header_decode(bytes_of(bytes, BUNDLE_HEADER_BYTES), &wal, &seq);
     if (e != ERR_NONE)
         return e;
-    e = bundle_footer_decode(bytes_of(bytes + len - BUNDLE_FOOTER_BYTES, BUNDLE_FOOTER_BYTES), len, &f);
+    e = bundle_footer_decode(bytes_of(bytes + len - BUNDLE_FOOTER_BYTES, BUNDLE_FOOTER_BYTES), len,
+                             &f);
     if (e != ERR_NONE)
         return e;
     struct bytes index = bytes_of(bytes + f.index_pos, f.entry_count * BUNDLE_ENTRY_BYTES);
@@ -72,7 +73,8 @@ static err object_check(const u8 *bytes, u32 len, u32 *blocks, u32 *batches)
         struct bundle_entry entry, header;
         struct bytes data;
         bundle_index_entry(index, i, &entry);
-        e = bundle_block_decode(bytes_of(bytes + entry.pos, bundle_block_bytes(&entry)), &header, &data);
+        e = bundle_block_decode(bytes_of(bytes + entry.pos, bundle_block_bytes(&entry)), &header,
+                                &data);
         if (e == ERR_NONE && header.hash != entry.hash)
             e = ERR_CORRUPT;
         if (e == ERR_NONE)
@@ -95,8 +97,10 @@ static void object_reads_back(void **state)
     assert_int_equal(blocks, 4);
     assert_int_equal(batches, BATCHES);
     struct bundle_footer f;
-    assert_int_equal(bundle_footer_decode(bytes_of(o.bytes + o.len - BUNDLE_FOOTER_BYTES,
-                                                   BUNDLE_FOOTER_BYTES), o.len, &f), ERR_NONE);
+    assert_int_equal(
+        bundle_footer_decode(bytes_of(o.bytes + o.len - BUNDLE_FOOTER_BYTES, BUNDLE_FOOTER_BYTES),
+                             o.len, &f),
+        ERR_NONE);
     assert_int_equal(f.wal, 3);
     assert_int_equal(f.seq, 77);
     assert_int_equal(f.epoch, 5);
@@ -163,8 +167,10 @@ static void find_gives_the_batch_that_holds_the_offset(void **state)
     struct object o;
     object_make(&o, 1 << 20);
     struct bundle_footer f;
-    assert_int_equal(bundle_footer_decode(bytes_of(o.bytes + o.len - BUNDLE_FOOTER_BYTES,
-                                                   BUNDLE_FOOTER_BYTES), o.len, &f), ERR_NONE);
+    assert_int_equal(
+        bundle_footer_decode(bytes_of(o.bytes + o.len - BUNDLE_FOOTER_BYTES, BUNDLE_FOOTER_BYTES),
+                             o.len, &f),
+        ERR_NONE);
     struct bundle_entry e;
     bundle_index_entry(bytes_of(o.bytes + f.index_pos, f.entry_count * BUNDLE_ENTRY_BYTES), 0, &e);
     struct bytes data = bytes_of(o.bytes + e.pos + BUNDLE_BLOCK_HEADER_BYTES, e.data_bytes);
@@ -205,13 +211,19 @@ static void registration_round_trips_and_damage_is_noticed(void **state)
     (void)state;
     struct arena a;
     arena_init(&a, 4096, MIB);
-    struct bundle_reg reg = { .epoch = 9, .object_bytes = 5000, .created_ms = 123, .block_count = 3 };
+    struct bundle_reg reg = {
+        .epoch = 9, .object_bytes = 5000, .created_ms = 123, .block_count = 3
+    };
     u8 *raw;
     struct bytes v = bundle_reg_begin(&a, &reg, &raw);
     for (u32 i = 0; i < 3; i++) {
         struct partition_key k = key_make((u8)i, i);
-        struct block b = { .pos = 32 + i * 200, .bytes = 200, .data_bytes = 120,
-                           .base_offset = i * 10, .last_offset = i * 10 + 9, .max_timestamp = -1 };
+        struct block b = { .pos = 32 + i * 200,
+                           .bytes = 200,
+                           .data_bytes = 120,
+                           .base_offset = i * 10,
+                           .last_offset = i * 10 + 9,
+                           .max_timestamp = -1 };
         bundle_reg_set(raw, i, &k, &b);
     }
     bundle_reg_end(raw, v.len);

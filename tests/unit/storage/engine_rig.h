@@ -1,5 +1,5 @@
 /* A whole storage engine of one shard for tests: real ring, real files, LMDB; the object store and
- * the metadata can be told to fail. A model remembers every batch, so that reads can be compared. */
+ * the metadata can be told to fail. A model remembers every batch, to compare reads with. */
 #ifndef LEAT_ENGINE_RIG_H
 #define LEAT_ENGINE_RIG_H
 
@@ -18,7 +18,7 @@
 /* ---- drivers that can be told to fail ---- */
 
 struct fault {
-    u32 puts, gets, removes, commits; /* calls; atomic */
+    u32 puts, gets, removes, commits;       /* calls; atomic */
     u32 fail_puts, fail_gets, fail_commits; /* so many of the next calls fail */
     err error;
     u32 hold_gets; /* reads wait until it is 0 */
@@ -79,9 +79,11 @@ static inline err fault_list(struct store *s, const char *prefix,
     (void)s;
     return fault_store_below->driver->list(fault_store_below, prefix, each, arg);
 }
-static const struct store_driver fault_store_driver = { "fault", NULL, NULL, fault_put, fault_get,
-                                                        fault_size, fault_remove, fault_list };
-static inline err fault_meta_get(struct meta *m, struct bytes key, struct arena *a, struct meta_kv *out)
+static const struct store_driver fault_store_driver = { "fault",      NULL,      NULL,
+                                                        fault_put,    fault_get, fault_size,
+                                                        fault_remove, fault_list };
+static inline err fault_meta_get(struct meta *m, struct bytes key, struct arena *a,
+                                 struct meta_kv *out)
 {
     (void)m;
     return meta_get(fault_meta_below, key, a, out);
@@ -101,8 +103,9 @@ static inline err fault_meta_commit(struct meta *m, const struct meta_txn *t)
         return fault.error;
     return meta_commit(fault_meta_below, t);
 }
-static const struct meta_driver fault_meta_driver = { "fault", NULL, NULL, fault_meta_get,
-                                                      fault_meta_range, fault_meta_commit };
+static const struct meta_driver fault_meta_driver = {
+    "fault", NULL, NULL, fault_meta_get, fault_meta_range, fault_meta_commit
+};
 
 /* ---- the rig ---- */
 
@@ -222,8 +225,11 @@ static inline err engine_try_start(void)
     char why[512];
     engine_open_below();
     eng->restored = eng->recovered = 0;
-    eng->env = (struct storage_env){ .cfg = &eng->cfg, .meta = &eng->meta, .store = &eng->store,
-                                     .ops = &engine_ops, .shard_count = 1 };
+    eng->env = (struct storage_env){ .cfg = &eng->cfg,
+                                     .meta = &eng->meta,
+                                     .store = &eng->store,
+                                     .ops = &engine_ops,
+                                     .shard_count = 1 };
     eng->group = (struct shard_group){ .count = 1 };
     shard_init(&eng->shard, &eng->group, 0, &eng->cfg, metrics_create(), 99);
     assert_int_equal(io_create(&eng->cfg, 0, &eng->shard.io, why, sizeof why), ERR_NONE);
@@ -247,14 +253,14 @@ static inline void engine_turn(void)
 {
     shard_turn(&eng->shard, NS_PER_MS);
 }
-#define ENGINE_UNTIL(cond)                                      \
-    do {                                                        \
-        u64 until_ = clock_mono_ns() + 20 * NS_PER_S;           \
-        while (!(cond)) {                                       \
-            if (clock_mono_ns() > until_)                       \
-                fail_msg("never: " #cond);                      \
-            engine_turn();                                      \
-        }                                                       \
+#define ENGINE_UNTIL(cond)                            \
+    do {                                              \
+        u64 until_ = clock_mono_ns() + 20 * NS_PER_S; \
+        while (!(cond)) {                             \
+            if (clock_mono_ns() > until_)             \
+                fail_msg("never: " #cond);            \
+            engine_turn();                            \
+        }                                             \
     } while (0)
 
 static inline void engine_down(void)
@@ -360,8 +366,11 @@ static inline void engine_read_done(struct read_op *op)
 static inline void engine_read_begin(struct engine_read *r, u32 part, i64 offset, i64 end, u32 max,
                                      bool one)
 {
-    *r = (struct engine_read){ .op = { .p = eng->parts[part].p, .offset = offset, .end_offset = end,
-                                       .max_bytes = max, .at_least_one = one } };
+    *r = (struct engine_read){ .op = { .p = eng->parts[part].p,
+                                       .offset = offset,
+                                       .end_offset = end,
+                                       .max_bytes = max,
+                                       .at_least_one = one } };
     r->done = storage_read(&r->op, engine_read_done) == READ_DONE;
 }
 static inline void engine_read_end(struct engine_read *r)
@@ -441,7 +450,8 @@ static inline err engine_count_key(void *arg, const struct meta_kv *kv)
 static inline u32 engine_keys(const char *prefix)
 {
     u32 n = 0;
-    assert_int_equal(meta_range(fault_meta_below, bytes_str(prefix), engine_count_key, &n), ERR_NONE);
+    assert_int_equal(meta_range(fault_meta_below, bytes_str(prefix), engine_count_key, &n),
+                     ERR_NONE);
     return n;
 }
 

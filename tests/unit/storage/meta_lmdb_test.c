@@ -284,11 +284,17 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(value_and_revision_come_back), T(compares_guard_all_ops), T(deleted_and_made_again_differs),
-        T(range_is_by_prefix_and_ascending), T(delete_prefix_takes_only_the_prefix),
-        T(state_survives_reopen), T(map_grows_to_its_bound_and_then_refuses),
-        T(second_owner_is_refused_with_a_remedy), T(garbage_is_no_database),
-        T(absurd_keys_are_refused), T(kill_leaves_whole_transactions),
+        T(value_and_revision_come_back),
+        T(compares_guard_all_ops),
+        T(deleted_and_made_again_differs),
+        T(range_is_by_prefix_and_ascending),
+        T(delete_prefix_takes_only_the_prefix),
+        T(state_survives_reopen),
+        T(map_grows_to_its_bound_and_then_refuses),
+        T(second_owner_is_refused_with_a_remedy),
+        T(garbage_is_no_database),
+        T(absurd_keys_are_refused),
+        T(kill_leaves_whole_transactions),
     };
     return cmocka_run_group_tests_name("meta_lmdb", tests, NULL, NULL);
 }

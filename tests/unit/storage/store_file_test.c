@@ -244,10 +244,15 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(put_joins_parts_and_get_range_reads_them), T(put_replaces_unless_if_absent),
-        T(remove_is_idempotent), T(list_walks_folders_by_prefix),
-        T(unfinished_files_are_cleaned_and_never_listed), T(failed_put_leaves_nothing),
-        T(full_disk_is_told_as_such), T(open_errors_name_cause_and_remedy), T(names_are_checked),
+        T(put_joins_parts_and_get_range_reads_them),
+        T(put_replaces_unless_if_absent),
+        T(remove_is_idempotent),
+        T(list_walks_folders_by_prefix),
+        T(unfinished_files_are_cleaned_and_never_listed),
+        T(failed_put_leaves_nothing),
+        T(full_disk_is_told_as_such),
+        T(open_errors_name_cause_and_remedy),
+        T(names_are_checked),
     };
     return cmocka_run_group_tests_name("store_file", tests, NULL, NULL);
 }

@@ -21,7 +21,8 @@ static inline void tmpdir_make(struct tmpdir *t)
     CHECK(mkdtemp(t->path) != NULL);
 }
 
-static inline int tmpdir_remove_one(const char *path, const struct stat *st, int type, struct FTW *f)
+static inline int tmpdir_remove_one(const char *path, const struct stat *st, int type,
+                                    struct FTW *f)
 {
     (void)st;
     (void)type;

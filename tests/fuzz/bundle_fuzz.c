@@ -1,0 +1,122 @@
+/* Everything that reads bytes of bundles and registrations. The first byte of the input chooses:
+ *   0  the bytes as they are: footer, index, blocks, batches
+ *   1  as 0, but with all checksums made right, so that the structure behind them is reached
+ *   2  a registration value; 3 the same with its checksum made right
+ *   4  the data of a block: find every offset, check
+ *   5  an object's name */
+#include <stdlib.h>
+
+#include "../../storage/bundle_int.h"
+#include "hash.h"
+
+int LLVMFuzzerTestOneInput(const u8 *in, size_t size);
+
+static void fix_block(u8 *p, u32 len)
+{
+    put_le64(p + 72, 0);
+    put_le64(p + 72, hash_bytes(p, len));
+}
+
+static void fuzz_object(u8 *p, u32 len, bool fix)
+{
+    struct bundle_footer f;
+    u32 wal;
+    u64 seq;
+    (void)!bundle_header_decode(bytes_of(p, MIN(len, BUNDLE_HEADER_BYTES)), &wal, &seq);
+    if (len < BUNDLE_FOOTER_BYTES)
+        return;
+    u8 *footer = p + len - BUNDLE_FOOTER_BYTES;
+    if (fix) {
+        put_le64(footer, BUNDLE_MAGIC);
+        put_le32(footer + 8, BUNDLE_FORMAT_VERSION);
+        u64 pos = get_le64(footer + 16), bytes = (u64)get_le32(footer + 12) * BUNDLE_ENTRY_BYTES;
+        if (pos < len && bytes <= len - pos)
+            put_le64(footer + 32, hash_bytes(p + pos, bytes));
+        put_le64(footer + 56, hash_bytes(footer, 56));
+    }
+    if (bundle_footer_decode(bytes_of(footer, BUNDLE_FOOTER_BYTES), len, &f) != ERR_NONE)
+        return;
+    struct bytes index = bytes_of(p + f.index_pos, f.entry_count * BUNDLE_ENTRY_BYTES);
+    if (bundle_index_check(index, &f) != ERR_NONE)
+        return;
+    for (u32 i = 0; i < f.entry_count; i++) {
+        struct bundle_entry e, header;
+        struct bytes data;
+        bundle_index_entry(index, i, &e);
+        if (fix)
+            fix_block(p + e.pos, bundle_block_bytes(&e));
+        err rc = bundle_block_decode(bytes_of(p + e.pos, bundle_block_bytes(&e)), &header, &data);
+        if (rc == ERR_NONE)
+            (void)!bundle_data_check(data, &header);
+    }
+}
+
+static void fuzz_registration(u8 *p, u32 len, bool fix)
+{
+    struct bundle_reg reg;
+    if (fix && len >= BUNDLE_REG_HEAD_BYTES) {
+        put_le64(p + 32, 0);
+        put_le64(p + 32, hash_bytes(p, len));
+    }
+    if (bundle_reg_decode(bytes_of(p, len), &reg) != ERR_NONE)
+        return;
+    for (u32 i = 0; i < reg.block_count; i++) {
+        struct partition_key key;
+        struct block b;
+        bundle_reg_get(&reg, i, 7, &key, &b);
+        CHECK(b.bytes == b.data_bytes + BUNDLE_BLOCK_HEADER_BYTES);
+        CHECK((u64)b.pos + b.bytes <= reg.object_bytes);
+    }
+}
+
+static void fuzz_data(const u8 *p, u32 len)
+{
+    struct bytes data = bytes_of(p, len);
+    static const i64 offsets[] = { 0, 1, 100, INT64_MAX, -1 };
+    for (u32 i = 0; i < ARRAY_COUNT(offsets); i++) {
+        u32 pos;
+        if (bundle_data_find(data, offsets[i], &pos) == ERR_NONE)
+            CHECK(pos <= len);
+    }
+    struct bundle_entry e = { .base_offset = 0, .last_offset = 10, .data_bytes = len };
+    (void)!bundle_data_check(data, &e);
+}
+
+static void fuzz_name(const u8 *p, u32 len)
+{
+    char name[80], again[BUNDLE_NAME_SIZE];
+    u32 n = MIN(len, 79u), epoch;
+    u64 id;
+    memcpy(name, p, n);
+    name[n] = '\0';
+    if (bundle_name_parse(name, &id, &epoch))
+        CHECK(strcmp(bundle_name(again, id, epoch), name) == 0);
+    (void)store_name_valid(name);
+}
+
+int LLVMFuzzerTestOneInput(const u8 *in, size_t size)
+{
+    if (size < 1 || size > 1 << 20)
+        return 0;
+    u32 len = (u32)size - 1;
+    /* A block of its own, so that the sanitizer sees every byte read beyond. */
+    u8 *p = malloc(len ? len : 1);
+    memcpy(p, in + 1, len);
+    switch (in[0] % 6) {
+    case 0:
+    case 1:
+        fuzz_object(p, len, in[0] % 6 == 1);
+        break;
+    case 2:
+    case 3:
+        fuzz_registration(p, len, in[0] % 6 == 3);
+        break;
+    case 4:
+        fuzz_data(p, len);
+        break;
+    default:
+        fuzz_name(p, len);
+    }
+    free(p);
+    return 0;
+}
