@@ -214,6 +214,7 @@ struct partition {
     struct list watches;
     struct list duplicates;     /* partition_append.link: wait until their original is durable */
     u32 inflight;               /* appends not yet done */
+    err failed;                 /* of the last append: the log is over, what is not durable never is */
     struct producer *producers; /* hash by producer id */
     u32 producer_count;
     bool producers_changed;     /* since the last snapshot */

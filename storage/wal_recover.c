@@ -464,7 +464,8 @@ static bool scan_segment_proves(struct scan *s, u32 epoch, u32 at, u64 lsn)
             while (wal_cursor_next(&c, &f))
                 if (f.durable_lsn > lsn)
                     return true;
-            at = MAX(at, (c.at - 1) & ~(WAL_BLOCK_BYTES - 1));
+            if (c.at > at)
+                at = (c.at - 1) & ~(WAL_BLOCK_BYTES - 1);
         }
         at += WAL_BLOCK_BYTES;
     }

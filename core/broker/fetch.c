@@ -445,6 +445,7 @@ static void fetch_home(struct fetch_op *op)
     CHECK(op->out > 0);
     if (--op->out > 0)
         return;
+    timer_stop(&op->call->home->shard.timers, &op->deadline_timer); /* it ends watching only */
     metric_sub(op->call->home->shard.metrics, M_fetch_waiting, 1);
     fetch_round(op);
 }

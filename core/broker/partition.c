@@ -123,13 +123,15 @@ err partition_check_epoch(const struct partition *p, i32 current_leader_epoch)
 
 /* ---- append ---- */
 
-/* Duplicates whose original has become durable. */
+/* Duplicates whose original has become durable, or never will. */
 static void duplicates_release(struct partition *p)
 {
     list_for_safe(l, &p->duplicates)
     {
         struct partition_append *pa = list_entry(l, struct partition_append, link);
-        if (pa->last_offset < partition_high_watermark(p)) {
+        bool durable = pa->last_offset < partition_high_watermark(p);
+        if (durable || p->failed != ERR_NONE) {
+            pa->err = durable ? ERR_NONE : p->failed;
             list_remove(&pa->link);
             pa->done(pa);
         }
@@ -144,6 +146,7 @@ static void partition_appended(struct append *a)
     CHECK(p->inflight > 0);
     p->inflight--;
     pa->err = p->dropped ? ERR_UNKNOWN_TOPIC_OR_PARTITION : err_to_kafka(a->err);
+    p->failed = pa->err;
     pa->done(pa);
     if (p->dropped) {
         if (p->inflight == 0)
@@ -164,19 +167,23 @@ static void duplicate_now(struct shard *at, struct msg *m)
 }
 
 /* The batch is there already: same offsets, done when the original is durable (never inside). */
-static void partition_duplicate(struct partition *p, const struct batch *b,
+static err partition_duplicate(struct partition *p, const struct batch *b,
                                 const struct producer_batch *dup, struct partition_append *pa)
 {
+    bool durable = dup->last_offset < partition_high_watermark(p);
+    if (!durable && p->failed != ERR_NONE)
+        return p->failed;
     pa->base_offset = dup->last_offset - b->last_offset_delta;
     pa->last_offset = dup->last_offset;
     pa->log_append_ms = -1;
     pa->err = ERR_NONE;
     metric_add(p->broker->shard.metrics, M_produce_duplicates, 1);
     list_init(&pa->link);
-    if (dup->last_offset < partition_high_watermark(p))
+    if (durable)
         shard_send(&p->broker->shard, p->broker->shard.index, &pa->msg, duplicate_now);
     else
         list_push_back(&p->duplicates, &pa->link);
+    return ERR_NONE;
 }
 
 static void rules_of_topic(const struct partition *p, struct batch_rules *r)
@@ -251,11 +258,7 @@ static err partition_admit(struct partition *p, const struct batch *b, struct pa
     const struct producer_batch *dup = NULL;
     err e = batch_has_producer(b) ? producers_check(p, b, &dup) : ERR_NONE;
     *duplicate = e == ERR_DUPLICATE_SEQUENCE_NUMBER;
-    if (*duplicate) {
-        partition_duplicate(p, b, dup, pa);
-        return ERR_NONE;
-    }
-    return e;
+    return *duplicate ? partition_duplicate(p, b, dup, pa) : e;
 }
 
 err partition_append(struct partition *p, struct bytes batch_bytes, bool from_client, struct arena *scratch,
