@@ -12,6 +12,7 @@
  * incomplete changes nothing.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <sys/socket.h>
 
 #include "bench.h"
@@ -279,8 +280,14 @@ static void batch_seen(struct conn *c, const u8 *head, u32 head_len, u32 len)
     count(&w->stats.c.read_bytes, len);
     if (!f || next <= f->position)
         return; /* lies before what was asked for */
-    if (base > f->position)
+    if (base > f->position) {
+        if (w->stats.c.offset_gaps == 0)
+            fprintf(stderr,
+                    "leat-bench: gap in partition %u: after %" PRId64 " came %" PRId64
+                    " (log start %" PRId64 ", high watermark %" PRId64 ")\n",
+                    f->partition, f->position, base, c->fetch_start, c->fetch_hw);
         count(&w->stats.c.offset_gaps, (u64)(base - f->position));
+    }
     f->position = next;
     count(&w->stats.c.read_records, get_be32(head + 57));
     if (w->o->mode != MODE_CONSUME) {
