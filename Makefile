@@ -75,7 +75,8 @@ $$(unit_$(1)): $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/$(1)/%.o $(foreach b,$(b
 UNIT += $$(unit_$(1))
 endef
 $(foreach l,$(LAYERS),$(eval $(call unit_rule,$(l))))
-.PHONY: unit
+.PHONY: unit unit-programs
+unit-programs: $(UNIT)
 unit: $(UNIT)
 	@tests/run_units.sh $(UNIT)
 

@@ -1,0 +1,41 @@
+# make test: everything that must hold, in well under 45 minutes on two cores. make soak: the long ones.
+FUZZ_TEST_SECONDS ?= 5
+CRASH_ROUNDS ?= 5
+SOAK_CRASH_ROUNDS ?= 200
+SOAK_FUZZ_SECONDS ?= 620
+SUB := $(MAKE) --no-print-directory
+
+.PHONY: test test-parts soak e2e crash real-input
+# Sub-make, because the packages must be there before the compiler is asked anything.
+test: deps
+	@$(SUB) -j2 all unit-programs
+	@$(SUB) test-parts
+
+# Lane a needs processors, lane b mostly waits for clients and their JVMs.
+test-parts:
+	@tests/run_all \
+		"unit=a=$(SUB) unit" \
+		"tidy=a=$(SUB) tidy" \
+		"sim=a=$(SUB) sim-quick" \
+		"schema=a=$(SUB) schema-check" \
+		"codec=a=$(SUB) codec-peer" \
+		"fuzz=a=$(SUB) fuzz FUZZ_SECONDS=$(FUZZ_TEST_SECONDS)" \
+		"e2e=b=tests/e2e/run --jobs 3" \
+		"crash=b=tests/crash/run --rounds $(CRASH_ROUNDS)" \
+		"real-input=b=tests/e2e/real_input.sh"
+
+e2e: $(BUILD)/leat
+	tests/e2e/run
+crash: $(BUILD)/leat
+	tests/crash/run --rounds $(CRASH_ROUNDS)
+real-input: $(BUILD)/leat
+	tests/e2e/real_input.sh --full
+
+# Hours: what the promises are measured with.
+soak: deps
+	@$(SUB) -j2 all
+	@tests/run_all \
+		"real-input=a=tests/e2e/real_input.sh --full" \
+		"crash=a=tests/crash/run --rounds $(SOAK_CRASH_ROUNDS)" \
+		"sim=a=$(SUB) sim SEEDS=10000" \
+		"fuzz=a=$(SUB) fuzz FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS)"
