@@ -139,6 +139,7 @@ struct call {
     bool (*expand)(struct call *c, const struct wire_ref *refs, u32 count);
     void (*release)(struct call *c); /* at home, after the response was sent or dropped; NULL = none */
     void *user;                /* the handler's */
+    struct scatter *scatters;  /* of this call; their parts' arenas end with it */
     const char *failed;        /* set by call_malformed */
     bool no_response;          /* produce with acks=0 */
     bool close_after;
@@ -167,6 +168,7 @@ struct part {
     struct list link;      /* for the owner's use while it holds the part */
     struct scatter *scatter;
     struct broker *at;     /* the owner */
+    struct arena arena;    /* the owner's; the call's serves one shard at a time, that is home */
     void **items;          /* pointers the caller added, in order of adding */
     u32 item_count, item_cap;
     u32 outstanding;       /* for run's own use: asynchronous items */
@@ -180,6 +182,7 @@ struct scatter {
     void (*done)(struct scatter *s); /* at home, when all parts are back */
     u32 outstanding;
     struct part **parts; /* per shard, NULL = none */
+    struct scatter *next; /* of the same call */
 };
 
 /* In the call's arena. */
@@ -190,6 +193,8 @@ bool scatter_add(struct scatter *s, u32 shard, void *item);
 void scatter_start(struct scatter *s);
 /* At the owner: this part is finished. */
 void part_done(struct part *p);
+/* At home, when the call ends: frees what the owners allocated. */
+void scatter_free_all(struct call *c);
 
 /* ---- partitions ---- */
 

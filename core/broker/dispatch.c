@@ -153,6 +153,7 @@ static void call_released(struct request *rq)
     struct call *c = rq->call;
     if (c->release)
         c->release(c);
+    scatter_free_all(c);
     MAGIC_POISON(c);
 }
 
@@ -205,10 +206,14 @@ static void call_home(struct shard *at, struct msg *m)
     struct call *c = container_of(m, struct call, msg);
     MAGIC_CHECK(c, CALL_MAGIC);
     c->at = broker_of(at);
-    if (c->failed)
+    if (c->failed) {
+        c->release = NULL;
+        c->request->call = c;
+        c->request->release = call_released;
         request_malformed(c->request, c->failed);
-    else
+    } else {
         call_finish(c);
+    }
 }
 
 static void call_send_home(struct call *c)
@@ -229,7 +234,6 @@ void call_malformed(struct call *c, const char *why)
 {
     MAGIC_CHECK(c, CALL_MAGIC);
     c->failed = why;
-    c->request->release = NULL;
     call_send_home(c);
 }
 

@@ -94,7 +94,7 @@ static bool item_read(struct part *part, struct fetch_item *it, struct partition
     if (it->fp->fetch_offset >= it->high_watermark || (room == 0 && !first))
         return false;
     if (!it->read) {
-        struct fetch_read *fr = arena_alloc(it->op->call->arena, sizeof *fr);
+        struct fetch_read *fr = arena_alloc(&part->arena, sizeof *fr);
         if (!fr) {
             it->err = ERR_UNKNOWN_SERVER_ERROR;
             return false;

@@ -144,7 +144,7 @@ static void producers_item_run(struct part *part, struct producers_item *it)
     r->error_code = (i16)e;
     if (!p)
         return;
-    r->active_producers.v = arena_alloc(part->scatter->call->arena,
+    r->active_producers.v = arena_alloc(&part->arena,
                                         p->producer_count * sizeof *r->active_producers.v);
     if (!r->active_producers.v) {
         r->error_code = ERR_UNKNOWN_SERVER_ERROR;

@@ -87,7 +87,7 @@ static err produce_item_append(struct part *part, struct produce_item *it)
     struct call *c = part->scatter->call;
     err e = ERR_UNSUPPORTED_COMPRESSION_TYPE;
     if (produce_codec_known(c, it->records))
-        e = partition_append(p, it->records, true, c->arena, &it->pa, produce_appended);
+        e = partition_append(p, it->records, true, &part->arena, &it->pa, produce_appended);
     else
         it->pa.reason = NULL;
     if (e == ERR_BUSY)

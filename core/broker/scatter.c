@@ -1,7 +1,10 @@
 /* One call over the partitions of several shards; see broker.h. The parts live in the call's
- * arena, which nobody frees before every part is home. */
+ * arena, which nobody frees before every part is home. An owner allocates from its part's own
+ * arena: several owners work at the same time. */
 #include "broker.h"
 #include "check.h"
+
+#define PART_ARENA_BLOCK 8192u
 
 struct scatter *scatter_new(struct call *c, part_fn run, void (*done)(struct scatter *s))
 {
@@ -10,15 +13,30 @@ struct scatter *scatter_new(struct call *c, part_fn run, void (*done)(struct sca
         return NULL;
     *s = (struct scatter){ .call = c, .home = c->at, .run = run, .done = done };
     s->parts = arena_alloc(c->arena, s->home->shard.group->count * sizeof(struct part *));
-    return s->parts ? s : NULL;
+    if (!s->parts)
+        return NULL;
+    s->next = c->scatters;
+    c->scatters = s;
+    return s;
+}
+
+void scatter_free_all(struct call *c)
+{
+    for (struct scatter *s = c->scatters; s; s = s->next)
+        for (u32 i = 0; i < s->home->shard.group->count; i++)
+            if (s->parts[i])
+                arena_free(&s->parts[i]->arena);
+    c->scatters = NULL;
 }
 
 static struct part *scatter_part(struct scatter *s, u32 shard)
 {
     if (!s->parts[shard]) {
         struct part *p = arena_alloc(s->call->arena, sizeof *p);
-        if (p)
+        if (p) {
             p->scatter = s;
+            arena_init(&p->arena, PART_ARENA_BLOCK, s->call->arena->limit_bytes);
+        }
         s->parts[shard] = p;
     }
     return s->parts[shard];
