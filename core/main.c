@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +27,8 @@
 #define DEFAULT_CONF "/etc/leat/leat.conf"
 #define DEFAULT_CONF_DIR "/etc/leat/conf.d"
 #define PAIRS_MAX 256
+#define PORT_WAIT_TRIES 100
+#define PORT_WAIT_MS 20
 
 struct options {
     const char *file;
@@ -148,6 +151,18 @@ static void wait_for_signals(struct config *cfg, const struct options *o, const 
     }
 }
 
+/* The kernel takes down the ring of a process that was killed after the process is gone, and its
+ * sockets with it: whoever restarts at once (systemd, an operator) waits for that. */
+static err port_free(const char *host, u16 port, char *why, size_t why_size)
+{
+    err e = io_listen_probe(host, port, why, why_size);
+    for (u32 tries = 0; e == ERR_EXISTS && tries < PORT_WAIT_TRIES; tries++) {
+        poll(NULL, 0, PORT_WAIT_MS);
+        e = io_listen_probe(host, port, why, why_size);
+    }
+    return e;
+}
+
 /* Shards listen with SO_REUSEPORT, which would let two nodes share a port by mistake. */
 static err ports_free(const struct config *cfg, char *why, size_t why_size)
 {
@@ -156,7 +171,7 @@ static err ports_free(const struct config *cfg, char *why, size_t why_size)
     err e = net_listen_address(cfg, host, sizeof host, &port, why, why_size);
     u32 count = config_is(cfg, CFG_net_advertise, "shard") ? node_shard_count(cfg) : 1;
     for (u32 i = 0; e == ERR_NONE && port != 0 && i < count && port + i <= UINT16_MAX; i++)
-        e = io_listen_probe(host, (u16)(port + i), why, why_size);
+        e = port_free(host, (u16)(port + i), why, why_size);
     return e;
 }
 
