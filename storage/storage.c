@@ -268,6 +268,8 @@ static err storage_start_as(struct shard *s, struct storage_env *env, bool repla
     wal_check(&st->wal);
     if (st->sealed_unregistered > 0)
         uploader_kick(st);
+    if (st->wal.fresh_file)
+        wal_zero_start(st);
     *out = st;
     return ERR_NONE;
 }
@@ -359,6 +361,7 @@ bool storage_stopped(const struct storage *st)
 {
     MAGIC_CHECK(st, STORAGE_MAGIC);
     return st->stop_step == STOP_DONE && st->wal.write_count == 0 && st->job_count == 0 &&
+           wal_zero_idle(&st->wal) &&
            uploader_idle(st) && reader_idle(st) && retention_idle(st);
 }
 

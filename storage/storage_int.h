@@ -72,7 +72,7 @@ struct segment {
     u32 used;             /* bytes of frames; the rest of the segment holds nothing */
     u32 pins;             /* reads of its WAL slot in flight: the slot is not reused while > 0 */
     struct image *image;  /* NULL: not in memory (evicted, or recovered) */
-    u64 opened_ns;
+    u64 opened_ns, sealed_ns;
     u64 data_bytes;       /* of batches */
     struct pindex **parts; /* partitions with batches here, in order of first batch; NULL = dropped */
     u32 part_count, part_cap;
@@ -254,6 +254,7 @@ struct wal {
     struct wal_epoch *epochs; /* ascending; those with unregistered data, and the open one */
     u32 epoch_count;
     u64 appended, flushed, durable; /* lsn */
+    u64 acked;         /* end of the last append whose done ran */
     u64 registered_seq; /* first segment not registered */
     u64 trimmed_seq;    /* all below have free slots */
     u64 marked;         /* largest durable_lsn a frame tells */
@@ -267,6 +268,12 @@ struct wal {
     u64 failed_lsn;
     struct list pending; /* struct append.link, FIFO */
     struct timer mark_timer, age_timer;
+    struct io_op zero_op; /* wal_zero.c */
+    struct timer zero_timer;
+    u8 *zero_bytes;
+    u64 zero_seq, zero_end_seq; /* next segment whose slot gets zeros; where they end */
+    u32 zero_at;
+    bool zero_yield, fresh_file;
     u64 append_count, append_bytes, write_total, sync_ns_total; /* statistics */
 };
 
@@ -275,6 +282,12 @@ static inline u64 wal_file_offset(const struct wal *w, u64 lsn)
 {
     u64 seq = lsn / w->segment_bytes;
     return WAL_SUPER_BYTES + seq % w->slot_count * w->segment_bytes + lsn % w->segment_bytes;
+}
+/* The durable end as a frame tells it: never inside a frame, which may lie in several writes.
+ * Recovery takes a bad frame below it for damage. */
+static inline u64 wal_told(const struct wal *w)
+{
+    return list_empty(&w->pending) ? w->durable : MIN(w->acked, w->durable);
 }
 static inline u64 wal_seq(const struct wal *w, u64 lsn) { return lsn / w->segment_bytes; }
 /* Value of the w/ key when segments below `first_unregistered` are registered. For the
@@ -289,6 +302,10 @@ void wal_seal(struct storage *st);  /* closes the open segment; nothing when it 
 void wal_flush(struct storage *st); /* the turn's group commit */
 void wal_trim(struct storage *st);  /* after registration or when a pin is gone */
 void wal_start_timers(struct storage *st);
+void wal_zero_start(struct storage *st); /* the file is new */
+/* A write of zeros to this segment's slot is in flight; room is told when it is done. */
+bool wal_zero_holds(struct storage *st, u64 seq);
+bool wal_zero_idle(const struct wal *w);
 void wal_stop(struct storage *st);
 err wal_recover(struct storage *st) MUST_USE; /* error text in env->error */
 void wal_close(struct storage *st);

@@ -67,6 +67,7 @@ static void pending_complete(struct storage *st, err e)
         list_remove(&a->link);
         struct pindex *p = a->p;
         a->err = e;
+        w->acked = a->lsn_end;
         if (p->dropped)
             a->err = ERR_UNKNOWN_TOPIC_OR_PARTITION;
         else if (e == ERR_NONE)
@@ -200,7 +201,7 @@ static void frame_add(struct storage *st, struct segment *seg, enum frame_kind k
         .payload_bytes = payload,
         .wal_tag = w->tag,
         .lsn = segment_base(w, seg) + seg->used,
-        .durable_lsn = MIN(w->durable, segment_base(w, seg) + seg->used),
+        .durable_lsn = MIN(wal_told(w), segment_base(w, seg) + seg->used),
     };
     CHECK(seg->used + FRAME_BYTES <= w->segment_bytes);
     frame_encode(seg->image->bytes + seg->used, &f);
@@ -267,7 +268,7 @@ static bool wal_open_next(struct storage *st)
 {
     struct wal *w = &st->wal;
     CHECK(w->open == NULL);
-    if (w->next_seq - w->trimmed_seq >= w->slot_count)
+    if (w->next_seq - w->trimmed_seq >= w->slot_count || wal_zero_holds(st, w->next_seq))
         return false;
     struct segment *seg = segment_new(st, w->next_seq, true);
     if (!seg)
@@ -297,6 +298,7 @@ void wal_seal(struct storage *st)
     w->appended = segment_base(w, seg) + w->segment_bytes;
     segment_set_state(seg, SEG_SEALED);
     st->sealed_unregistered++;
+    seg->sealed_ns = st->shard->now_ns;
     list_push_back(&st->sealed_images, &seg->image->link);
     timer_stop(&st->shard->timers, &w->age_timer);
     if (w->failed != ERR_NONE)
@@ -425,9 +427,13 @@ void wal_stop(struct storage *st)
 void wal_close(struct storage *st)
 {
     struct wal *w = &st->wal;
-    CHECK(w->write_count == 0);
+    CHECK(w->write_count == 0 && wal_zero_idle(w));
+    if (w->zero_bytes)
+        mem_unmap(w->zero_bytes, MIB);
+    w->zero_bytes = NULL;
     timer_stop(&st->shard->timers, &w->mark_timer);
     timer_stop(&st->shard->timers, &w->age_timer);
+    timer_stop(&st->shard->timers, &w->zero_timer);
     if (w->fd >= 0)
         io_file_close(st->shard->io, w->fd);
     w->fd = -1;

@@ -211,8 +211,30 @@ static err file_create(struct storage *st)
     return op.err;
 }
 
-/* Opens what is there. ERR_NOT_FOUND: no file, or one that was never finished. */
-static err file_open(struct storage *st)
+/* Could there be a log in a file whose first block is not usable? Frames begin some blocks. */
+static bool file_has_frames(struct storage *st)
+{
+    u8 *buf = mem_map(SCAN_READ_BYTES, false);
+    CHECK(buf != NULL);
+    bool found = false;
+    for (u64 at = 0; at < st->wal.file_bytes && !found; at += SCAN_READ_BYTES) {
+        u32 len = (u32)MIN((u64)SCAN_READ_BYTES, st->wal.file_bytes - at) & ~(WAL_BLOCK_BYTES - 1);
+        found = len > 0 && file_read(st, buf, len, at) != ERR_NONE;
+        for (u32 i = 0; i < len && !found; i += WAL_BLOCK_BYTES)
+            found = get_le32(buf + i + FRAME_AT_MAGIC) == FRAME_MAGIC;
+    }
+    mem_unmap(buf, SCAN_READ_BYTES);
+    return found;
+}
+
+static bool super_unusable(err e)
+{
+    return e == ERR_MALFORMED || e == ERR_CORRUPT || e == ERR_TRUNCATED;
+}
+
+/* Opens what is there. ERR_NOT_FOUND: no file, or one that was never finished (a crash may tear the
+ * first block, too; then the metadata does not know the file and no frame is in it). */
+static err file_open(struct storage *st, bool known)
 {
     struct wal *w = &st->wal;
     w->file_bytes = 0;
@@ -238,6 +260,8 @@ static err file_open(struct storage *st)
         e = ERR_TRUNCATED;
     if (e == ERR_NONE)
         return ERR_NONE;
+    if (super_unusable(e) && !known && !file_has_frames(st))
+        e = ERR_NOT_FOUND;
     io_file_close(st->shard->io, w->fd);
     w->fd = -1;
     storage_explain(st, "the first block of the WAL file %s is not usable: %s", w->path, err_text(e));
@@ -615,9 +639,10 @@ static void wal_position(struct storage *st, u64 first_unregistered)
 
 /* ---- cases at start ---- */
 
-static err wal_start_fresh(struct storage *st, u32 epoch, u64 first_seq)
+static err wal_start_fresh(struct storage *st, u32 epoch, u64 first_seq, bool fresh_file)
 {
     struct wal *w = &st->wal;
+    w->fresh_file = fresh_file;
     err e = file_create(st);
     if (e != ERR_NONE)
         return e;
@@ -684,7 +709,7 @@ static err wal_remake(struct storage *st, u32 epoch, u64 seq)
     w->fd = -1;
     mem_free(w->epochs);
     w->epochs = NULL;
-    return wal_start_fresh(st, epoch, seq);
+    return wal_start_fresh(st, epoch, seq, false);
 }
 
 static err wal_resume(struct storage *st, const struct wal_meta *meta)
@@ -725,10 +750,13 @@ err wal_recover(struct storage *st)
         e = ERR_CORRUPT;
         goto out;
     }
-    e = file_open(st);
+    e = file_open(st, known);
     if (e == ERR_NONE)
         wal_adopt_super(st);
+    else if (super_unusable(e) && known && meta.clean)
+        e = ERR_NOT_FOUND; /* a crash while it was made anew */
     if (!known) {
+        bool fresh_file = e == ERR_NOT_FOUND;
         if (e == ERR_NONE) {
             e = wal_check_unknown(st);
             io_file_close(st->shard->io, w->fd);
@@ -737,12 +765,12 @@ err wal_recover(struct storage *st)
             e = ERR_NONE;
         }
         if (e == ERR_NONE)
-            e = wal_start_fresh(st, 1, 0);
+            e = wal_start_fresh(st, 1, 0, fresh_file);
         goto out;
     }
     u32 next_epoch = meta.epochs[meta.epoch_count - 1].epoch + 1;
     if (e == ERR_NOT_FOUND) {
-        e = meta.clean ? wal_start_fresh(st, next_epoch, meta.first_unregistered)
+        e = meta.clean ? wal_start_fresh(st, next_epoch, meta.first_unregistered, true)
                        : wal_refuse(st, "is missing");
         goto out;
     }
@@ -754,7 +782,7 @@ err wal_recover(struct storage *st)
     } else if (meta.clean) {
         io_file_close(st->shard->io, w->fd);
         w->fd = -1;
-        e = wal_start_fresh(st, next_epoch, meta.first_unregistered);
+        e = wal_start_fresh(st, next_epoch, meta.first_unregistered, false);
     } else {
         e = wal_refuse(st, "is another one than the one that was used");
     }

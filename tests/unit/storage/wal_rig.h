@@ -282,7 +282,9 @@ static inline void rig_crash(void)
 {
     if (rig->st) {
         timer_stop(&rig->shard.timers, &rig->st->wal.mark_timer);
-        while (rig->st->wal.write_count > 0 || rig->st->job_count > 0)
+        rig->st->wal.zero_end_seq = 0;
+        while (rig->st->wal.write_count > 0 || rig->st->job_count > 0 ||
+               !wal_zero_idle(&rig->st->wal))
             rig_turn();
         list_for_safe(it, &rig->st->wal.pending)
             pindex_release(list_entry(it, struct append, link)->p);
