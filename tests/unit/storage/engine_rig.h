@@ -26,6 +26,7 @@ struct fault {
     u32 delay_put_us;
 };
 static struct fault fault;
+#define FAULT_SEEN(field) __atomic_load_n(&fault.field, __ATOMIC_ACQUIRE)
 static struct store *fault_store_below;
 static struct meta *fault_meta_below;
 
@@ -131,6 +132,7 @@ struct engine {
     struct storage *st;
     struct model_part parts[ENGINE_PARTS];
     u32 restored, recovered, snapshots;
+    u32 shard_count, index;
     u32 unknown; /* bit i: partition i does not exist any more */
     u64 rand;
 };
@@ -191,6 +193,7 @@ static inline void engine_new(void)
     eng = MEM_NEW(struct engine);
     tmpdir_make(&eng->dir);
     eng->rand = 4711;
+    eng->shard_count = 1;
     config_init(&eng->cfg);
     char path[512];
     snprintf(path, sizeof path, "%s/wal", eng->dir.path);
@@ -229,10 +232,10 @@ static inline err engine_try_start(void)
                                      .meta = &eng->meta,
                                      .store = &eng->store,
                                      .ops = &engine_ops,
-                                     .shard_count = 1 };
-    eng->group = (struct shard_group){ .count = 1 };
-    shard_init(&eng->shard, &eng->group, 0, &eng->cfg, metrics_create(), 99);
-    assert_int_equal(io_create(&eng->cfg, 0, &eng->shard.io, why, sizeof why), ERR_NONE);
+                                     .shard_count = eng->shard_count };
+    eng->group = (struct shard_group){ .count = eng->shard_count };
+    shard_init(&eng->shard, &eng->group, eng->index, &eng->cfg, metrics_create(), 99);
+    assert_int_equal(io_create(&eng->cfg, eng->index, &eng->shard.io, why, sizeof why), ERR_NONE);
     eng->group.bg = bg_create(&eng->group, &eng->cfg);
     return storage_start(&eng->shard, &eng->env, engine_known, &eng->st);
 }

@@ -53,7 +53,7 @@ static void random_reads_from_the_wal_file(void **state)
     __atomic_store_n(&fault.fail_puts, UINT32_MAX, __ATOMIC_RELEASE);
     engine_fill(4 * MIB);
     wal_seal(eng->st);
-    ENGINE_UNTIL(fault.puts > 2);
+    ENGINE_UNTIL(FAULT_SEEN(puts) > 2);
     for (u32 i = 0; i < 20; i++) {
         engine_evict_all();
         check_random_reads(50);
@@ -69,7 +69,7 @@ static void random_reads_from_blocks(void **state)
     engine_seal_all();
     engine_evict_all();
     check_random_reads(1500);
-    assert_true(fault.gets > 0);
+    assert_true(FAULT_SEEN(gets) > 0);
     assert_true(metric_get(eng->shard.metrics, M_cache_bytes) <= 4 * MIB);
     assert_true(metric_get(eng->shard.metrics, M_cache_evictions) > 0);
 }
