@@ -16,8 +16,9 @@
  *  5. After a wait everything is looked up again: the batch may have moved from WAL to bundle, the
  *     log start may have passed it, the partition may be gone.
  *
- * Small batches: an extent each would make the socket walk long lists of tiny pieces, so a run of
- * batches below COPY_BATCH_BYTES is copied into one buffer (perf: docs/decisions).
+ * Small batches: below about 1 KiB a piece of a send costs more than copying it does; above, a read
+ * would run out of extents before it has much. So runs of small batches are copied into one buffer
+ * (measured: docs/decisions/0004-small-batches.md).
  *
  * Read-ahead: a read that begins where an earlier one of its partition ended is part of a scan; the
  * number of blocks fetched ahead doubles from 1 to AHEAD_BLOCKS_MAX while it goes on, within
@@ -29,7 +30,9 @@
 #include "hash.h"
 
 #define READER_MAGIC 0x5ead0001u
-#define COPY_BATCH_BYTES 4096u /* smaller ones are copied, when there are several */
+#define COPY_BATCH_BYTES 4096u /* smaller ones are copied, when they are many … */
+#define COPY_BATCH_COUNT 16u   /* … that is, more than this */
+#define COPY_TINY_BYTES 1024u  /* or smaller than this on average, and more than two */
 #define COPY_BUF_BYTES (256 * (u32)KIB)
 #define COPY_BYTES_MAX (64 * MIB)     /* held by copies per shard; beyond it extents are made */
 #define WAL_READ_BYTES (1 * (u32)MIB) /* span of one read of the WAL file, at least one batch */
@@ -239,7 +242,8 @@ static i64 read_image(struct storage *st, struct read_op *op, const struct place
     while (e < end && e->lsn < lsn_end && entry_wanted(op, e) && !op_full(op, e->bytes)) {
         u32 bytes;
         u32 n = e->bytes < COPY_BATCH_BYTES ? small_run(op, e, end, lsn_end, &bytes) : 0;
-        if (n > 2 && st->reader->copy_bytes + bytes <= COPY_BYTES_MAX) {
+        bool copy = n > COPY_BATCH_COUNT || (n > 2 && bytes / n < COPY_TINY_BYTES);
+        if (copy && st->reader->copy_bytes + bytes <= COPY_BYTES_MAX) {
             copy_run(st, op, e, n, bytes, im);
             e += n;
         } else {
