@@ -152,8 +152,13 @@ static err replay_wal(struct storage_env *env, struct shard_group *g, u32 index)
 
 static err replay_all(struct storage_env *env, const struct wal_list *l, u32 old_count)
 {
-    LOG(INFO, wal_shards_changed, "from=%u to=%u action=\"moving the WALs to the object store\"",
-        old_count, env->shard_count);
+    u32 dirty = 0;
+    for (u32 i = 0; i < l->count; i++)
+        dirty += l->dirty[i];
+    LOG(INFO, wal_shards_changed, "from=%u to=%u wals_to_move=%u", old_count, env->shard_count,
+        dirty);
+    if (dirty == 0)
+        return ERR_NONE;
     struct storage_env old = *env;
     old.ops = &replay_ops;
     old.shard_count = MAX(old_count, l->count);
