@@ -24,13 +24,13 @@ static void append_frame(struct storage *st, struct pindex *p, u8 *at, u32 bytes
         .payload_bytes = bytes,
         .wal_tag = w->tag,
         .lsn = w->appended,
-        .durable_lsn = w->durable,
+        .durable_lsn = wal_told(w),
         .key = p->key,
     };
     frame_encode(at, &f);
     u64 total = frame_total_bytes(&f);
     memset(at + FRAME_BYTES + bytes, 0, total - FRAME_BYTES - bytes);
-    w->marked = w->durable;
+    w->marked = f.durable_lsn;
     w->data_end = w->appended + total;
     wal_appended(st, w->appended + total);
 }

@@ -628,7 +628,7 @@ static void wal_position(struct storage *st, u64 first_unregistered)
     struct wal *w = &st->wal;
     w->next_seq = w->epochs[w->epoch_count - 1].first_seq;
     w->appended = w->next_seq * w->segment_bytes;
-    w->flushed = w->durable = w->marked = w->data_end = w->appended;
+    w->flushed = w->durable = w->acked = w->marked = w->data_end = w->appended;
     w->registered_seq = w->trimmed_seq = first_unregistered;
     /* Segments that hold nothing are not in the list: count them as registered. */
     if (!segment_find(st, first_unregistered))

@@ -22,6 +22,7 @@ static void reconnect(void *arg, u64 x)
 
 static void over(struct client *c)
 {
+    bool was_up = c->up;
     c->conn = NULL;
     c->up = false;
     struct rpc *r = c->first;
@@ -34,7 +35,8 @@ static void over(struct client *c)
         r = next;
     }
     c->lost(c);
-    sim_after(rnd_log(NS_PER_MS, 100 * NS_PER_MS), reconnect, c, 0);
+    c->backoff_ns = was_up ? NS_PER_MS : MIN(2 * c->backoff_ns + NS_PER_MS, NS_PER_S);
+    sim_after(rnd_between(c->backoff_ns / 2, c->backoff_ns * 4), reconnect, c, 0);
 }
 
 static void closed(struct sim_conn *conn, void *user)

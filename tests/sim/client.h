@@ -31,7 +31,7 @@ struct client {
     u8 *in;
     u32 in_len, in_cap;
     i32 next_correlation;
-    u64 timeout_ns;
+    u64 timeout_ns, backoff_ns;
     void (*ready)(struct client *c); /* connected */
     void (*lost)(struct client *c);  /* after the requests were told */
     void *user;

@@ -30,8 +30,10 @@ static void job_returns(struct shard *at, struct msg *m)
 static u64 job_delay(const struct bg_job *j)
 {
     u32 slow = j->lane == BG_META ? sim.faults.meta_slow : sim.faults.store_slow;
-    return fault(slow) ? rnd_log(10 * NS_PER_MS, 5 * NS_PER_S)
-                       : rnd_log(20 * NS_PER_US, 20 * NS_PER_MS);
+    if (!fault(slow))
+        return rnd_log(20 * NS_PER_US, 20 * NS_PER_MS);
+    sim.faults_hit++; /* a start may wait for it in vain */
+    return rnd_log(10 * NS_PER_MS, 5 * NS_PER_S);
 }
 
 static void job_ended(void *arg, u64 x)

@@ -47,6 +47,8 @@ struct sim_file {
 };
 static struct sim_file files[FILES_MAX];
 static u32 file_count;
+static u8 *rotten; /* the byte that rotted, until it is written over */
+static u8 rotten_bit;
 
 struct sim_file *disk_open(const char *path, bool create, u64 bytes, err *e)
 {
@@ -98,7 +100,10 @@ static void write_apply(const struct sim_write *w, u8 *to, u64 base, u64 len)
         u64 pos = w->offset + at;
         if ((w->mask && !w->mask[at / SECTOR]) || pos < base || pos + SECTOR > base + len)
             continue;
-        memcpy(to + (pos - base), w->data + at, SECTOR);
+        u8 *sector = to + (pos - base);
+        memcpy(sector, w->data + at, SECTOR);
+        if (rotten >= sector && rotten < sector + SECTOR)
+            rotten = NULL;
     }
 }
 
@@ -234,9 +239,6 @@ void disk_crash(bool power)
 }
 
 /* ---- rot ---- */
-
-static u8 *rotten;
-static u8 rotten_bit;
 
 /* The end of what frames of the newest epoch in this file prove durable, and where that epoch's
  * first frame lies; both as lsn. */

@@ -187,8 +187,7 @@ static void rot_life(void)
     TRACE("after rot: %s", end == LIFE_REFUSED ? why : "it started");
     if (end == LIFE_KILLED)
         node_died();
-    if (end == LIFE_REFUSED)
-        disk_rot_undo(); /* the operator puts an intact copy back */
+    disk_rot_undo(); /* the operator puts an intact copy back */
 }
 
 static void shards_change(void)

@@ -101,6 +101,7 @@ static err sim_put(struct store *s, const char *name, const struct bytes *parts,
     if (call_fails() && !one_in(3))
         return ERR_IO;
     bool lost_answer = fault(sim.faults.store_fail);
+    sim.faults_hit += lost_answer;
     if (fault(sim.faults.store_full)) {
         sim.faults_hit++;
         return ERR_DISK_FULL;
