@@ -194,7 +194,6 @@ struct order_rule { /* the first must not be above the second */
 
 static const struct order_rule order_rules[] = {
     { CFG_group_min_session_timeout_ms, CFG_group_max_session_timeout_ms },
-    { CFG_group_consumer_heartbeat_interval_ms, CFG_group_consumer_session_timeout_ms },
     { CFG_log_cleaner_min_compaction_lag_ms, CFG_log_cleaner_max_compaction_lag_ms },
     { CFG_net_max_request_bytes, CFG_net_request_memory },
     { CFG_message_max_bytes, CFG_net_max_request_bytes },

@@ -11,7 +11,10 @@
 #include "controller_int.h"
 #include "log.h"
 
-#define PARTITIONS_MAX 100000
+static i32 partitions_max(const struct call *c)
+{
+    return (i32)config_i64(c->at->node->cfg, CFG_topics_max_partitions);
+}
 
 struct bytes text_of(struct call *c, const char *fmt, ...)
 {
@@ -115,9 +118,9 @@ static err create_check_counts(struct call *c, const create_req *t, i32 *partiti
     if (t->assignments.n > 0)
         return create_check_assignments(c, t, partitions, text);
     *partitions = t->num_partitions == -1 ? (i32)config_i64(cfg, CFG_num_partitions) : t->num_partitions;
-    if (*partitions < 1 || *partitions > PARTITIONS_MAX) {
+    if (*partitions < 1 || *partitions > partitions_max(c)) {
         *text = text_of(c, "Number of partitions was set to an invalid value: it must be 1 to %d.",
-                        PARTITIONS_MAX);
+                        partitions_max(c));
         return ERR_INVALID_PARTITIONS;
     }
     i32 brokers = c->at->node->advertise_shards ? (i32)c->at->shard.group->count : 1;
@@ -329,9 +332,10 @@ static err grow_check(struct call *c, const struct create_partitions_request *q,
     if (!e)
         return ERR_UNKNOWN_TOPIC_OR_PARTITION;
     i32 now = e->topic->partition_count;
-    if (t->count <= now || t->count > PARTITIONS_MAX) {
+    if (t->count <= now || t->count > partitions_max(c)) {
         *text = text_of(c, "The topic currently has %d partition(s); %d would not be an increase "
-                           "within the limit of %d.", now, t->count, PARTITIONS_MAX);
+                           "within the limit of %d.", now, t->count,
+                        partitions_max(c));
         return ERR_INVALID_PARTITIONS;
     }
     if (t->assignments.n > 0 && t->assignments.n != t->count - now) {

@@ -250,8 +250,9 @@ void node_close(struct node *n)
 
 void node_describe(const struct node *n, char *buf, size_t size)
 {
-    snprintf(buf, size, "node.id=%d cluster.id=%s shards=%u advertise=%s host=%s port=%u store=%s meta=%s",
-             n->id, n->cluster_id, n->group.count, n->advertise_shards ? "shard" : "node", n->host,
+    snprintf(buf, size, "node.id=%d cluster.id=%s shards=%u io=%s advertise=%s host=%s port=%u store=%s meta=%s",
+             n->id, n->cluster_id, n->group.count, config_str(n->cfg, CFG_core_io),
+             n->advertise_shards ? "shard" : "node", n->host,
              n->ports[0], config_str(n->cfg, CFG_store_url), config_str(n->cfg, CFG_meta_url));
 }
 

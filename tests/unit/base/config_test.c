@@ -64,7 +64,6 @@ static void units(void **state)
         { "wal.seal_age=2s", CFG_wal_seal_age_ms, 2000 },
         { "wal.seal_age=1500", CFG_wal_seal_age_ms, 1500 },
         { "wal.seal_age=20000us", CFG_wal_seal_age_ms, 20 },
-        { "wal.group_delay=1ms", CFG_wal_group_delay_us, 1000 },
         { "log.retention.ms=7d", CFG_log_retention_ms, 604800000 },
         { "log.retention.ms=-1", CFG_log_retention_ms, -1 },
         { "log.retention.hours=2d", CFG_log_retention_hours, 48 },
@@ -270,7 +269,6 @@ static void values_print_back(void **state)
     assert_true(config_is(&cfg, CFG_log_cleanup_policy, "delete"));
     assert_false(config_is(&cfg, CFG_log_cleanup_policy, "compact"));
     assert_int_equal(config_kafka_type(CFG_log_retention_ms), 5);
-    assert_int_equal(config_kafka_type(CFG_default_replication_factor), 4);
     assert_int_equal(config_kafka_type(CFG_num_partitions), 3);
     assert_string_equal(config_kafka_name(CFG_net_max_request_bytes), "socket.request.max.bytes");
 }
