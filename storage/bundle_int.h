@@ -187,11 +187,6 @@ u64 cache_ahead_bytes(const struct storage *st);
 /* Loads not begun for want of memory or a free reader begin now. */
 void cache_pump(struct storage *st);
 
-/* ---- uploader.c ---- */
-
-/* "uploads=1 upload.42=put …" for storage_status. */
-void uploader_status(const struct storage *st, char *buf, size_t size);
-
 /* ---- reader.c ---- */
 
 /* For looking into batches on the shard. */

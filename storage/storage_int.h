@@ -367,6 +367,8 @@ struct storage {
     u64 stop_deadline_ns;
     u8 stop_step;
     bool uploads_gave_up; /* set by uploader.c: stopping, and the store or metadata fails */
+    u32 upload_failures;  /* by uploader.c, for the status: in a row, and the last error */
+    err upload_error;
     /* Owned by their files. */
     struct uploader *uploader;
     struct reader *reader;

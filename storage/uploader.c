@@ -34,6 +34,8 @@
 #define RETRY_FACTOR_MAX 20u
 /* No spare image was free: another upload is about to give one back. */
 #define LOAD_RETRY_NS (20 * NS_PER_MS)
+/* An upload this old is told, and again after as long. */
+#define UPLOAD_SLOW_NS (30 * NS_PER_S)
 #define COMMIT_BYTES_MAX (1 * GIB)
 #define ORPHANS_MAX 4096u
 #define ORPHAN_DELAY_NS (2 * NS_PER_S)
@@ -85,9 +87,7 @@ struct uploader {
     struct storage *st;
     u32 slot_count, busy;
     struct upload *slots;
-    struct timer retry_timer;
-    u32 failures; /* in a row */
-    err last_error;
+    struct timer retry_timer, watch_timer;
     u64 failing_since_ns;
     bool gave_up; /* stopping, and something failed */
     bool kicking;
@@ -155,6 +155,7 @@ void uploader_free(struct storage *st)
     MAGIC_CHECK(up, UPLOADER_MAGIC);
     CHECK(up->busy == 0 && !up->orphans.busy);
     timer_stop(&st->shard->timers, &up->retry_timer);
+    timer_stop(&st->shard->timers, &up->watch_timer);
     timer_stop(&st->shard->timers, &up->orphans.timer);
     for (u32 i = 0; i < up->slot_count; i++)
         arena_free(&up->slots[i].arena);
@@ -165,17 +166,20 @@ void uploader_free(struct storage *st)
     st->uploader = NULL;
 }
 
-void uploader_status(const struct storage *st, char *buf, size_t size)
+/* Told, not acted upon: a slow store is waited for. */
+static void watch_fire(struct timer *t)
 {
-    const struct uploader *up = st->uploader;
-    int n = snprintf(buf, size, "uploads=%u", up->busy);
-    for (u32 i = 0; i < up->slot_count && n > 0 && (size_t)n < size; i++)
-        if (up->slots[i].step != UPLOAD_IDLE)
-            n += snprintf(buf + n, size - (size_t)n, " upload.%" PRIu64 "=%s",
-                          up->slots[i].seg->seq, upload_step_names[up->slots[i].step]);
-    if (up->failures > 0 && n > 0 && (size_t)n < size)
-        snprintf(buf + n, size - (size_t)n, " upload_failures=%u upload_error=%s", up->failures,
-                 err_name(up->last_error));
+    struct uploader *up = container_of(t, struct uploader, watch_timer);
+    struct shard *s = up->st->shard;
+    for (u32 i = 0; i < up->slot_count; i++) {
+        const struct upload *u = &up->slots[i];
+        if (u->step == UPLOAD_IDLE || s->now_ns - u->started_ns < UPLOAD_SLOW_NS)
+            continue;
+        LOG(WARN, upload_slow, "shard=%u object=%s step=%s seconds=%" PRIu64, s->index, u->name,
+            upload_step_names[u->step], (s->now_ns - u->started_ns) / NS_PER_S);
+    }
+    if (up->busy > 0)
+        timer_start(&s->timers, t, s->now_ns + UPLOAD_SLOW_NS, watch_fire);
 }
 
 /* ---- one upload ---- */
@@ -234,19 +238,19 @@ static void give_up(struct uploader *up)
 static void upload_pause(struct uploader *up, const struct upload *u, const char *what, err e)
 {
     struct storage *st = up->st;
-    if (up->failures == 0)
+    if (st->upload_failures == 0)
         up->failing_since_ns = st->shard->now_ns;
-    up->failures++;
-    up->last_error = e;
+    st->upload_failures++;
+    st->upload_error = e;
     count_up(st, M_upload_retries, 1);
     u64 first = config_u64(st->env->cfg, CFG_store_retry_ms) * NS_PER_MS;
-    u64 pause = first << MIN(up->failures - 1, 5u);
+    u64 pause = first << MIN(st->upload_failures - 1, 5u);
     pause = MIN(pause, first * RETRY_FACTOR_MAX);
     pause = pause / 2 + rng_below(&st->shard->rng, pause / 2 + 1);
     LOG(WARN, upload_failed,
         "shard=%u what=\"%s\" object=%s error=%s text=\"%s\" failures=%u retry_ms=%" PRIu64
         " remedy=\"%s\"",
-        st->shard->index, what, u->name, err_name(e), err_text(e), up->failures,
+        st->shard->index, what, u->name, err_name(e), err_text(e), st->upload_failures,
         st->stopping ? 0 : pause / NS_PER_MS, failure_remedy(e));
     if (!st->stopping)
         timer_start(&st->shard->timers, &up->retry_timer, st->shard->now_ns + pause, retry_fire);
@@ -280,6 +284,9 @@ static bool upload_start(struct uploader *up, struct upload *u, struct segment *
     u->started_ns = st->shard->now_ns;
     bundle_name(u->name, bundle_id(st->wal.index, seg->seq), st->wal.epoch);
     up->busy++;
+    if (!timer_armed(&up->watch_timer))
+        timer_start(&st->shard->timers, &up->watch_timer, st->shard->now_ns + UPLOAD_SLOW_NS,
+                    watch_fire);
     upload_set_step(u, UPLOAD_LOAD);
     if (segment_load_begin(st, &u->load, seg, upload_load_done)) {
         upload_build(u);
@@ -513,11 +520,11 @@ static void upload_commit_done(struct bg_job *j)
             give_up(up);
         return;
     }
-    if (up->failures > 0)
+    if (st->upload_failures > 0)
         LOG(INFO, upload_recovered, "shard=%u failures=%u seconds=%" PRIu64, st->shard->index,
-            up->failures, (st->shard->now_ns - up->failing_since_ns) / NS_PER_S);
-    up->failures = 0;
-    up->last_error = ERR_NONE;
+            st->upload_failures, (st->shard->now_ns - up->failing_since_ns) / NS_PER_S);
+    st->upload_failures = 0;
+    st->upload_error = ERR_NONE;
     upload_finish(u);
     uploader_kick(st);
 }
@@ -566,7 +573,7 @@ void uploader_kick(struct storage *st)
     MAGIC_CHECK(up, UPLOADER_MAGIC);
     if (st->stopping)
         timer_stop(&st->shard->timers, &up->retry_timer); /* once more at once, then never */
-    bool pausing = timer_armed(&up->retry_timer) && up->failures > 0;
+    bool pausing = timer_armed(&up->retry_timer) && st->upload_failures > 0;
     if (up->kicking || up->gave_up || pausing)
         return;
     up->kicking = true; /* starting may end at once and call back here */
