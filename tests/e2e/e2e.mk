@@ -3,6 +3,8 @@ FUZZ_TEST_SECONDS ?= 5
 CRASH_ROUNDS ?= 5
 SOAK_CRASH_ROUNDS ?= 200
 SOAK_FUZZ_SECONDS ?= 620
+# Under net.advertise=shard the routes differ, not the protocol.
+SHARD_TESTS := kcat confluent franz java_group java_admin raw_produce raw_fetch raw_group raw_every raw_metadata
 SUB := $(MAKE) --no-print-directory
 
 .PHONY: test test-parts soak e2e crash real-input
@@ -21,6 +23,7 @@ test-parts:
 		"codec=a=$(SUB) codec-peer" \
 		"fuzz=a=$(SUB) fuzz FUZZ_SECONDS=$(FUZZ_TEST_SECONDS)" \
 		"e2e=b=tests/e2e/run --jobs 3" \
+		"e2e-shard=b=tests/e2e/run --jobs 3 --title e2e-shard -w net.advertise=shard --only $(SHARD_TESTS)" \
 		"crash=b=tests/crash/run --rounds $(CRASH_ROUNDS)" \
 		"real-input=b=tests/e2e/real_input.sh"
 
