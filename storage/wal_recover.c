@@ -406,11 +406,11 @@ static err scan_batch(struct scan *s, struct segment *seg, const struct frame *f
     if (last >= p->next_offset) {
         struct entry e = { b.base_offset, b.max_timestamp, f->lsn + FRAME_BYTES, b.bytes,
                            (u32)b.last_offset_delta };
-        segment_add_part(seg, p);
         pindex_add_entry(p, &e);
         p->durable_offset = p->next_offset;
         seg->data_bytes += b.bytes;
     }
+    segment_add_part(seg, p); /* also when its records are deleted: the snapshot covers them */
     st->env->ops->recovered(st, p, bytes);
     return ERR_NONE;
 }

@@ -23,6 +23,7 @@ struct stream { /* of a producer to a partition */
     u32 head, count, sent, inflight;
     i32 next_sequence;
     bool recovering; /* an error: nothing is sent before all in flight came back */
+    u64 retry_ns;    /* nor before that time */
 };
 struct producer {
     struct client c;
@@ -145,6 +146,7 @@ static void batch_refused(struct stream *s, struct out_batch *ob, i16 code)
         sim_fail("produce: %s to %s-%d: %s", p->c.name, s->lane->part->topic->name, s->lane->part->index,
                  err_name((err)code));
     s->recovering = true;
+    s->retry_ns = sim.now_ns + rnd_log(NS_PER_MS, 200 * NS_PER_MS);
 }
 
 static void batch_answered(struct stream *s, u64 first_id, const struct produce_response_partition_produce_response *r)
@@ -204,7 +206,7 @@ static void produced(struct rpc *r, const void *answer)
 
 static bool stream_ready(struct stream *s)
 {
-    return s->lane && s->sent < s->count && !(s->recovering && s->inflight > 0);
+    return s->lane && s->sent < s->count && !(s->recovering && s->inflight > 0) && s->retry_ns <= sim.now_ns;
 }
 
 static bool topic_add(struct produce_request_topic_produce_data *td, struct stream *s, const struct out_batch *ob)
