@@ -38,17 +38,19 @@ struct options {
 
 static void print_help(void)
 {
-    printf("leat %s - a streaming broker that speaks the Kafka protocol\n\n"
-           "Usage: leat [-c FILE] [-w KEY=VALUE]...\n\n"
-           "  -c FILE                    read this file (default " DEFAULT_CONF " and\n"
-           "                             " DEFAULT_CONF_DIR "/*.conf, when they are there)\n"
-           "  -w KEY=VALUE               set a key; wins over the files\n"
-           "      --print-config-reference  the reference page of all keys (Markdown)\n"
-           "      --check-config         read the configuration, say whether it is good, exit\n"
-           "  -V, --version\n"
-           "  -h, --help\n\n"
-           "With no configuration it listens on 127.0.0.1:9092 and keeps its data in ./leat-data.\n\n"
-           "Keys:\n", LEAT_VERSION);
+    printf(
+        "leat %s - a streaming broker that speaks the Kafka protocol\n\n"
+        "Usage: leat [-c FILE] [-w KEY=VALUE]...\n\n"
+        "  -c FILE                    read this file (default " DEFAULT_CONF " and\n"
+        "                             " DEFAULT_CONF_DIR "/*.conf, when they are there)\n"
+        "  -w KEY=VALUE               set a key; wins over the files\n"
+        "      --print-config-reference  the reference page of all keys (Markdown)\n"
+        "      --check-config         read the configuration, say whether it is good, exit\n"
+        "  -V, --version\n"
+        "  -h, --help\n\n"
+        "With no configuration it listens on 127.0.0.1:9092 and keeps its data in ./leat-data.\n\n"
+        "Keys:\n",
+        LEAT_VERSION);
     config_print_help(stdout);
 }
 
@@ -131,7 +133,8 @@ static void log_started(struct node *n, u64 started_ns)
         storage_status(n->brokers[i]->storage, text, sizeof text);
         LOG(INFO, storage_ready, "shard=%u %s", i, text);
     }
-    LOG(INFO, ready, "version=" LEAT_VERSION " listen=%s admin=%s took_ms=%" PRIu64
+    LOG(INFO, ready,
+        "version=" LEAT_VERSION " listen=%s admin=%s took_ms=%" PRIu64
         " try=\"echo hello | kcat -b %s:%u -t test -P; kcat -b %s:%u -t test -C -e\"",
         config_str(n->cfg, CFG_net_listen), config_str(n->cfg, CFG_admin_listen),
         (clock_mono_ns() - started_ns) / NS_PER_MS, n->host, n->ports[0], n->host, n->ports[0]);
@@ -258,7 +261,8 @@ int main(int argc, char **argv)
         }
     }
     if (optind < argc) {
-        fprintf(stderr, "leat: unexpected argument '%s'; keys are set with -w KEY=VALUE\n", argv[optind]);
+        fprintf(stderr, "leat: unexpected argument '%s'; keys are set with -w KEY=VALUE\n",
+                argv[optind]);
         return 2;
     }
     static struct config cfg;

@@ -29,8 +29,8 @@ struct admin_ops {
     void (*status)(struct admin_ops *ops, struct metric_text *out);
 };
 
-/* Starts the thread. With an empty admin.listen it succeeds and *out is NULL. Errors leave a sentence in
- * why. cfg, metrics and ops must outlive it. */
+/* Starts the thread. With an empty admin.listen it succeeds and *out is NULL. Errors leave a
+ * sentence in why. cfg, metrics and ops must outlive it. */
 err admin_start(struct config *cfg, const struct metric_registry *metrics, struct admin_ops *ops,
                 struct admin **out, char *why, size_t why_size) MUST_USE;
 /* The port it listens on (admin.listen may name port 0). */

@@ -229,18 +229,18 @@ err batch_find_max_timestamp(struct compressor *c, const struct batch *b, u64 ma
 #define BATCH_DECODED_BYTES_MAX (128 * MIB)
 
 struct batch_rules {
-    i32 codec; /* compression.type: an enum codec, or BATCH_CODEC_PRODUCER */
-    i32 level; /* for recompression; COMPRESS_LEVEL_DEFAULT is fine */
+    i32 codec;            /* compression.type: an enum codec, or BATCH_CODEC_PRODUCER */
+    i32 level;            /* for recompression; COMPRESS_LEVEL_DEFAULT is fine */
     bool log_append_time; /* message.timestamp.type */
     bool compacted;       /* every record needs a key */
     /* Decode compressed batches and check their records, as Kafka always does. When false, a
      * batch that stays in its codec is taken after the header checks alone: see
      * batch_validate. */
     bool deep;
-    bool crc_checked;     /* the caller checks the CRC itself (batch_copy_check_crc) */
+    bool crc_checked; /* the caller checks the CRC itself (batch_copy_check_crc) */
     i64 now_ms;
-    i64 before_max_ms;    /* message.timestamp.before.max.ms, INT64_MAX: no bound */
-    i64 after_max_ms;     /* message.timestamp.after.max.ms */
+    i64 before_max_ms; /* message.timestamp.before.max.ms, INT64_MAX: no bound */
+    i64 after_max_ms;  /* message.timestamp.after.max.ms */
     u32 max_message_bytes;
     u64 max_decoded_bytes; /* 0 means BATCH_DECODED_BYTES_MAX */
 };
@@ -317,15 +317,15 @@ void batch_builder_reset(struct batch_builder *b);
 void batch_builder_free(struct batch_builder *b);
 /* Offset delta = one more than the last record's. ERR_MESSAGE_TOO_LARGE: limit_bytes would be
  * passed; the builder is as before. */
-err batch_builder_add(struct batch_builder *b, i64 timestamp, struct bytes key,
-                      struct bytes value, const struct header *headers, u32 header_count) MUST_USE;
+err batch_builder_add(struct batch_builder *b, i64 timestamp, struct bytes key, struct bytes value,
+                      const struct header *headers, u32 header_count) MUST_USE;
 /* With a given offset delta (≥ 0, larger than the last): compaction leaves holes. */
-err batch_builder_add_at(struct batch_builder *b, i32 offset_delta, i64 timestamp,
-                         struct bytes key, struct bytes value, const struct header *headers,
+err batch_builder_add_at(struct batch_builder *b, i32 offset_delta, i64 timestamp, struct bytes key,
+                         struct bytes value, const struct header *headers,
                          u32 header_count) MUST_USE;
 /* The bytes a record would add at most, before compression. */
-u64 batch_builder_record_bytes(struct bytes key, struct bytes value,
-                               const struct header *headers, u32 header_count);
+u64 batch_builder_record_bytes(struct bytes key, struct bytes value, const struct header *headers,
+                               u32 header_count);
 /* Writes header and CRC. The view is the builder's, valid until reset or free; bytes may be
  * patched in place. `c` may be NULL when the codec is none. An empty batch is allowed. */
 err batch_builder_finish(struct batch_builder *b, struct compressor *c, struct bytes *out) MUST_USE;

@@ -24,8 +24,8 @@ struct broker;
 struct call;
 struct topic;
 struct partition;
-struct coordinator;     /* core/group: the groups of one shard */
-struct fetch_sessions;  /* fetch_session.c */
+struct coordinator;    /* core/group: the groups of one shard */
+struct fetch_sessions; /* fetch_session.c */
 
 #define CONTROLLER_SHARD 0
 #define NODE_SHARD_IDS 1024 /* net.advertise=shard: broker id = node.id * 1024 + shard */
@@ -89,17 +89,17 @@ struct broker {
     struct storage *storage;
     struct net *net;
     struct topic_entry *topics_by_name, *topics_by_id;
-    struct list stalled;         /* produce parts that wait for room, FIFO */
+    struct list stalled; /* produce parts that wait for room, FIFO */
     struct room_wait room;
     struct timer stalled_timer;
-    struct timer housekeeping;   /* retention and expiry, every few seconds */
+    struct timer housekeeping; /* retention and expiry, every few seconds */
     struct fetch_sessions *sessions;
     struct coordinator *coordinator;
     struct controller *controller; /* shard 0 only */
     struct compressor *compressor; /* scratch of this shard */
     struct storage_env env;        /* node's, with this shard's error text */
     enum { STOP_NET, STOP_NET_WAIT, STOP_NETS_WAIT, STOP_STORAGE_WAIT, STOP_DONE } stop_step;
-    bool serving;                  /* started, and has connections or may get some; other shards look */
+    bool serving; /* started, and has connections or may get some; other shards look */
     u64 call_count;
 };
 
@@ -127,27 +127,29 @@ struct call {
     u32 magic;
     struct msg msg;
     struct request *request;
-    struct broker *home, *at;  /* `at`: the shard that holds the call now */
+    struct broker *home, *at; /* `at`: the shard that holds the call now */
     const struct api *api;
     struct request_header header;
-    const void *req;           /* the decoded body: struct x_request */
-    void *resp;                /* struct x_response, initialised to its defaults, in the arena */
-    struct arena *arena;       /* the request's */
+    const void *req;     /* the decoded body: struct x_request */
+    void *resp;          /* struct x_response, initialised to its defaults, in the arena */
+    struct arena *arena; /* the request's */
     /* For responses with records that are sent from where they lie (fetch): room for that many
      * references (0: records are copied) and what turns them into request_ext, at home. */
     u32 ref_cap;
     bool (*expand)(struct call *c, const struct wire_ref *refs, u32 count);
-    void (*release)(struct call *c); /* at home, after the response was sent or dropped; NULL = none */
-    void *user;                /* the handler's */
-    struct scatter *scatters;  /* of this call; their parts' arenas end with it */
-    const char *failed;        /* set by call_malformed */
-    bool no_response;          /* produce with acks=0 */
+    void (*release)(
+        struct call *c);      /* at home, after the response was sent or dropped; NULL = none */
+    void *user;               /* the handler's */
+    struct scatter *scatters; /* of this call; their parts' arenas end with it */
+    const char *failed;       /* set by call_malformed */
+    bool no_response;         /* produce with acks=0 */
     bool close_after;
 };
 
 /* From the shard that holds it: the response is complete. Goes home, is encoded and answered. */
 void call_done(struct call *c);
-/* The arena of the call is at its limit or the request contradicts itself: closes the connection. */
+/* The arena of the call is at its limit or the request contradicts itself: closes the connection.
+ * */
 void call_malformed(struct call *c, const char *why);
 /* Shorthands: typed views of request and response. */
 #define CALL_REQ(c, type) ((const struct type *)(c)->req)
@@ -165,14 +167,14 @@ typedef void (*part_fn)(struct part *p);
 /* The share of one shard. `run` executes at the owner and ends in part_done(p), then or later. */
 struct part {
     struct msg msg;
-    struct list link;      /* for the owner's use while it holds the part */
+    struct list link; /* for the owner's use while it holds the part */
     struct scatter *scatter;
-    struct broker *at;     /* the owner */
-    struct arena arena;    /* the owner's; the call's serves one shard at a time, that is home */
-    void **items;          /* pointers the caller added, in order of adding */
+    struct broker *at;  /* the owner */
+    struct arena arena; /* the owner's; the call's serves one shard at a time, that is home */
+    void **items;       /* pointers the caller added, in order of adding */
     u32 item_count, item_cap;
-    u32 outstanding;       /* for run's own use: asynchronous items */
-    void *user[4];         /* for run's own use */
+    u32 outstanding; /* for run's own use: asynchronous items */
+    void *user[4];   /* for run's own use */
 };
 
 struct scatter {
@@ -181,7 +183,7 @@ struct scatter {
     part_fn run;
     void (*done)(struct scatter *s); /* at home, when all parts are back */
     u32 outstanding;
-    struct part **parts; /* per shard, NULL = none */
+    struct part **parts;  /* per shard, NULL = none */
     struct scatter *next; /* of the same call */
 };
 
@@ -214,30 +216,34 @@ struct partition {
     i32 leader_epoch;
     bool dropped;
     struct broker *broker;
-    const struct topic *topic;  /* replaced with the catalog */
+    const struct topic *topic; /* replaced with the catalog */
     struct pindex *pindex;
     struct list watches;
-    struct list duplicates;     /* partition_append.link: wait until their original is durable */
-    u32 inflight;               /* appends not yet done */
-    err failed;                 /* of the last append: the log is over, what is not durable never is */
+    struct list duplicates; /* partition_append.link: wait until their original is durable */
+    u32 inflight;           /* appends not yet done */
+    err failed;             /* of the last append: the log is over, what is not durable never is */
     struct producer *producers; /* hash by producer id */
     u32 producer_count;
-    bool producers_changed;     /* since the last snapshot */
+    bool producers_changed; /* since the last snapshot */
 };
 
 /* The partition owned by this shard, else NULL with *why = ERR_UNKNOWN_TOPIC_OR_PARTITION or
  * ERR_NOT_LEADER_OR_FOLLOWER. */
-struct partition *partition_find(struct broker *b, const struct topic_entry *t, i32 index, err *why);
+struct partition *partition_find(struct broker *b, const struct topic_entry *t, i32 index,
+                                 err *why);
 /* Consumers see offsets below this: everything durable. */
 i64 partition_high_watermark(const struct partition *p);
 i64 partition_start(const struct partition *p);
-/* Fires once, when the high watermark is above `offset` (not inside this call, even if it is now). */
+/* Fires once, when the high watermark is above `offset` (not inside this call, even if it is
+ * now). */
 void partition_watch(struct partition *p, struct partition_watch *w, watch_fn fn);
 void partition_unwatch(struct partition_watch *w);
-/* Kafka's check of a client's view: ERR_NONE, FENCED_LEADER_EPOCH or UNKNOWN_LEADER_EPOCH. -1 = no view. */
+/* Kafka's check of a client's view: ERR_NONE, FENCED_LEADER_EPOCH or UNKNOWN_LEADER_EPOCH. -1 =
+ * no view. */
 err partition_check_epoch(const struct partition *p, i32 current_leader_epoch);
 
-/* Appends one validated record batch (also for coordinators: internal topics). Idempotence is checked
+/* Appends one validated record batch (also for coordinators: internal topics). Idempotence is
+ * checked
  * here, exactly as Kafka: a duplicate of one of the producer's last five batches succeeds with
  * the offsets it had, and is done when that original is durable.
  * ERR_NONE: pa->done runs later, never inside. Else nothing was appended; ERR_BUSY: no room now. */
@@ -253,8 +259,9 @@ struct partition_append {
     struct list link;   /* private */
     struct msg msg;     /* private */
 };
-err partition_append(struct partition *p, struct bytes batch_bytes, bool from_client, struct arena *scratch,
-                     struct partition_append *pa, partition_append_done done) MUST_USE;
+err partition_append(struct partition *p, struct bytes batch_bytes, bool from_client,
+                     struct arena *scratch, struct partition_append *pa,
+                     partition_append_done done) MUST_USE;
 
 /* ---- the controller (shard 0 only; topics.c) ---- */
 
@@ -274,8 +281,8 @@ void controller_next(struct broker *controller);
 struct topic_change {
     struct bg_job job;
     struct broker *broker;
-    struct topic *next;       /* NULL = delete; given away, freed when it fails */
-    const struct topic *old;  /* NULL = create */
+    struct topic *next;      /* NULL = delete; given away, freed when it fails */
+    const struct topic *old; /* NULL = create */
     struct topic_publish *publish;
     u32 acks_missing;
     u32 value_len;
@@ -312,7 +319,8 @@ void topic_ensure(struct broker *from, struct topic_ensure *te, struct bytes nam
 #define OFFSETS_TOPIC "__consumer_offsets"
 /* Java's String.hashCode based: the partition of __consumer_offsets that holds a group. */
 i32 coordinator_partition(const struct broker *b, struct bytes group);
-/* The shard that coordinates `group`; ERR_COORDINATOR_NOT_AVAILABLE while the offsets topic is missing. */
+/* The shard that coordinates `group`; ERR_COORDINATOR_NOT_AVAILABLE while the offsets topic is
+ * missing. */
 err coordinator_shard(const struct broker *b, struct bytes group, u32 *shard);
 void coordinator_start(struct broker *b);
 /* The catalog gained or lost a partition this shard owns (called for every topic): the coordinator

@@ -8,17 +8,17 @@
 
 #include "base.h"
 
-#define BYTES_ACCESS(bits, order, swap)                                   \
-    static inline u##bits get_##order##bits(const void *p)                \
-    {                                                                     \
-        u##bits v;                                                        \
-        memcpy(&v, p, sizeof v);                                          \
-        return swap(v);                                                   \
-    }                                                                     \
-    static inline void put_##order##bits(void *p, u##bits v)              \
-    {                                                                     \
-        v = swap(v);                                                      \
-        memcpy(p, &v, sizeof v);                                          \
+#define BYTES_ACCESS(bits, order, swap)                      \
+    static inline u##bits get_##order##bits(const void *p)   \
+    {                                                        \
+        u##bits v;                                           \
+        memcpy(&v, p, sizeof v);                             \
+        return swap(v);                                      \
+    }                                                        \
+    static inline void put_##order##bits(void *p, u##bits v) \
+    {                                                        \
+        v = swap(v);                                         \
+        memcpy(p, &v, sizeof v);                             \
     }
 #define BYTES_SAME(v) (v)
 BYTES_ACCESS(16, be, __builtin_bswap16)

@@ -15,8 +15,7 @@ _Noreturn void check_failed(const char *file, int line, const char *func, const 
 /* Prints the message as the last log line and ends the process with status 70. Any thread. */
 _Noreturn void fatal(const char *file, int line, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
-#define CHECK(cond) \
-    (likely(cond) ? (void)0 : check_failed(__FILE__, __LINE__, __func__, #cond))
+#define CHECK(cond) (likely(cond) ? (void)0 : check_failed(__FILE__, __LINE__, __func__, #cond))
 #define FATAL(...) fatal(__FILE__, __LINE__, __VA_ARGS__)
 
 /* Costly checks: only in debug and simulator builds (-DLEAT_DEBUG). */

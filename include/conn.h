@@ -80,8 +80,8 @@ u32 net_conn_count(const struct net *n);
 
 /* The answer in r->out/ext (or no_response) is complete. */
 void request_respond(struct request *r);
-/* The frame was malformed: counts, logs (rate-limited) with `why`, closes the connection. The request
- * counts as answered. */
+/* The frame was malformed: counts, logs (rate-limited) with `why`, closes the connection. The
+ * request counts as answered. */
 void request_malformed(struct request *r, const char *why);
 /* The connection is gone: answer quickly, nobody listens. */
 bool request_dead(const struct request *r);

@@ -87,7 +87,8 @@ void io_cancel(struct io *io, struct io_op *op);
  * without brackets; port 0 = any). *bound_port gets the port. `why` explains failure. */
 err io_listen(struct io *io, const char *host, u16 port, io_fd *out, u16 *bound_port, char *why,
               size_t why_size) MUST_USE;
-/* Start-up of the real node, any thread, before io_listen: fails when somebody listens there already.
+/* Start-up of the real node, any thread, before io_listen: fails when somebody listens there
+ * already.
  * (With SO_REUSEPORT a second node would bind as well and take half of the connections.) */
 err io_listen_probe(const char *host, u16 port, char *why, size_t why_size) MUST_USE;
 /* Accepts connections until cancelled or failed: `done` runs once per connection with

@@ -67,8 +67,8 @@ static inline void list_splice_back(struct list *to, struct list *from)
 #define list_entry(node, type, member) container_of(node, type, member)
 #define list_for(it, head) for (struct list *it = (head)->next; it != (head); it = it->next)
 /* Safe against removal of `it`. */
-#define list_for_safe(it, head)                                                   \
-    for (struct list *it = (head)->next, *it##_next = it->next; it != (head);      \
+#define list_for_safe(it, head)                                               \
+    for (struct list *it = (head)->next, *it##_next = it->next; it != (head); \
          it = it##_next, it##_next = it->next)
 
 #endif

@@ -24,11 +24,11 @@ struct log_site { /* one per call site, static */
 
 extern int log_threshold; /* enum log_level; changed at run time by `log.level` */
 
-#define LOG(level_, event_, ...)                                                       \
-    do {                                                                               \
-        static struct log_site site_ = { #event_, LOG_##level_, 0, 0, 0 };             \
-        if ((int)LOG_##level_ >= __atomic_load_n(&log_threshold, __ATOMIC_RELAXED))   \
-            log_write(&site_, __VA_ARGS__);                                            \
+#define LOG(level_, event_, ...)                                                    \
+    do {                                                                            \
+        static struct log_site site_ = { #event_, LOG_##level_, 0, 0, 0 };          \
+        if ((int)LOG_##level_ >= __atomic_load_n(&log_threshold, __ATOMIC_RELAXED)) \
+            log_write(&site_, __VA_ARGS__);                                         \
     } while (0)
 
 void log_write(struct log_site *site, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -41,7 +41,7 @@ struct arena {
     u8 *next, *end;             /* free part of the newest block */
     u64 used_bytes;             /* of all blocks, against limit_bytes */
     u64 limit_bytes;
-    u32 block_bytes;            /* size of an ordinary block */
+    u32 block_bytes; /* size of an ordinary block */
 };
 
 /* No memory is taken until the first allocation. */

@@ -14,7 +14,8 @@
 /* cfg is validated and outlives the node. On failure *out is NULL and `why` names cause and
  * remedy. `shards`: how many (node_shard_count of cfg). The metadata and store drivers that the
  * URLs name must be registered. */
-err node_open(struct config *cfg, u32 shards, struct node **out, char *why, size_t why_size) MUST_USE;
+err node_open(struct config *cfg, u32 shards, struct node **out, char *why,
+              size_t why_size) MUST_USE;
 /* core.shards, or one per CPU this process may use. */
 u32 node_shard_count(const struct config *cfg);
 /* Recovers and starts serving; io of the shard exists. ERR_* with a message in node->error. */

@@ -68,7 +68,8 @@ err storage_prepare(struct storage_env *env) MUST_USE;
  * shard owns, opens and recovers its WAL (calls ops->restored / recovered), starts a fresh segment.
  * `known(st, key)` says whether the partition still exists (its topic may be deleted): frames of
  * unknown partitions are dropped. ERR_CORRUPT with env->error naming file, offset, remedy. */
-err storage_start(struct shard *s, struct storage_env *env, bool (*known)(struct storage *st, const struct partition_key *k),
+err storage_start(struct shard *s, struct storage_env *env,
+                  bool (*known)(struct storage *st, const struct partition_key *k),
                   struct storage **out) MUST_USE;
 struct shard *storage_shard(const struct storage *st);
 /* Flushes and seals; uploads what is sealed; done when storage_stopped. Appends are refused. */
@@ -107,7 +108,8 @@ struct pindex_op {
     err err;
     void (*done)(struct pindex_op *op);
 };
-void pindex_set_start(struct pindex *p, i64 offset, struct pindex_op *op, void (*done)(struct pindex_op *op));
+void pindex_set_start(struct pindex *p, i64 offset, struct pindex_op *op,
+                      void (*done)(struct pindex_op *op));
 /* Retention: the offset up to which whole blocks may go so that at most `bytes` (-1 = no limit)
  * stay and everything with max timestamp < `min_timestamp` (-1 = no limit) goes; never beyond the
  * durable end, never inside a block or open segment. Returns the new start (≥ the old one). */
@@ -118,27 +120,29 @@ i64 pindex_retention_offset(const struct pindex *p, i64 bytes, i64 min_timestamp
 struct append; /* a field of its owner */
 typedef void (*append_done)(struct append *a);
 struct append {
-    struct list link;  /* private: FIFO until durable */
-    u64 lsn_end;       /* private */
+    struct list link; /* private: FIFO until durable */
+    u64 lsn_end;      /* private */
     struct pindex *p;
     append_done done;
-    err err;           /* when done runs: ERR_NONE = durable; ERR_IO: the WAL failed, shard is read-only */
+    /* when done runs: ERR_NONE = durable; ERR_IO: the WAL failed, shard is read-only */
+    err err;
     i64 base_offset, last_offset;
 };
 
 /* Copies one validated v2 record batch into the log in one pass (copy + CRC32C),
- * giving it base_offset = pindex_next_offset and `leader_epoch`; `batch->last_offset_delta` says how
- * many offsets it takes. When `check_crc`, a CRC mismatch appends nothing: ERR_CORRUPT_MESSAGE;
+ * giving it base_offset = pindex_next_offset and `leader_epoch`; `batch->last_offset_delta` says
+ * how many offsets it takes. When `check_crc`, a CRC mismatch appends nothing: ERR_CORRUPT_MESSAGE;
  * without, the caller knows that it is right: recovery takes a frame with a wrong one for damage.
  * When `log_append_ms` ≥ 0 the timestamp type is set to LogAppendTime with that time (CRC redone).
- * ERR_NONE: offsets are assigned and a->done runs later, in order of appends, never inside this call.
- * ERR_BUSY: no room now (image memory or WAL full): use storage_wait_room and try again.
+ * ERR_NONE: offsets are assigned and a->done runs later, in order of appends, never inside this
+ * call. ERR_BUSY: no room now (image memory or WAL full): use storage_wait_room and try again.
  * ERR_DISK_FULL / ERR_IO: the WAL is failed or its disk full; retriable for clients.
  * ERR_RECORD_LIST_TOO_LARGE: longer than a segment can hold. */
-err storage_append(struct pindex *p, const struct batch *batch, i32 leader_epoch, bool check_crc, i64 log_append_ms,
-                   struct append *a, append_done done) MUST_USE;
+err storage_append(struct pindex *p, const struct batch *batch, i32 leader_epoch, bool check_crc,
+                   i64 log_append_ms, struct append *a, append_done done) MUST_USE;
 
-/* Told once when appending may work again; a list of waiters in FIFO order, each a field of its owner. */
+/* Told once when appending may work again; a list of waiters in FIFO order, each a field of its
+ * owner. */
 struct room_wait {
     struct list link;
     void (*fn)(struct room_wait *w);
@@ -162,20 +166,21 @@ void ref_get(struct ref *r);
 struct read_op;
 typedef void (*read_done)(struct read_op *op);
 struct read_op {
-    struct list link;   /* private */
+    struct list link; /* private */
     struct pindex *p;
-    i64 offset;         /* in: first wanted; the batch that holds it is returned whole */
-    i64 end_offset;     /* in: return batches whose base offset is below this (HW or LSO) */
-    u32 max_bytes;      /* in: stop before passing it, but … */
-    bool at_least_one;  /* … return one batch even when it is larger */
-    err err;            /* out: ERR_OFFSET_OUT_OF_RANGE, ERR_CORRUPT, ERR_IO, ERR_UNKNOWN_TOPIC_OR_PARTITION */
-    u32 extent_count;   /* out */
-    u32 bytes;          /* out: sum */
+    i64 offset;        /* in: first wanted; the batch that holds it is returned whole */
+    i64 end_offset;    /* in: return batches whose base offset is below this (HW or LSO) */
+    u32 max_bytes;     /* in: stop before passing it, but … */
+    bool at_least_one; /* … return one batch even when it is larger */
+    /* out: ERR_OFFSET_OUT_OF_RANGE, ERR_CORRUPT, ERR_IO, ERR_UNKNOWN_TOPIC_OR_PARTITION */
+    err err;
+    u32 extent_count;                        /* out */
+    u32 bytes;                               /* out: sum */
     struct extent extents[READ_EXTENTS_MAX]; /* out: the caller owns one reference each */
-    read_done done;     /* set when waiting */
-    void *user;         /* the owner's */
-    void *load[4];      /* private */
-    bool canceled;      /* private */
+    read_done done;                          /* set when waiting */
+    void *user;                              /* the owner's */
+    void *load[4];                           /* private */
+    bool canceled;                           /* private */
 };
 enum read_next { READ_DONE, READ_WAIT };
 
@@ -191,7 +196,7 @@ void storage_read_cancel(struct read_op *op);
 struct lookup_op {
     struct read_op read; /* private */
     struct pindex *p;
-    i64 timestamp;       /* in: first record with timestamp ≥ this; -3 (max timestamp) is allowed */
+    i64 timestamp; /* in: first record with timestamp ≥ this; -3 (max timestamp) is allowed */
     err err;
     i64 offset;          /* out: -1 when there is none */
     i64 found_timestamp; /* out */

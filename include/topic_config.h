@@ -61,7 +61,8 @@ void topic_config_refresh(struct topic_config *tc, const struct config *cfg);
 
 /* ---- changing ----
  * Errors with a sentence in why: ERR_INVALID_CONFIG (unknown name, value refused, APPEND to what is
- * no list), ERR_INVALID_REQUEST (null value where one is needed). A refused call changes nothing. */
+ * no list), ERR_INVALID_REQUEST (null value where one is needed). A refused call changes nothing.
+ * */
 /* value.data == NULL: drop the override. */
 err topic_config_set(struct topic_config *tc, const struct config *cfg, struct bytes name,
                      struct bytes value, char *why, size_t why_size) MUST_USE;

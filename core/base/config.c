@@ -214,7 +214,8 @@ static err check_together(const struct config *cfg, char *why, size_t why_size)
                    config_text(cfg, high, true, b, sizeof b));
         return ERR_INVALID_CONFIG;
     }
-    /* One segment open, one sealed and on its way out, one trimmed late, and the recovery's slack. */
+    /* One segment open, one sealed and on its way out, one trimmed late, and the recovery's
+     * slack. */
     if (config_i64(cfg, CFG_wal_size) / 4 < config_i64(cfg, CFG_wal_segment_bytes)) {
         config_why(why, why_size, "wal.size must hold at least 4 segments of wal.segment_bytes");
         return ERR_INVALID_CONFIG;

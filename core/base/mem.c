@@ -29,7 +29,8 @@ void *mem_alloc(size_t size)
     void *p = calloc(1, size);
     if (unlikely(!p))
         FATAL("what=\"out of memory\" bytes=%zu used=%" PRIu64
-              " remedy=\"lower the memory.* keys or give the process more memory\"", size, mem_used());
+              " remedy=\"lower the memory.* keys or give the process more memory\"",
+              size, mem_used());
     mem_count(p, true);
     return p;
 }

@@ -49,7 +49,8 @@ struct producer {
     struct producer_batch batches[PRODUCER_BATCHES]; /* oldest first */
 };
 /* ERR_NONE: append it; ERR_DUPLICATE_SEQUENCE_NUMBER: seen, *dup says where; else refused. */
-err producers_check(const struct partition *p, const struct batch *b, const struct producer_batch **dup);
+err producers_check(const struct partition *p, const struct batch *b,
+                    const struct producer_batch **dup);
 /* The batch was appended (or recovered) with this last offset. */
 void producers_append(struct partition *p, const struct batch *b, i64 last_offset, i64 now_ms);
 void producers_expire(struct partition *p, i64 before_ms);
@@ -71,7 +72,8 @@ void retention_run(struct broker *b);
 /* ---- controller.c ---- */
 void controller_start(struct broker *b);
 void controller_free(struct broker *b);
-struct topic *topic_decode(const struct config *cfg, struct bytes name, struct bytes value); /* NULL = corrupt */
+struct topic *topic_decode(const struct config *cfg, struct bytes name,
+                           struct bytes value); /* NULL = corrupt */
 
 /* ---- fetch_session.c ---- */
 void fetch_sessions_create(struct broker *b);

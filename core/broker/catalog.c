@@ -86,7 +86,7 @@ void catalog_open_partitions(struct broker *b)
 {
     struct topic_entry *e, *next;
     HASH_ITER(hh_name, b->topics_by_name, e, next)
-    entry_open_partitions(b, e);
+        entry_open_partitions(b, e);
 }
 
 /* Uthash keeps pointers to the keys, which lie in the topic: index again with the new one's. */
@@ -139,5 +139,5 @@ void catalog_free(struct broker *b)
 {
     struct topic_entry *e, *next;
     HASH_ITER(hh_name, b->topics_by_name, e, next)
-    entry_remove(b, e, false);
+        entry_remove(b, e, false);
 }

@@ -203,8 +203,8 @@ static err alter_topic_values(struct call *c, const alter_resource *q, struct to
         else if (k->config_operation < TOPIC_OP_SET || k->config_operation > TOPIC_OP_SUBTRACT)
             snprintf(why, sizeof why, "Unknown operation %d.", k->config_operation);
         else
-            e = topic_config_alter(&next->config, cfg, (enum topic_config_op)k->config_operation, k->name,
-                                   k->value, why, sizeof why);
+            e = topic_config_alter(&next->config, cfg, (enum topic_config_op)k->config_operation,
+                                   k->name, k->value, why, sizeof why);
         if (e != ERR_NONE) {
             *text = text_of(c, "%s", why);
             return e;
@@ -272,8 +272,9 @@ static void alter_broker_committed(struct bg_job *j)
         const alter_entry *k = &o->q->configs.v[i];
         snprintf(name, sizeof name, "%.*s", (int)k->name.len, (const char *)k->name.data);
         snprintf(value, sizeof value, "%.*s", (int)k->value.len, (const char *)k->value.data);
-        err e = k->config_operation == TOPIC_OP_SET ? config_set_live(cfg, name, value, why, sizeof why)
-                                                    : config_reset_live(cfg, name, why, sizeof why);
+        err e = k->config_operation == TOPIC_OP_SET
+                    ? config_set_live(cfg, name, value, why, sizeof why)
+                    : config_reset_live(cfg, name, why, sizeof why);
         LOG(INFO, config_altered, "key=%s value=%s result=%s", name, value,
             e == ERR_NONE ? "changed" : why);
     }
@@ -303,7 +304,8 @@ static err alter_broker_check(struct call *c, const alter_resource *q, struct by
             e = ERR_INVALID_REQUEST;
         }
         if (e == ERR_NONE && k->config_operation == TOPIC_OP_SET)
-            e = config_check(c->at->node->cfg, name, value, why, sizeof why) ? ERR_INVALID_CONFIG : ERR_NONE;
+            e = config_check(c->at->node->cfg, name, value, why, sizeof why) ? ERR_INVALID_CONFIG
+                                                                             : ERR_NONE;
         else if (e == ERR_NONE && k->config_operation != TOPIC_OP_DELETE) {
             snprintf(why, sizeof why, "Append and subtract need a list: %s is none.", name);
             e = ERR_INVALID_REQUEST;
@@ -355,8 +357,10 @@ static void alter_run(struct controller_task *task)
 {
     struct topics_op *op = container_of(task, struct topics_op, task);
     struct call *c = op->call;
-    const struct incremental_alter_configs_request *q = CALL_REQ(c, incremental_alter_configs_request);
-    struct incremental_alter_configs_response *resp = CALL_RESP(c, incremental_alter_configs_response);
+    const struct incremental_alter_configs_request *q =
+        CALL_REQ(c, incremental_alter_configs_request);
+    struct incremental_alter_configs_response *resp =
+        CALL_RESP(c, incremental_alter_configs_response);
     i32 n = MAX(q->resources.n, 0);
     resp->responses.v = CALL_ARRAY(c, alter_result, n);
     resp->responses.n = resp->responses.v ? n : 0;
@@ -406,7 +410,8 @@ _Static_assert(sizeof(struct alter_configs_response) ==
                             error_message) == offsetof(alter_result, error_message),
                "AlterConfigs and IncrementalAlterConfigs answer in one shape");
 
-static bool replace_names(const struct alter_configs_request_alter_configs_resource *q, const char *name)
+static bool replace_names(const struct alter_configs_request_alter_configs_resource *q,
+                          const char *name)
 {
     for (i32 i = 0; i < q->configs.n; i++)
         if (bytes_eq_str(q->configs.v[i].name, name))
@@ -415,7 +420,8 @@ static bool replace_names(const struct alter_configs_request_alter_configs_resou
 }
 
 /* What is named is set, what the topic overrides beyond it is deleted. */
-static bool replace_resource(struct call *c, const struct alter_configs_request_alter_configs_resource *q,
+static bool replace_resource(struct call *c,
+                             const struct alter_configs_request_alter_configs_resource *q,
                              alter_resource *r)
 {
     struct topic_entry *e =
@@ -429,14 +435,16 @@ static bool replace_resource(struct call *c, const struct alter_configs_request_
         return false;
     for (i32 i = 0; i < n; i++) {
         bool unset = !q->configs.v[i].value.data;
-        r->configs.v[i] = (alter_entry){ .name = q->configs.v[i].name, .value = q->configs.v[i].value,
-                                         .config_operation = unset ? TOPIC_OP_DELETE : TOPIC_OP_SET };
+        r->configs.v[i] =
+            (alter_entry){ .name = q->configs.v[i].name,
+                           .value = q->configs.v[i].value,
+                           .config_operation = unset ? TOPIC_OP_DELETE : TOPIC_OP_SET };
     }
     for (u32 i = 0; e && i < TC_COUNT; i++) {
         const char *name = topic_config_name((enum topic_config_id)i);
         if (e->topic->config.overrides[i] && !replace_names(q, name))
-            r->configs.v[n++] = (alter_entry){ .name = bytes_str(name),
-                                               .config_operation = TOPIC_OP_DELETE };
+            r->configs.v[n++] =
+                (alter_entry){ .name = bytes_str(name), .config_operation = TOPIC_OP_DELETE };
     }
     r->configs.n = n;
     return true;

@@ -80,7 +80,8 @@ struct topic *topic_decode(const struct config *cfg, struct bytes name, struct b
     t->partition_count = (i32)get_le32(value.data + 17);
     t->internal = value.data[21] != 0;
     t->created_ms = (i64)get_le64(value.data + 22);
-    struct bytes rest = bytes_of(value.data + TOPIC_VALUE_HEAD_BYTES, value.len - TOPIC_VALUE_HEAD_BYTES);
+    struct bytes rest =
+        bytes_of(value.data + TOPIC_VALUE_HEAD_BYTES, value.len - TOPIC_VALUE_HEAD_BYTES);
     if (topic_config_read(&t->config, cfg, rest) != ERR_NONE || t->partition_count < 1) {
         topic_free(t);
         return NULL;
@@ -90,7 +91,8 @@ struct topic *topic_decode(const struct config *cfg, struct bytes name, struct b
 
 /* ---- tasks ---- */
 
-void controller_enter(struct broker *b, struct controller_task *t, void (*run)(struct controller_task *t))
+void controller_enter(struct broker *b, struct controller_task *t,
+                      void (*run)(struct controller_task *t))
 {
     CHECK(b->controller != NULL);
     t->run = run;
@@ -203,8 +205,10 @@ static void change_commit(struct bg_job *j)
     struct meta_txn txn = { .ops = ops, .op_count = 1 };
     if (!tc->next) {
         ops[0].kind = META_DELETE;
-        ops[1] = (struct meta_op){ META_DELETE_PREFIX, key_of_id(start_key, "p/", &t->id), { NULL, 0 } };
-        ops[2] = (struct meta_op){ META_DELETE_PREFIX, key_of_id(state_key, "s/", &t->id), { NULL, 0 } };
+        ops[1] =
+            (struct meta_op){ META_DELETE_PREFIX, key_of_id(start_key, "p/", &t->id), { NULL, 0 } };
+        ops[2] =
+            (struct meta_op){ META_DELETE_PREFIX, key_of_id(state_key, "s/", &t->id), { NULL, 0 } };
         txn.op_count = 3;
     }
     tc->err = meta_commit(tc->broker->node->env.meta, &txn);
@@ -299,8 +303,8 @@ void topic_offsets_configure(struct broker *b, struct topic *t)
     };
     char why[256];
     for (u32 i = 0; i < ARRAY_COUNT(rows); i++) {
-        err e = topic_config_set(&t->config, b->node->cfg, bytes_str(rows[i][0]), bytes_str(rows[i][1]),
-                                 why, sizeof why);
+        err e = topic_config_set(&t->config, b->node->cfg, bytes_str(rows[i][0]),
+                                 bytes_str(rows[i][1]), why, sizeof why);
         CHECK(e == ERR_NONE);
     }
     t->internal = true;
@@ -312,8 +316,7 @@ bool topic_name_collides(struct broker *b, struct bytes name)
     if (!memchr(name.data, '.', name.len) && !memchr(name.data, '_', name.len))
         return false;
     struct topic_entry *e, *next;
-    HASH_ITER(hh_name, b->topics_by_name, e, next)
-    {
+    HASH_ITER(hh_name, b->topics_by_name, e, next) {
         struct bytes other = e->topic->name;
         if (other.len != name.len || bytes_eq(other, name))
             continue;

@@ -6,7 +6,7 @@
 
 struct controller {
     bool running;
-    struct list tasks;                /* waiting struct controller_task */
+    struct list tasks;                     /* waiting struct controller_task */
     i64 producer_id_next, producer_id_end; /* of the block this process holds */
     struct list producer_id_waiters;
     struct bg_job producer_id_job;

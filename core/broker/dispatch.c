@@ -16,7 +16,7 @@
 #undef API
 
 static const struct api api_table[API_KEYS_MAX] = {
-#define SERVED(n, place, key_fn)                                                        \
+#define SERVED(n, place, key_fn) \
     [API_KEY_##n] = { API_KEY_##n, API_MIN_##n, API_MAX_##n, #n, place, handle_##n, key_fn },
 #include "apis_served.def"
 #undef SERVED

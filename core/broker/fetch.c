@@ -31,8 +31,8 @@ struct fetch_item {
     err err;
     i64 high_watermark, log_start;
     i32 leader_epoch;
-    u32 bytes;                  /* of what is answered */
-    struct read_op *read;       /* made when there is something to read */
+    u32 bytes;            /* of what is answered */
+    struct read_op *read; /* made when there is something to read */
     bool reading;
     struct partition_watch watch;
     bool watching;
@@ -52,7 +52,7 @@ struct fetch_op {
     struct timer deadline_timer;
     u64 deadline_ns;
     u32 max_bytes;
-    u32 out;                    /* watching parts and recalls that are not home */
+    u32 out; /* watching parts and recalls that are not home */
     bool recalled;
     struct fetch_recall *recalls; /* per shard */
 };
@@ -89,7 +89,8 @@ static void part_release(struct part *p)
 
 /* Starts a read when there is something below the high watermark; true when it gave or will
  * give bytes. */
-static bool item_read(struct part *part, struct fetch_item *it, struct partition *p, u32 room, bool first)
+static bool item_read(struct part *part, struct fetch_item *it, struct partition *p, u32 room,
+                      bool first)
 {
     if (it->fp->fetch_offset >= it->high_watermark || (room == 0 && !first))
         return false;
@@ -241,7 +242,8 @@ static bool fetch_expand(struct call *c, const struct wire_ref *refs, u32 count)
     u64 total = 0;
     for (u32 i = 0; i < count; i++)
         if (refs[i].bytes.len)
-            total += ((const struct fetch_item *)(const void *)refs[i].bytes.data)->read->extent_count;
+            total +=
+                ((const struct fetch_item *)(const void *)refs[i].bytes.data)->read->extent_count;
     struct request_ext *ext = arena_alloc(c->arena, total * sizeof *ext);
     if (!ext)
         return false;
@@ -267,7 +269,8 @@ static bool item_news(const struct fetch_op *op, const struct fetch_item *it)
            it->log_start != fp->told_log_start;
 }
 
-static void item_answer(struct fetch_op *op, struct fetch_item *it, struct fetch_response_partition_data *r)
+static void item_answer(struct fetch_op *op, struct fetch_item *it,
+                        struct fetch_response_partition_data *r)
 {
     fetch_response_partition_data_init(r);
     struct fetch_partition *fp = it->fp;
@@ -304,7 +307,8 @@ static bool fetch_fill(struct fetch_op *op, struct fetch_response *resp)
 {
     struct call *c = op->call;
     u32 count = op->context.count;
-    struct fetch_response_partition_data *pd = CALL_ARRAY(c, struct fetch_response_partition_data, count);
+    struct fetch_response_partition_data *pd =
+        CALL_ARRAY(c, struct fetch_response_partition_data, count);
     resp->responses.v = CALL_ARRAY(c, struct fetch_response_fetchable_topic_response, count);
     if (!pd || !resp->responses.v)
         return false;
@@ -406,8 +410,8 @@ static void fetch_part_watch(struct shard *at, struct msg *m)
         struct fetch_item *it = p->items[i];
         struct bytes name = bytes_of(it->fp->key.name, it->fp->name_len);
         err e;
-        struct partition *q = partition_find(
-            p->at, catalog_find(p->at, name, it->fp->key.topic_id), it->fp->key.partition, &e);
+        struct partition *q = partition_find(p->at, catalog_find(p->at, name, it->fp->key.topic_id),
+                                             it->fp->key.partition, &e);
         if (!q || partition_high_watermark(q) != it->high_watermark) {
             part_poke(p);
             return;
@@ -528,8 +532,7 @@ static bool fetch_add_items(struct fetch_op *op)
 {
     struct broker *b = op->call->at;
     u32 n = 0;
-    list_for(l, op->context.partitions)
-    {
+    list_for(l, op->context.partitions) {
         struct fetch_item *it = &op->items[n++];
         it->op = op;
         it->fp = list_entry(l, struct fetch_partition, link);

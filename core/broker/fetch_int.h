@@ -8,11 +8,11 @@
 struct fetch_key {
     struct uuid topic_id; /* zero when the request names topics */
     i32 partition;
-    char name[252];       /* NUL-padded; empty when the request gives ids */
+    char name[252]; /* NUL-padded; empty when the request gives ids */
 };
 struct fetch_partition {
-    UT_hash_handle hh;    /* in a session, by key */
-    struct list link;     /* in the order to serve */
+    UT_hash_handle hh; /* in a session, by key */
+    struct list link;  /* in the order to serve */
     struct fetch_key key;
     u32 name_len;
     i64 fetch_offset;
@@ -27,10 +27,10 @@ struct fetch_partition {
 struct fetch_session {
     UT_hash_handle hh; /* by id */
     struct list lru;
-    i32 id, epoch;     /* epoch: expected of the next request */
-    bool by_id;        /* topic ids, not names */
-    bool busy;         /* a fetch works on it */
-    bool closed;       /* to be freed when no longer busy */
+    i32 id, epoch; /* epoch: expected of the next request */
+    bool by_id;    /* topic ids, not names */
+    bool busy;     /* a fetch works on it */
+    bool closed;   /* to be freed when no longer busy */
     u64 used_ns;
     struct fetch_partition *table;
     struct list partitions;
@@ -39,16 +39,17 @@ struct fetch_session {
 /* What fetch works on: the partitions and the session they belong to (NULL = sessionless). */
 struct fetch_context {
     struct fetch_session *session;
-    struct list *partitions;  /* of struct fetch_partition.link */
-    struct list own;          /* the list itself when sessionless */
+    struct list *partitions; /* of struct fetch_partition.link */
+    struct list own;         /* the list itself when sessionless */
     u32 count;
-    bool incremental;         /* answer only what changed */
-    i32 session_id;           /* for the answer */
+    bool incremental; /* answer only what changed */
+    i32 session_id;   /* for the answer */
 };
 
 /* Applies the request to its session (KIP-227). An error is the answer's top-level error. */
 err fetch_context_open(struct call *c, struct fetch_context *x);
-/* The answer is built: partitions that had data go to the end of the order; frees a closed session. */
+/* The answer is built: partitions that had data go to the end of the order; frees a closed
+ * session. */
 void fetch_context_close(struct broker *b, struct fetch_context *x);
 
 #endif

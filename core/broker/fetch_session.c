@@ -35,7 +35,7 @@ static void session_free(struct broker *b, struct fetch_session *s)
 {
     struct fetch_partition *fp, *next;
     HASH_ITER(hh, s->table, fp, next)
-    fetch_partition_free(s, fp);
+        fetch_partition_free(s, fp);
     list_remove(&s->lru);
     b->sessions->count--;
     metric_set(b->shard.metrics, M_fetch_sessions, b->sessions->count);
@@ -54,8 +54,7 @@ static void session_close(struct broker *b, struct fetch_session *s)
 void fetch_sessions_free(struct broker *b)
 {
     struct fetch_session *s, *next;
-    HASH_ITER(hh, b->sessions->by_id, s, next)
-    {
+    HASH_ITER(hh, b->sessions->by_id, s, next) {
         s->busy = false;
         session_close(b, s);
     }
@@ -76,8 +75,7 @@ static bool session_make_room(struct broker *b)
     u32 bound = (u32)MAX(slots / b->shard.group->count, 1);
     if (b->sessions->count < bound)
         return true;
-    list_for(l, &b->sessions->lru)
-    {
+    list_for(l, &b->sessions->lru) {
         struct fetch_session *s = list_entry(l, struct fetch_session, lru);
         if (s->used_ns + SESSION_EVICT_NS > b->shard.now_ns)
             return false;
@@ -131,7 +129,8 @@ static void fetch_partition_update(struct fetch_partition *fp,
     fp->current_leader_epoch = q->current_leader_epoch;
 }
 
-static void fetch_partition_init(struct fetch_partition *fp, const struct fetch_key *k, u32 name_len)
+static void fetch_partition_init(struct fetch_partition *fp, const struct fetch_key *k,
+                                 u32 name_len)
 {
     fp->key = *k;
     fp->name_len = name_len;
@@ -236,8 +235,8 @@ err fetch_context_open(struct call *c, struct fetch_context *x)
     const struct fetch_request *q = CALL_REQ(c, fetch_request);
     *x = (struct fetch_context){ .session = NULL };
     list_init(&x->own);
-    bool full = q->session_epoch == SESSION_EPOCH_INITIAL || q->session_epoch == SESSION_EPOCH_FINAL ||
-                c->header.request_api_version < 7;
+    bool full = q->session_epoch == SESSION_EPOCH_INITIAL ||
+                q->session_epoch == SESSION_EPOCH_FINAL || c->header.request_api_version < 7;
     err e = full ? context_full(c, x) : context_incremental(c, x);
     if (e != ERR_NONE)
         return e;

@@ -120,8 +120,8 @@ static bool named_twice(const struct list_offsets_request_list_offsets_topic *t,
     return false;
 }
 
-static bool offset_add(struct scatter *s, const struct list_offsets_request_list_offsets_topic *t, i32 at,
-                       offset_result *r)
+static bool offset_add(struct scatter *s, const struct list_offsets_request_list_offsets_topic *t,
+                       i32 at, offset_result *r)
 {
     struct call *c = s->call;
     const struct list_offsets_request_list_offsets_partition *q = &t->partitions.v[at];
@@ -226,7 +226,8 @@ void handle_offset_for_leader_epoch(struct call *c)
     resp->topics.n = n;
     bool fits = s && resp->topics.v;
     for (i32 i = 0; fits && i < n; i++) {
-        struct offset_for_leader_epoch_response_offset_for_leader_topic_result *t = &resp->topics.v[i];
+        struct offset_for_leader_epoch_response_offset_for_leader_topic_result *t =
+            &resp->topics.v[i];
         i32 m = MAX(q->topics.v[i].partitions.n, 0);
         offset_for_leader_epoch_response_offset_for_leader_topic_result_init(t);
         t->topic = q->topics.v[i].topic;

@@ -5,7 +5,6 @@
 #include "broker_int.h"
 #include "check.h"
 
-
 /* ---- ApiVersions ---- */
 
 void api_versions_fill(struct call *c, struct api_versions_response *resp)
@@ -25,12 +24,14 @@ void api_versions_fill(struct call *c, struct api_versions_response *resp)
     resp->finalized_features_epoch = 0;
 }
 
-/* Kafka's pattern for both: one letter or digit at each end, letters, digits, '-' and '.' between. */
+/* Kafka's pattern for both: one letter or digit at each end, letters, digits, '-' and '.'
+ * between. */
 static bool software_name_valid(struct bytes s)
 {
     for (u32 i = 0; i < s.len; i++) {
         u8 ch = s.data[i];
-        bool alnum = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9');
+        bool alnum =
+            (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9');
         bool inner = i > 0 && i + 1 < s.len && (ch == '-' || ch == '.');
         if (!alnum && !inner)
             return false;
@@ -52,9 +53,11 @@ void handle_api_versions(struct call *c)
     }
     api_versions_fill(c, resp);
     bool other_cluster = q->cluster_id.data && !bytes_eq_str(q->cluster_id, n->cluster_id);
-    bool other_node = q->node_id != -1 && q->node_id != broker_id_of_shard(c->at, c->at->shard.index);
+    bool other_node =
+        q->node_id != -1 && q->node_id != broker_id_of_shard(c->at, c->at->shard.index);
     if (version >= 5 && (other_cluster || other_node))
-        resp->error_code = ERR_REBOOTSTRAP_REQUIRED; /* KIP-1242: the address was given to someone else */
+        resp->error_code =
+            ERR_REBOOTSTRAP_REQUIRED; /* KIP-1242: the address was given to someone else */
     call_done(c);
 }
 
@@ -135,13 +138,14 @@ static bool metadata_all(struct call *c, struct metadata_response *resp)
         return false;
     struct topic_entry *e, *next;
     HASH_ITER(hh_name, b->topics_by_name, e, next)
-    if (!metadata_topic(c, e->topic, &resp->topics.v[resp->topics.n++]))
-        return false;
+        if (!metadata_topic(c, e->topic, &resp->topics.v[resp->topics.n++]))
+            return false;
     return true;
 }
 
 /* One of the topics that were asked for. */
-static bool metadata_one(struct call *c, struct bytes name, struct uuid id, err missing, meta_topic *r)
+static bool metadata_one(struct call *c, struct bytes name, struct uuid id, err missing,
+                         meta_topic *r)
 {
     struct topic_entry *e = catalog_find(c->at, name, id);
     if (e)
@@ -177,7 +181,8 @@ static void metadata_answer(struct call *c, const err *results)
         resp->topics.v = CALL_ARRAY(c, meta_topic, q->topics.n);
         fits = fits && resp->topics.v;
         for (i32 i = 0; fits && i < q->topics.n; i++) {
-            err missing = results && results[i] != ERR_NONE ? results[i] : ERR_UNKNOWN_TOPIC_OR_PARTITION;
+            err missing =
+                results && results[i] != ERR_NONE ? results[i] : ERR_UNKNOWN_TOPIC_OR_PARTITION;
             resp->topics.n++;
             fits = metadata_one(c, q->topics.v[i].name, q->topics.v[i].topic_id, missing,
                                 &resp->topics.v[i]);
@@ -254,13 +259,15 @@ void handle_describe_cluster(struct call *c)
     const struct node *n = c->at->node;
     resp->error_message = (struct bytes){ NULL, 0 };
     if (q->endpoint_type != 1) {
-        resp->error_code = q->endpoint_type == 2 ? ERR_MISMATCHED_ENDPOINT_TYPE : ERR_UNSUPPORTED_ENDPOINT_TYPE;
+        resp->error_code =
+            q->endpoint_type == 2 ? ERR_MISMATCHED_ENDPOINT_TYPE : ERR_UNSUPPORTED_ENDPOINT_TYPE;
         resp->error_message = bytes_str("This endpoint is a broker's: endpoint type 1.");
         call_done(c);
         return;
     }
     u32 count = broker_count(n);
-    resp->brokers.v = CALL_ARRAY(c, struct describe_cluster_response_describe_cluster_broker, count);
+    resp->brokers.v =
+        CALL_ARRAY(c, struct describe_cluster_response_describe_cluster_broker, count);
     if (!resp->brokers.v) {
         call_malformed(c, "response memory limit");
         return;

@@ -118,7 +118,8 @@ err partition_check_epoch(const struct partition *p, i32 current_leader_epoch)
 {
     if (current_leader_epoch < 0 || current_leader_epoch == p->leader_epoch)
         return ERR_NONE;
-    return current_leader_epoch < p->leader_epoch ? ERR_FENCED_LEADER_EPOCH : ERR_UNKNOWN_LEADER_EPOCH;
+    return current_leader_epoch < p->leader_epoch ? ERR_FENCED_LEADER_EPOCH
+                                                  : ERR_UNKNOWN_LEADER_EPOCH;
 }
 
 /* ---- append ---- */
@@ -126,8 +127,7 @@ err partition_check_epoch(const struct partition *p, i32 current_leader_epoch)
 /* Duplicates whose original has become durable, or never will. */
 static void duplicates_release(struct partition *p)
 {
-    list_for_safe(l, &p->duplicates)
-    {
+    list_for_safe(l, &p->duplicates) {
         struct partition_append *pa = list_entry(l, struct partition_append, link);
         bool durable = pa->last_offset < partition_high_watermark(p);
         if (durable || p->failed != ERR_NONE) {
@@ -168,7 +168,7 @@ static void duplicate_now(struct shard *at, struct msg *m)
 
 /* The batch is there already: same offsets, done when the original is durable (never inside). */
 static err partition_duplicate(struct partition *p, const struct batch *b,
-                                const struct producer_batch *dup, struct partition_append *pa)
+                               const struct producer_batch *dup, struct partition_append *pa)
 {
     bool durable = dup->last_offset < partition_high_watermark(p);
     if (!durable && p->failed != ERR_NONE)
@@ -261,8 +261,8 @@ static err partition_admit(struct partition *p, const struct batch *b, struct pa
     return *duplicate ? partition_duplicate(p, b, dup, pa) : e;
 }
 
-err partition_append(struct partition *p, struct bytes batch_bytes, bool from_client, struct arena *scratch,
-                     struct partition_append *pa, partition_append_done done)
+err partition_append(struct partition *p, struct bytes batch_bytes, bool from_client,
+                     struct arena *scratch, struct partition_append *pa, partition_append_done done)
 {
     MAGIC_CHECK(p, PARTITION_MAGIC);
     CHECK(!p->dropped);
@@ -281,7 +281,8 @@ err partition_append(struct partition *p, struct bytes batch_bytes, bool from_cl
     e = partition_admit(p, &b, pa, &duplicate);
     if (e != ERR_NONE || duplicate)
         return e;
-    e = storage_append(p->pindex, &b, p->leader_epoch, check_crc, -1, &pa->append, partition_appended);
+    e = storage_append(p->pindex, &b, p->leader_epoch, check_crc, -1, &pa->append,
+                       partition_appended);
     if (e != ERR_NONE)
         return e;
     p->inflight++;
@@ -327,9 +328,10 @@ static void partition_restored(struct storage *st, struct pindex *px, struct byt
 {
     struct partition *p = recovering(st, px);
     if (producers_restore(p, snapshot) != ERR_NONE)
-        FATAL("event=producer_snapshot_corrupt topic=%.*s partition=%d remedy=\"the metadata store is "
-              "damaged: restore it from a backup\"", (int)p->topic->name.len,
-              (const char *)p->topic->name.data, p->index);
+        FATAL("event=producer_snapshot_corrupt topic=%.*s partition=%d remedy=\"the metadata store "
+              "is "
+              "damaged: restore it from a backup\"",
+              (int)p->topic->name.len, (const char *)p->topic->name.data, p->index);
     p->producers_changed = false;
 }
 

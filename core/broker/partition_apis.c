@@ -84,7 +84,8 @@ static void delete_part_run(struct part *p)
 }
 
 static bool delete_add(struct scatter *s, struct bytes topic,
-                       const struct delete_records_request_delete_records_partition *q, delete_result *r)
+                       const struct delete_records_request_delete_records_partition *q,
+                       delete_result *r)
 {
     delete_records_response_delete_records_partition_result_init(r);
     r->partition_index = q->partition_index;
@@ -144,15 +145,14 @@ static void producers_item_run(struct part *part, struct producers_item *it)
     r->error_code = (i16)e;
     if (!p)
         return;
-    r->active_producers.v = arena_alloc(&part->arena,
-                                        p->producer_count * sizeof *r->active_producers.v);
+    r->active_producers.v =
+        arena_alloc(&part->arena, p->producer_count * sizeof *r->active_producers.v);
     if (!r->active_producers.v) {
         r->error_code = ERR_UNKNOWN_SERVER_ERROR;
         return;
     }
     struct producer *m, *next;
-    HASH_ITER(hh, p->producers, m, next)
-    {
+    HASH_ITER(hh, p->producers, m, next) {
         struct describe_producers_response_producer_state *o =
             &r->active_producers.v[r->active_producers.n++];
         describe_producers_response_producer_state_init(o);
@@ -209,7 +209,8 @@ void handle_describe_producers(struct call *c)
         t->partitions.n = m;
         fits = t->partitions.v != NULL;
         for (i32 j = 0; fits && j < m; j++)
-            fits = producers_add(s, t->name, q->topics.v[i].partition_indexes.v[j], &t->partitions.v[j]);
+            fits = producers_add(s, t->name, q->topics.v[i].partition_indexes.v[j],
+                                 &t->partitions.v[j]);
     }
     finish_setup(s, c, fits);
 }
@@ -325,8 +326,7 @@ void handle_describe_log_dirs(struct call *c)
         op->call = c;
         c->user = op;
         struct topic_entry *e, *next;
-        HASH_ITER(hh_name, c->at->topics_by_name, e, next)
-        {
+        HASH_ITER(hh_name, c->at->topics_by_name, e, next) {
             fits = fits && dir_add_topic(s, e->topic, t);
             if (fits && t->partitions.n > 0) {
                 t++;

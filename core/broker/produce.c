@@ -124,8 +124,9 @@ static void produce_part_expire(struct part *p)
     for (u32 i = part_next(p); i < p->item_count; i++) {
         struct produce_item *it = p->items[i];
         it->part = p;
-        produce_fail(it, ERR_REQUEST_TIMED_OUT, "The write-ahead log is full: the object store does "
-                                                "not take data fast enough, or its disk is full.");
+        produce_fail(it, ERR_REQUEST_TIMED_OUT,
+                     "The write-ahead log is full: the object store does "
+                     "not take data fast enough, or its disk is full.");
     }
     p->user[PART_NEXT] = (void *)(uintptr_t)p->item_count;
     produce_part_release(p);
@@ -139,8 +140,7 @@ static void produce_room(struct room_wait *w)
 static void produce_tick(struct timer *t)
 {
     struct broker *b = container_of(t, struct broker, stalled_timer);
-    list_for_safe(l, &b->stalled)
-    {
+    list_for_safe(l, &b->stalled) {
         struct part *p = list_entry(l, struct part, link);
         if (part_deadline_ns(p) <= b->shard.now_ns) {
             list_remove(&p->link);
@@ -155,7 +155,8 @@ static void produce_stall(struct broker *b)
     if (!list_linked(&b->room.link))
         storage_wait_room(b->storage, &b->room, produce_room);
     if (!timer_armed(&b->stalled_timer))
-        timer_start(&b->shard.timers, &b->stalled_timer, b->shard.now_ns + STALL_TICK_NS, produce_tick);
+        timer_start(&b->shard.timers, &b->stalled_timer, b->shard.now_ns + STALL_TICK_NS,
+                    produce_tick);
 }
 
 void produce_resume(struct broker *b)

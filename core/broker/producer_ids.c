@@ -85,7 +85,8 @@ static void producer_id_wake(struct broker *b)
     }
     if (!list_empty(&k->producer_id_waiters)) {
         k->broker = b;
-        bg_submit(&b->shard, &k->producer_id_job, BG_META, producer_id_reserve, producer_id_reserved);
+        bg_submit(&b->shard, &k->producer_id_job, BG_META, producer_id_reserve,
+                  producer_id_reserved);
     }
 }
 

@@ -41,7 +41,8 @@ static const struct producer_batch *producer_last(const struct producer *e)
     return e->batch_count ? &e->batches[e->batch_count - 1] : NULL;
 }
 
-err producers_check(const struct partition *p, const struct batch *b, const struct producer_batch **dup)
+err producers_check(const struct partition *p, const struct batch *b,
+                    const struct producer_batch **dup)
 {
     const struct producer *e = producer_find(p, b->producer_id);
     if (!e)
@@ -52,7 +53,8 @@ err producers_check(const struct partition *p, const struct batch *b, const stru
         return b->base_sequence == 0 ? ERR_NONE : ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
     i32 last = batch_last_sequence(b);
     for (u32 i = 0; i < e->batch_count; i++)
-        if (e->batches[i].first_sequence == b->base_sequence && e->batches[i].last_sequence == last) {
+        if (e->batches[i].first_sequence == b->base_sequence &&
+            e->batches[i].last_sequence == last) {
             *dup = &e->batches[i];
             return ERR_DUPLICATE_SEQUENCE_NUMBER;
         }
@@ -96,16 +98,15 @@ void producers_append(struct partition *p, const struct batch *b, i64 last_offse
         return;
     if (e->batch_count == PRODUCER_BATCHES)
         memmove(e->batches, e->batches + 1, sizeof e->batches[0] * --e->batch_count);
-    e->batches[e->batch_count++] = (struct producer_batch){
-        b->base_sequence, batch_last_sequence(b), last_offset, b->max_timestamp
-    };
+    e->batches[e->batch_count++] =
+        (struct producer_batch){ b->base_sequence, batch_last_sequence(b), last_offset,
+                                 b->max_timestamp };
 }
 
 void producers_expire(struct partition *p, i64 before_ms)
 {
     struct producer *e, *next;
-    HASH_ITER(hh, p->producers, e, next)
-    {
+    HASH_ITER(hh, p->producers, e, next) {
         if (e->last_ms < before_ms) {
             producer_remove(p, e);
             p->producers_changed = true;
@@ -117,15 +118,15 @@ void producers_free(struct partition *p)
 {
     struct producer *e, *next;
     HASH_ITER(hh, p->producers, e, next)
-    producer_remove(p, e);
+        producer_remove(p, e);
 }
 
 struct bytes producers_snapshot(struct partition *p, struct arena *a)
 {
     if (!p->producers_changed)
         return (struct bytes){ NULL, 0 };
-    u32 room = SNAPSHOT_HEAD_BYTES +
-               p->producer_count * (SNAPSHOT_PRODUCER_BYTES + PRODUCER_BATCHES * SNAPSHOT_BATCH_BYTES);
+    u32 room = SNAPSHOT_HEAD_BYTES + p->producer_count * (SNAPSHOT_PRODUCER_BYTES +
+                                                          PRODUCER_BATCHES * SNAPSHOT_BATCH_BYTES);
     u8 *out = arena_alloc(a, room), *q = out;
     if (!out)
         return (struct bytes){ NULL, 0 };
@@ -133,8 +134,7 @@ struct bytes producers_snapshot(struct partition *p, struct arena *a)
     put_le32(q + 1, p->producer_count);
     q += SNAPSHOT_HEAD_BYTES;
     struct producer *e, *next;
-    HASH_ITER(hh, p->producers, e, next)
-    {
+    HASH_ITER(hh, p->producers, e, next) {
         put_le64(q, (u64)e->id);
         put_le64(q + 8, (u64)e->last_ms);
         put_le16(q + 16, (u16)e->epoch);

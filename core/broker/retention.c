@@ -31,8 +31,8 @@ static void retention_partition(struct partition *p)
     struct retention_op *r = MEM_NEW(struct retention_op);
     r->from = from;
     metric_add(p->broker->shard.metrics, M_retention_records, (u64)(to - from));
-    LOG(INFO, retention, "topic=%.*s partition=%d from=%" PRId64 " to=%" PRId64, (int)p->topic->name.len,
-        (const char *)p->topic->name.data, p->index, from, to);
+    LOG(INFO, retention, "topic=%.*s partition=%d from=%" PRId64 " to=%" PRId64,
+        (int)p->topic->name.len, (const char *)p->topic->name.data, p->index, from, to);
     pindex_set_start(p->pindex, to, &r->op, retention_done);
 }
 
@@ -40,7 +40,7 @@ void retention_run(struct broker *b)
 {
     struct topic_entry *e, *next;
     HASH_ITER(hh_name, b->topics_by_name, e, next)
-    for (i32 i = 0; i < e->topic->partition_count; i++)
-        if (e->partitions[i])
-            retention_partition(e->partitions[i]);
+        for (i32 i = 0; i < e->topic->partition_count; i++)
+            if (e->partitions[i])
+                retention_partition(e->partitions[i]);
 }

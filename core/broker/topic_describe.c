@@ -4,7 +4,8 @@
 #include "broker_int.h"
 #include "check.h"
 
-typedef struct describe_topic_partitions_response_describe_topic_partitions_response_topic page_topic;
+typedef struct describe_topic_partitions_response_describe_topic_partitions_response_topic
+    page_topic;
 typedef struct describe_topic_partitions_response_describe_topic_partitions_response_partition
     page_partition;
 
@@ -14,7 +15,7 @@ struct page {
     struct call *call;
     struct bytes *names; /* sorted, without duplicates */
     u32 name_count;
-    i32 room;            /* partitions that still fit */
+    i32 room; /* partitions that still fit */
 };
 
 static int names_order(const void *a, const void *b)
@@ -25,7 +26,8 @@ static int names_order(const void *a, const void *b)
 static bool page_names(struct page *pg)
 {
     struct call *c = pg->call;
-    const struct describe_topic_partitions_request *q = CALL_REQ(c, describe_topic_partitions_request);
+    const struct describe_topic_partitions_request *q =
+        CALL_REQ(c, describe_topic_partitions_request);
     struct broker *b = c->at;
     u32 cap = q->topics.n > 0 ? (u32)q->topics.n : HASH_CNT(hh_name, b->topics_by_name);
     pg->names = CALL_ARRAY(c, struct bytes, cap);
@@ -37,7 +39,7 @@ static bool page_names(struct page *pg)
     } else {
         struct topic_entry *e, *next;
         HASH_ITER(hh_name, b->topics_by_name, e, next)
-        pg->names[pg->name_count++] = e->topic->name;
+            pg->names[pg->name_count++] = e->topic->name;
     }
     qsort(pg->names, pg->name_count, sizeof *pg->names, names_order);
     u32 n = 0;
@@ -79,7 +81,8 @@ static i32 page_fill(struct page *pg, const struct topic *t, i32 from, page_topi
 
 static bool page_cursor(struct call *c, struct bytes name, i32 partition)
 {
-    struct describe_topic_partitions_response *resp = CALL_RESP(c, describe_topic_partitions_response);
+    struct describe_topic_partitions_response *resp =
+        CALL_RESP(c, describe_topic_partitions_response);
     resp->next_cursor = arena_alloc(c->arena, sizeof *resp->next_cursor);
     if (!resp->next_cursor)
         return false;
@@ -92,8 +95,10 @@ static bool page_cursor(struct call *c, struct bytes name, i32 partition)
 static bool page_run(struct page *pg)
 {
     struct call *c = pg->call;
-    const struct describe_topic_partitions_request *q = CALL_REQ(c, describe_topic_partitions_request);
-    struct describe_topic_partitions_response *resp = CALL_RESP(c, describe_topic_partitions_response);
+    const struct describe_topic_partitions_request *q =
+        CALL_REQ(c, describe_topic_partitions_request);
+    struct describe_topic_partitions_response *resp =
+        CALL_RESP(c, describe_topic_partitions_response);
     resp->topics.v = CALL_ARRAY(c, page_topic, pg->name_count);
     resp->topics.n = 0;
     if (!resp->topics.v)
@@ -130,7 +135,8 @@ static bool page_run(struct page *pg)
 
 void handle_describe_topic_partitions(struct call *c)
 {
-    const struct describe_topic_partitions_request *q = CALL_REQ(c, describe_topic_partitions_request);
+    const struct describe_topic_partitions_request *q =
+        CALL_REQ(c, describe_topic_partitions_request);
     struct page pg = { .call = c };
     pg.room = MIN(MAX(q->response_partition_limit, 1), PAGE_PARTITIONS_MAX);
     if (page_names(&pg) && page_run(&pg))

@@ -117,14 +117,16 @@ static err create_check_counts(struct call *c, const create_req *t, i32 *partiti
     const struct config *cfg = c->at->node->cfg;
     if (t->assignments.n > 0)
         return create_check_assignments(c, t, partitions, text);
-    *partitions = t->num_partitions == -1 ? (i32)config_i64(cfg, CFG_num_partitions) : t->num_partitions;
+    *partitions =
+        t->num_partitions == -1 ? (i32)config_i64(cfg, CFG_num_partitions) : t->num_partitions;
     if (*partitions < 1 || *partitions > partitions_max(c)) {
         *text = text_of(c, "Number of partitions was set to an invalid value: it must be 1 to %d.",
                         partitions_max(c));
         return ERR_INVALID_PARTITIONS;
     }
     i32 brokers = c->at->node->advertise_shards ? (i32)c->at->shard.group->count : 1;
-    if (t->replication_factor == 0 || t->replication_factor < -1 || t->replication_factor > brokers) {
+    if (t->replication_factor == 0 || t->replication_factor < -1 ||
+        t->replication_factor > brokers) {
         *text = text_of(c, "Replication factor %d is invalid: %d broker(s) are registered.",
                         t->replication_factor, brokers);
         return ERR_INVALID_REPLICATION_FACTOR;
@@ -147,7 +149,8 @@ static err create_check(struct call *c, const struct create_topics_request *q, i
         return ERR_INVALID_TOPIC_EXCEPTION;
     }
     if (catalog_by_name(b, t->name)) {
-        *text = text_of(c, "Topic '%.*s' already exists.", (int)t->name.len, (const char *)t->name.data);
+        *text = text_of(c, "Topic '%.*s' already exists.", (int)t->name.len,
+                        (const char *)t->name.data);
         return ERR_TOPIC_ALREADY_EXISTS;
     }
     if (topic_name_collides(b, t->name)) {
@@ -163,8 +166,8 @@ static err create_check(struct call *c, const struct create_topics_request *q, i
         topic_offsets_configure(b, n);
     char why[256];
     for (i32 i = 0; i < t->configs.n; i++) {
-        e = topic_config_set(&n->config, b->node->cfg, t->configs.v[i].name, t->configs.v[i].value, why,
-                             sizeof why);
+        e = topic_config_set(&n->config, b->node->cfg, t->configs.v[i].name, t->configs.v[i].value,
+                             why, sizeof why);
         if (e != ERR_NONE) {
             *text = text_of(c, "%s", why);
             topic_free(n);
@@ -195,7 +198,8 @@ static void create_fill_configs(struct call *c, const struct topic *t, create_re
         create_topics_response_creatable_topic_configs_init(k);
         topic_config_synonyms(&t->config, c->at->node->cfg, id, synonyms);
         k->name = bytes_str(topic_config_name(id));
-        k->value = arena_copy(c->arena, bytes_str(topic_config_text(&t->config, id, buf, sizeof buf)));
+        k->value =
+            arena_copy(c->arena, bytes_str(topic_config_text(&t->config, id, buf, sizeof buf)));
         k->config_source = synonyms[0].source;
     }
 }
@@ -299,7 +303,7 @@ static void delete_run(struct controller_task *task)
             delete_topics_response_deletable_topic_result_init(r);
             r->name = name;
             r->topic_id = id;
-            r->error_code = enabled ? ERR_INVALID_REQUEST
+            r->error_code = enabled                             ? ERR_INVALID_REQUEST
                             : c->header.request_api_version < 3 ? ERR_INVALID_REQUEST
                                                                 : ERR_TOPIC_DELETION_DISABLED;
         } else {
@@ -333,9 +337,10 @@ static err grow_check(struct call *c, const struct create_partitions_request *q,
         return ERR_UNKNOWN_TOPIC_OR_PARTITION;
     i32 now = e->topic->partition_count;
     if (t->count <= now || t->count > partitions_max(c)) {
-        *text = text_of(c, "The topic currently has %d partition(s); %d would not be an increase "
-                           "within the limit of %d.", now, t->count,
-                        partitions_max(c));
+        *text = text_of(c,
+                        "The topic currently has %d partition(s); %d would not be an increase "
+                        "within the limit of %d.",
+                        now, t->count, partitions_max(c));
         return ERR_INVALID_PARTITIONS;
     }
     if (t->assignments.n > 0 && t->assignments.n != t->count - now) {

@@ -93,8 +93,10 @@ static void load_batch(struct group_partition *gp, const struct batch *b)
     gp->load_offset = batch_last_offset(b) + 1;
     if (batch_is_control(b))
         return;
-    if (batch_decode(gp->coordinator->broker->compressor, b, BATCH_DECODED_BYTES_MAX, &plain) != ERR_NONE) {
-        LOG(WARN, group_record_unreadable, "partition=%d offset=%" PRId64, gp->index, b->base_offset);
+    if (batch_decode(gp->coordinator->broker->compressor, b, BATCH_DECODED_BYTES_MAX, &plain) !=
+        ERR_NONE) {
+        LOG(WARN, group_record_unreadable, "partition=%d offset=%" PRId64, gp->index,
+            b->base_offset);
         return;
     }
     record_iter_init(&it, b, plain);
@@ -121,14 +123,13 @@ static void load_finish(struct group_partition *gp, enum load_state state)
     gp->read = NULL;
     struct group *g, *next;
     u32 count = 0;
-    HASH_ITER(hh, gp->coordinator->groups, g, next)
-    {
+    HASH_ITER(hh, gp->coordinator->groups, g, next) {
         if (g->partition != gp)
             continue;
         count++;
         struct member *m, *m_next;
         HASH_ITER(hh, g->members, m, m_next)
-        member_session_restart(m);
+            member_session_restart(m);
     }
     if (count || state == LOAD_FAILED)
         LOG(INFO, groups_loaded, "partition=%d groups=%u result=%s", gp->index, count,
@@ -200,7 +201,6 @@ void coordinator_partition_added(struct broker *b, struct partition *p)
     load_next(gp);
 }
 
-
 void coordinator_partition_removed(struct broker *b, struct partition *p)
 {
     struct coordinator *c = b->coordinator;
@@ -212,8 +212,8 @@ void coordinator_partition_removed(struct broker *b, struct partition *p)
         return;
     struct group *g, *next;
     HASH_ITER(hh, c->groups, g, next)
-    if (g->partition == gp)
-        group_free(g);
+        if (g->partition == gp)
+            group_free(g);
     HASH_DELETE(hh, c->partitions, gp);
     gp->partition = NULL;
     gp->closed = true;
@@ -253,7 +253,8 @@ static err write_try(struct group_write *w)
     struct partition *p = w->partition->partition;
     if (!p)
         return ERR_NOT_COORDINATOR;
-    return partition_append(p, bytes_of(w->batch, w->batch_len), false, NULL, &w->append, write_appended);
+    return partition_append(p, bytes_of(w->batch, w->batch_len), false, NULL, &w->append,
+                            write_appended);
 }
 
 static void write_retry(struct timer *t)
@@ -272,7 +273,8 @@ static void write_retry(struct timer *t)
             write_finish(w, e == ERR_BUSY ? ERR_COORDINATOR_NOT_AVAILABLE : e);
     }
     if (!list_empty(&c->retry))
-        timer_start(&c->broker->shard.timers, t, c->broker->shard.now_ns + WRITE_RETRY_NS, write_retry);
+        timer_start(&c->broker->shard.timers, t, c->broker->shard.now_ns + WRITE_RETRY_NS,
+                    write_retry);
 }
 
 void group_write_end(struct group_partition *gp, struct group_write *w, group_write_done done)
@@ -324,10 +326,9 @@ void coordinator_free(struct broker *b)
         return;
     struct group *g, *next;
     HASH_ITER(hh, c->groups, g, next)
-    group_free(g);
+        group_free(g);
     struct group_partition *gp, *gp_next;
-    HASH_ITER(hh, c->partitions, gp, gp_next)
-    {
+    HASH_ITER(hh, c->partitions, gp, gp_next) {
         HASH_DELETE(hh, c->partitions, gp);
         group_partition_free(gp);
     }

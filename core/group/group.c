@@ -40,8 +40,8 @@ static u64 group_now(const struct group *g)
 
 const char *group_state_name(enum group_state s)
 {
-    static const char *const names[] = { "Empty", "PreparingRebalance", "CompletingRebalance", "Stable",
-                                         "Dead" };
+    static const char *const names[] = { "Empty", "PreparingRebalance", "CompletingRebalance",
+                                         "Stable", "Dead" };
     return names[s];
 }
 
@@ -52,7 +52,8 @@ void group_set_state(struct group *g, enum group_state to)
         [GROUP_PREPARING] = 1 << GROUP_EMPTY | 1 << GROUP_COMPLETING | 1 << GROUP_STABLE,
         [GROUP_COMPLETING] = 1 << GROUP_PREPARING,
         [GROUP_STABLE] = 1 << GROUP_COMPLETING,
-        [GROUP_DEAD] = 1 << GROUP_EMPTY | 1 << GROUP_PREPARING | 1 << GROUP_STABLE | 1 << GROUP_COMPLETING,
+        [GROUP_DEAD] =
+            1 << GROUP_EMPTY | 1 << GROUP_PREPARING | 1 << GROUP_STABLE | 1 << GROUP_COMPLETING,
     };
     CHECK(from[to] >> g->state & 1);
     g->state = to;
@@ -85,13 +86,13 @@ void group_free(struct group *g)
     MAGIC_CHECK(g, GROUP_MAGIC);
     struct member *m, *m_next;
     HASH_ITER(hh, g->members, m, m_next)
-    member_remove(m, ERR_NOT_COORDINATOR);
+        member_remove(m, ERR_NOT_COORDINATOR);
     struct pending_member *p, *p_next;
     HASH_ITER(hh, g->pending, p, p_next)
-    pending_remove(p);
+        pending_remove(p);
     struct offset *o, *o_next;
     HASH_ITER(hh, g->offsets, o, o_next)
-    offset_remove(g, o);
+        offset_remove(g, o);
     timer_stop(group_timers(g), &g->rebalance);
     HASH_DELETE(hh, g->coordinator->groups, g);
     metric_sub(group_broker(g)->shard.metrics, M_groups, 1);
@@ -117,8 +118,8 @@ struct member *member_find_static(struct group *g, struct bytes instance_id)
 {
     struct member *m, *next;
     HASH_ITER(hh, g->members, m, next)
-    if (instance_id.data && m->instance_id.data && bytes_eq(m->instance_id, instance_id))
-        return m;
+        if (instance_id.data && m->instance_id.data && bytes_eq(m->instance_id, instance_id))
+            return m;
     return NULL;
 }
 
@@ -157,7 +158,8 @@ static void member_fail_join(struct member *m, err why)
     struct join_group_response *resp = CALL_RESP(c, join_group_response);
     resp->error_code = (i16)why;
     resp->member_id = arena_copy(c->arena, m->id);
-    resp->protocol_name = c->header.request_api_version >= 7 ? (struct bytes){ NULL, 0 } : bytes_str("");
+    resp->protocol_name =
+        c->header.request_api_version >= 7 ? (struct bytes){ NULL, 0 } : bytes_str("");
     call_done(c);
 }
 
@@ -277,7 +279,8 @@ void pending_add(struct group *g, struct bytes id, i32 session_ms)
     p->group = g;
     bytes_set(&p->id, id);
     HASH_ADD_KEYPTR(hh, g->pending, p->id.data, p->id.len, p);
-    timer_start(group_timers(g), &p->expiry, group_now(g) + (u64)session_ms * NS_PER_MS, pending_expired);
+    timer_start(group_timers(g), &p->expiry, group_now(g) + (u64)session_ms * NS_PER_MS,
+                pending_expired);
 }
 
 /* ---- answers ---- */
@@ -293,14 +296,15 @@ static struct bytes member_metadata(const struct member *m, struct bytes protoco
 /* The leader is told of all members, so that it can assign. */
 static void join_fill_members(struct group *g, struct call *c, struct join_group_response *resp)
 {
-    resp->members.v = CALL_ARRAY(c, struct join_group_response_join_group_response_member, group_size(g));
+    resp->members.v =
+        CALL_ARRAY(c, struct join_group_response_join_group_response_member, group_size(g));
     resp->members.n = 0;
     struct member *m, *next;
-    HASH_ITER(hh, g->members, m, next)
-    {
+    HASH_ITER(hh, g->members, m, next) {
         if (!resp->members.v)
             return;
-        struct join_group_response_join_group_response_member *o = &resp->members.v[resp->members.n++];
+        struct join_group_response_join_group_response_member *o =
+            &resp->members.v[resp->members.n++];
         join_group_response_join_group_response_member_init(o);
         o->member_id = arena_copy(c->arena, m->id);
         o->group_instance_id = arena_copy(c->arena, m->instance_id);
@@ -354,15 +358,14 @@ static i32 group_rebalance_ms(const struct group *g)
     i32 ms = 0;
     struct member *m, *next;
     HASH_ITER(hh, g->members, m, next)
-    ms = MAX(ms, m->rebalance_ms);
+        ms = MAX(ms, m->rebalance_ms);
     return ms;
 }
 
 static bool protocol_of_all(const struct group *g, struct bytes name)
 {
     struct member *m, *next;
-    HASH_ITER(hh, g->members, m, next)
-    {
+    HASH_ITER(hh, g->members, m, next) {
         bool has = false;
         for (u32 i = 0; i < m->protocol_count && !has; i++)
             has = bytes_eq(m->protocols[i].name, name);
@@ -386,12 +389,11 @@ static struct bytes group_elect_protocol(const struct group *g)
     struct bytes best = { NULL, 0 };
     u32 best_votes = 0;
     struct member *m, *next, *v, *v_next;
-    HASH_ITER(hh, g->members, m, next)
-    {
+    HASH_ITER(hh, g->members, m, next) {
         struct bytes name = member_vote(g, m);
         u32 votes = 0;
         HASH_ITER(hh, g->members, v, v_next)
-        votes += name.data && bytes_eq(member_vote(g, v), name);
+            votes += name.data && bytes_eq(member_vote(g, v), name);
         if (votes > best_votes) {
             best = name;
             best_votes = votes;
@@ -406,10 +408,10 @@ static void sync_phase_over(struct timer *t)
     bool removed = false;
     struct member *m, *next;
     HASH_ITER(hh, g->members, m, next)
-    if (!m->sync) {
-        member_remove(m, ERR_UNKNOWN_MEMBER_ID);
-        removed = true;
-    }
+        if (!m->sync) {
+            member_remove(m, ERR_UNKNOWN_MEMBER_ID);
+            removed = true;
+        }
     if (removed || g->state == GROUP_COMPLETING)
         group_members_gone(g);
 }
@@ -456,7 +458,7 @@ static void group_next_generation(struct group *g)
                 group_now(g) + (u64)group_rebalance_ms(g) * NS_PER_MS, sync_phase_over);
     struct member *m, *next;
     HASH_ITER(hh, g->members, m, next)
-    member_answer_join(m);
+        member_answer_join(m);
 }
 
 static void join_phase_over(struct timer *t);
@@ -468,10 +470,10 @@ static bool group_elect_leader(struct group *g)
     if (m && m->join)
         return true;
     HASH_ITER(hh, g->members, m, next)
-    if (m->join) {
-        bytes_set(&g->leader, m->id);
-        return true;
-    }
+        if (m->join) {
+            bytes_set(&g->leader, m->id);
+            return true;
+        }
     return false;
 }
 
@@ -479,8 +481,8 @@ static void group_complete_join(struct group *g)
 {
     struct member *m, *next;
     HASH_ITER(hh, g->members, m, next)
-    if (!m->join && !m->instance_id.data)
-        member_remove(m, ERR_UNKNOWN_MEMBER_ID);
+        if (!m->join && !m->instance_id.data)
+            member_remove(m, ERR_UNKNOWN_MEMBER_ID);
     if (g->members && !group_elect_leader(g)) {
         timer_start(group_timers(g), &g->rebalance,
                     group_now(g) + (u64)group_rebalance_ms(g) * NS_PER_MS, join_phase_over);
@@ -514,8 +516,8 @@ void group_try_complete_join(struct group *g)
         return;
     struct member *m, *next;
     HASH_ITER(hh, g->members, m, next)
-    if (!m->join)
-        return;
+        if (!m->join)
+            return;
     group_complete_join(g);
 }
 
@@ -530,8 +532,7 @@ void group_rebalance(struct group *g, const char *reason)
         (const char *)g->id.data, g->generation, group_state_name(g->state), reason);
     struct member *m, *next;
     if (g->state == GROUP_COMPLETING)
-        HASH_ITER(hh, g->members, m, next)
-        {
+        HASH_ITER(hh, g->members, m, next) {
             bytes_drop(&m->assignment);
             member_answer_sync(m, ERR_REBALANCE_IN_PROGRESS);
         }

@@ -40,19 +40,20 @@ static void list_part_run(struct part *p)
     struct coordinator *k = p->at->coordinator;
     struct group_partition *gp, *gp_next;
     HASH_ITER(hh, k->partitions, gp, gp_next)
-    if (gp->load == LOAD_RUNNING)
-        it->err = ERR_COORDINATOR_LOAD_IN_PROGRESS;
+        if (gp->load == LOAD_RUNNING)
+            it->err = ERR_COORDINATOR_LOAD_IN_PROGRESS;
     it->rows = arena_alloc(c->arena, HASH_COUNT(k->groups) * sizeof *it->rows);
     struct group *g, *next;
-    HASH_ITER(hh, k->groups, g, next)
-    {
-        if (!it->rows || !filter_has(q->states_filter.v, q->states_filter.n, group_state_name(g->state)) ||
+    HASH_ITER(hh, k->groups, g, next) {
+        if (!it->rows ||
+            !filter_has(q->states_filter.v, q->states_filter.n, group_state_name(g->state)) ||
             !filter_has(q->types_filter.v, q->types_filter.n, "classic"))
             continue;
         listed *r = &it->rows[it->count++];
         list_groups_response_listed_group_init(r);
         r->group_id = arena_copy(c->arena, g->id);
-        r->protocol_type = g->protocol_type.data ? arena_copy(c->arena, g->protocol_type) : bytes_str("");
+        r->protocol_type =
+            g->protocol_type.data ? arena_copy(c->arena, g->protocol_type) : bytes_str("");
         r->group_state = bytes_str(group_state_name(g->state));
         r->group_type = bytes_str("classic");
     }
@@ -104,8 +105,7 @@ static void describe_members(struct call *c, const struct group *g, described *r
     r->members.n = 0;
     bool stable = g->state == GROUP_STABLE;
     struct member *m, *next;
-    HASH_ITER(hh, g->members, m, next)
-    {
+    HASH_ITER(hh, g->members, m, next) {
         if (!r->members.v)
             return;
         described_member *o = &r->members.v[r->members.n++];
@@ -136,7 +136,8 @@ static void describe_one(struct call *c, struct broker *at, described *r)
         return;
     }
     r->group_state = bytes_str(group_state_name(g->state));
-    r->protocol_type = g->protocol_type.data ? arena_copy(c->arena, g->protocol_type) : bytes_str("");
+    r->protocol_type =
+        g->protocol_type.data ? arena_copy(c->arena, g->protocol_type) : bytes_str("");
     if (g->state == GROUP_STABLE)
         r->protocol_data = arena_copy(c->arena, g->protocol);
     describe_members(c, g, r);
@@ -234,7 +235,7 @@ static void delete_one(struct part *p, deleted *r)
     struct offset *o, *next;
     group_write_begin(gp->coordinator);
     HASH_ITER(hh, g->offsets, o, next)
-    e = e == ERR_NONE ? record_offset_tombstone(gp->coordinator, g, o) : e;
+        e = e == ERR_NONE ? record_offset_tombstone(gp->coordinator, g, o) : e;
     if (e == ERR_NONE)
         e = record_group_tombstone(gp->coordinator, g);
     if (e != ERR_NONE) {
@@ -270,7 +271,8 @@ void handle_delete_groups(struct call *c)
         delete_groups_response_deletable_group_result_init(r);
         r->group_id = q->groups_names.v[i];
         r->error_message = (struct bytes){ NULL, 0 };
-        err e = r->group_id.len ? coordinator_shard(c->at, r->group_id, &shard) : ERR_INVALID_GROUP_ID;
+        err e =
+            r->group_id.len ? coordinator_shard(c->at, r->group_id, &shard) : ERR_INVALID_GROUP_ID;
         r->error_code = (i16)e;
         if (e == ERR_NONE)
             fits = scatter_add(s, shard, r);

@@ -21,7 +21,8 @@
 /* ---- groups ---- */
 
 /* Kafka's states; who moves them: group_set_state.
- *   EMPTY ──member joins──► PREPARING ──all joined or timeout──► COMPLETING ──leader's sync──► STABLE
+ *   EMPTY ──member joins──► PREPARING ──all joined or timeout──► COMPLETING ──leader's sync──►
+ * STABLE
  *   STABLE, COMPLETING ──member joins, leaves, fails, changes──► PREPARING
  *   PREPARING ──nobody left──► EMPTY;  EMPTY ──deleted or expired──► DEAD */
 enum group_state { GROUP_EMPTY, GROUP_PREPARING, GROUP_COMPLETING, GROUP_STABLE, GROUP_DEAD };
@@ -34,18 +35,18 @@ struct group;
 #define MEMBER_MAGIC 0x6e6d0002u
 struct member {
     u32 magic;
-    UT_hash_handle hh;          /* group->members, by id */
+    UT_hash_handle hh; /* group->members, by id */
     struct group *group;
-    struct bytes id;            /* owned */
-    struct bytes instance_id;   /* owned; data NULL = dynamic member */
+    struct bytes id;                                    /* owned */
+    struct bytes instance_id;                           /* owned; data NULL = dynamic member */
     struct bytes client_id, client_host, protocol_type; /* owned */
     i32 session_ms, rebalance_ms;
     struct protocol *protocols; /* owned */
     u32 protocol_count;
-    struct bytes assignment;    /* owned */
-    struct timer session;       /* armed unless a join or sync waits */
-    struct call *join, *sync;   /* waiting requests; held at this shard */
-    bool is_new;                /* has not completed a join yet */
+    struct bytes assignment;  /* owned */
+    struct timer session;     /* armed unless a join or sync waits */
+    struct call *join, *sync; /* waiting requests; held at this shard */
+    bool is_new;              /* has not completed a join yet */
 };
 
 /* A member id that was handed out and not used yet (KIP-394). */
@@ -57,56 +58,56 @@ struct pending_member {
 };
 
 struct offset {
-    UT_hash_handle hh;     /* group->offsets, by key */
-    struct bytes key;      /* owned: 4 bytes partition (big-endian), then the topic's name */
+    UT_hash_handle hh; /* group->offsets, by key */
+    struct bytes key;  /* owned: 4 bytes partition (big-endian), then the topic's name */
     i64 value;
     i32 leader_epoch;
     i64 commit_ms, expire_ms; /* expire -1 = by the group's retention */
-    struct bytes metadata; /* owned */
+    struct bytes metadata;    /* owned */
     struct uuid topic_id;
 };
 
 #define GROUP_MAGIC 0x6e6d0001u
 struct group {
     u32 magic;
-    UT_hash_handle hh;         /* coordinator->groups, by id */
+    UT_hash_handle hh; /* coordinator->groups, by id */
     struct coordinator *coordinator;
     struct group_partition *partition;
-    struct bytes id;           /* owned */
+    struct bytes id; /* owned */
     enum group_state state;
     i64 state_ms;
     i32 generation;
     struct bytes protocol_type, protocol; /* owned; data NULL = none */
-    struct bytes leader;       /* owned id */
-    struct member *members;    /* in order of joining */
+    struct bytes leader;                  /* owned id */
+    struct member *members;               /* in order of joining */
     struct pending_member *pending;
-    struct timer rebalance;    /* PREPARING: end of the join phase; COMPLETING: of the sync phase */
-    u64 rebalance_end_ns;      /* of the longest the join phase may last */
-    bool initial_delay;        /* the first rebalance of an empty group waits for more members */
-    bool member_added;         /* while in the initial delay */
-    bool writing;              /* a metadata record of the current generation is being written */
+    struct timer rebalance; /* PREPARING: end of the join phase; COMPLETING: of the sync phase */
+    u64 rebalance_end_ns;   /* of the longest the join phase may last */
+    bool initial_delay;     /* the first rebalance of an empty group waits for more members */
+    bool member_added;      /* while in the initial delay */
+    bool writing;           /* a metadata record of the current generation is being written */
     struct offset *offsets;
-    u32 offset_writes;         /* commits not yet durable */
+    u32 offset_writes; /* commits not yet durable */
 };
 
 /* One owned partition of __consumer_offsets. */
 enum load_state { LOAD_RUNNING, LOAD_DONE, LOAD_FAILED };
 struct group_partition {
-    UT_hash_handle hh;         /* coordinator->partitions, by index */
+    UT_hash_handle hh; /* coordinator->partitions, by index */
     i32 index;
     struct partition *partition; /* NULL once removed */
     struct coordinator *coordinator;
     enum load_state load;
     i64 load_offset, load_end;
     struct read_op *read;
-    bool closed;               /* free it when the read is done */
+    bool closed; /* free it when the read is done */
 };
 
 struct coordinator {
     struct broker *broker;
     struct group_partition *partitions;
     struct group *groups;
-    struct list retry;         /* of struct group_write, no room in the log */
+    struct list retry; /* of struct group_write, no room in the log */
     struct timer retry_timer;
     struct timer expiry;
     struct batch_builder builder;
@@ -127,7 +128,7 @@ struct group_write {
     struct partition_append append;
     struct list link;
     struct group_partition *partition;
-    u8 *batch;      /* owned */
+    u8 *batch; /* owned */
     u32 batch_len;
     u64 deadline_ns;
     err err;
@@ -135,7 +136,8 @@ struct group_write {
 };
 /* Between write_begin and write_end the records are added to the coordinator's builder. */
 void group_write_begin(struct coordinator *c);
-err group_write_add(struct coordinator *c, struct bytes key, struct bytes value); /* value NULL: tombstone */
+err group_write_add(struct coordinator *c, struct bytes key,
+                    struct bytes value); /* value NULL: tombstone */
 /* `w` is embedded in its owner; done runs later, never inside. */
 void group_write_end(struct group_partition *gp, struct group_write *w, group_write_done done);
 

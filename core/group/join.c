@@ -4,7 +4,6 @@
 
 #include "group_int.h"
 
-
 /* ---- JoinGroup ---- */
 
 static void join_fail(struct call *c, err e, struct bytes member_id)
@@ -12,7 +11,8 @@ static void join_fail(struct call *c, err e, struct bytes member_id)
     struct join_group_response *resp = CALL_RESP(c, join_group_response);
     resp->error_code = (i16)e;
     resp->member_id = member_id;
-    resp->protocol_name = c->header.request_api_version >= 7 ? (struct bytes){ NULL, 0 } : bytes_str("");
+    resp->protocol_name =
+        c->header.request_api_version >= 7 ? (struct bytes){ NULL, 0 } : bytes_str("");
     call_done(c);
 }
 
@@ -27,8 +27,7 @@ static bool join_protocols_fit(struct group *g, const struct join_group_request 
     for (i32 i = 0; i < q->protocols.n; i++) {
         bool all = true;
         struct member *m, *next;
-        HASH_ITER(hh, g->members, m, next)
-        {
+        HASH_ITER(hh, g->members, m, next) {
             bool has = false;
             for (u32 j = 0; j < m->protocol_count && !has; j++)
                 has = bytes_eq(m->protocols[j].name, q->protocols.v[i].name);
@@ -46,11 +45,11 @@ static struct bytes join_make_id(struct call *c)
     const struct join_group_request *q = CALL_REQ(c, join_group_request);
     struct uuid u = rng_uuid(&c->at->shard.rng);
     struct bytes prefix = q->group_instance_id.data ? q->group_instance_id : c->header.client_id;
-    char *s = arena_printf(c->arena,
-                           "%.*s-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-                           (int)prefix.len, prefix.len ? (const char *)prefix.data : "", u.b[0], u.b[1],
-                           u.b[2], u.b[3], u.b[4], u.b[5], u.b[6], u.b[7], u.b[8], u.b[9], u.b[10],
-                           u.b[11], u.b[12], u.b[13], u.b[14], u.b[15]);
+    char *s = arena_printf(
+        c->arena, "%.*s-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+        (int)prefix.len, prefix.len ? (const char *)prefix.data : "", u.b[0], u.b[1], u.b[2],
+        u.b[3], u.b[4], u.b[5], u.b[6], u.b[7], u.b[8], u.b[9], u.b[10], u.b[11], u.b[12], u.b[13],
+        u.b[14], u.b[15]);
     return s ? bytes_str(s) : bytes_str("");
 }
 
@@ -65,7 +64,8 @@ static void member_wait_join(struct member *m, struct call *c)
     member_session_stop(m);
     m->join = c;
     m->session_ms = q->session_timeout_ms;
-    m->rebalance_ms = q->rebalance_timeout_ms >= 0 ? q->rebalance_timeout_ms : q->session_timeout_ms;
+    m->rebalance_ms =
+        q->rebalance_timeout_ms >= 0 ? q->rebalance_timeout_ms : q->session_timeout_ms;
     bytes_set(&m->protocol_type, q->protocol_type);
     bytes_set(&m->client_id, c->header.client_id.data ? c->header.client_id : bytes_str(""));
     char host[80];
@@ -171,7 +171,8 @@ static void join_known(struct group *g, struct member *m, struct call *c)
     case GROUP_STABLE:
         if (member_set_protocols(m, q) || leads) {
             member_wait_join(m, c);
-            group_rebalance(g, leads ? "the leader joined again" : "a member changed its subscription");
+            group_rebalance(g, leads ? "the leader joined again"
+                                     : "a member changed its subscription");
         } else {
             join_current(m, c);
         }
@@ -184,7 +185,8 @@ static void join_known(struct group *g, struct member *m, struct call *c)
 }
 
 /* A request that names its member: fenced, unknown, or fine (ERR_NONE). */
-static err member_check(struct group *g, struct bytes id, struct bytes instance_id, struct member **out)
+static err member_check(struct group *g, struct bytes id, struct bytes instance_id,
+                        struct member **out)
 {
     *out = member_find(g, id);
     if (instance_id.data) {
@@ -215,7 +217,8 @@ static err join_check(struct call *c, struct group_partition **gp, struct group 
         return ERR_UNKNOWN_MEMBER_ID;
     if (!join_protocols_fit(*g, q))
         return ERR_INCONSISTENT_GROUP_PROTOCOL;
-    bool counted = *g && (member_find(*g, q->member_id) || member_find_static(*g, q->group_instance_id));
+    bool counted =
+        *g && (member_find(*g, q->member_id) || member_find_static(*g, q->group_instance_id));
     u32 size = *g ? group_size(*g) + HASH_COUNT((*g)->pending) : 0;
     bool pending = *g && pending_find(*g, q->member_id);
     if (!counted && !pending && size >= (u64)config_i64(cfg, CFG_group_max_size))
@@ -281,7 +284,7 @@ static void sync_written(struct group_write *w)
             group_set_state(g, GROUP_STABLE);
         }
         HASH_ITER(hh, g->members, m, next)
-        member_answer_sync(m, w->err == ERR_NONE ? ERR_NONE : ERR_COORDINATOR_NOT_AVAILABLE);
+            member_answer_sync(m, w->err == ERR_NONE ? ERR_NONE : ERR_COORDINATOR_NOT_AVAILABLE);
         if (w->err != ERR_NONE)
             group_rebalance(g, "the assignment could not be written");
     }
@@ -292,8 +295,7 @@ static void sync_written(struct group_write *w)
 static void sync_assign(struct group *g, const struct sync_group_request *q)
 {
     struct member *m, *next;
-    HASH_ITER(hh, g->members, m, next)
-    {
+    HASH_ITER(hh, g->members, m, next) {
         struct bytes a = bytes_str("");
         for (i32 i = 0; i < q->assignments.n; i++)
             if (bytes_eq(q->assignments.v[i].member_id, m->id))
@@ -364,7 +366,8 @@ static err heartbeat(struct call *c)
     if (q->group_id.len == 0)
         return ERR_INVALID_GROUP_ID;
     if (!group_partition_of(c->at, q->group_id, &e))
-        return e == ERR_COORDINATOR_LOAD_IN_PROGRESS ? ERR_NONE : e; /* the member is not to blame */
+        return e == ERR_COORDINATOR_LOAD_IN_PROGRESS ? ERR_NONE
+                                                     : e; /* the member is not to blame */
     struct group *g = group_find(c->at, q->group_id);
     struct member *m;
     if (!g)

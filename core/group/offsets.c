@@ -216,16 +216,17 @@ static bool commit_rows(struct commit_op *op, err whole)
         t->topic_id = q->topics.v[i].topic_id;
         t->partitions.v = r;
         t->partitions.n = MAX(q->topics.v[i].partitions.n, 0);
-        struct topic_entry *e = by_id ? catalog_by_id(c->at, t->topic_id) : catalog_by_name(c->at, t->name);
+        struct topic_entry *e =
+            by_id ? catalog_by_id(c->at, t->topic_id) : catalog_by_name(c->at, t->name);
         for (i32 j = 0; j < t->partitions.n; j++, r++) {
             const commit_req *p = &q->topics.v[i].partitions.v[j];
             offset_commit_response_offset_commit_response_partition_init(r);
             r->partition_index = p->partition_index;
             r->error_code = (i16)(whole != ERR_NONE ? whole : commit_item_check(c, e, by_id, p));
             if (r->error_code == ERR_NONE)
-                op->items[op->item_count++] = (struct commit_item){
-                    arena_copy(c->arena, e->topic->name), e->topic->id, p, r
-                };
+                op->items[op->item_count++] =
+                    (struct commit_item){ arena_copy(c->arena, e->topic->name), e->topic->id, p,
+                                          r };
         }
     }
     return true;
@@ -236,7 +237,8 @@ void handle_offset_commit(struct call *c)
     const struct offset_commit_request *q = CALL_REQ(c, offset_commit_request);
     struct commit_op *op = arena_alloc(c->arena, sizeof *op);
     err e = ERR_INVALID_GROUP_ID;
-    struct group_partition *gp = q->group_id.data ? group_partition_of(c->at, q->group_id, &e) : NULL;
+    struct group_partition *gp =
+        q->group_id.data ? group_partition_of(c->at, q->group_id, &e) : NULL;
     if (gp)
         e = commit_check(c, group_find(c->at, q->group_id));
     if (op)
@@ -273,7 +275,8 @@ static void fetch_row_fill(struct arena *a, fetch_row *r, i32 partition, const s
     r->metadata = o && o->metadata.data ? arena_copy(a, o->metadata) : bytes_str("");
 }
 
-static bool fetch_asked(struct broker *b, struct arena *a, struct fetch_group_item *it, struct group *g)
+static bool fetch_asked(struct broker *b, struct arena *a, struct fetch_group_item *it,
+                        struct group *g)
 {
     fetch_group *r = it->r;
     r->topics.v = arena_alloc(a, (u64)it->topic_count * sizeof *r->topics.v);
@@ -304,7 +307,8 @@ static bool fetch_asked(struct broker *b, struct arena *a, struct fetch_group_it
 
 /* One row a topic would need a sort; one topic entry an offset is allowed and simpler, but
  * clients build maps by topic, so rows of one topic are put together. */
-static bool fetch_all(struct broker *b, struct arena *a, struct fetch_group_item *it, struct group *g)
+static bool fetch_all(struct broker *b, struct arena *a, struct fetch_group_item *it,
+                      struct group *g)
 {
     fetch_group *r = it->r;
     u32 count = g ? HASH_COUNT(g->offsets) : 0;
@@ -318,7 +322,7 @@ static bool fetch_all(struct broker *b, struct arena *a, struct fetch_group_item
     struct offset *o, *next;
     if (g)
         HASH_ITER(hh, g->offsets, o, next)
-        left[n++] = o;
+            left[n++] = o;
     for (u32 i = 0; i < n; i++) {
         if (!left[i])
             continue;
@@ -376,7 +380,8 @@ static void fetch_flatten(struct call *c, const fetch_group *g)
         offset_fetch_response_offset_fetch_response_topic_init(t);
         t->name = failed ? q->topics.v[i].name : g->topics.v[i].name;
         i32 m = failed ? q->topics.v[i].partition_indexes.n : g->topics.v[i].partitions.n;
-        t->partitions.v = CALL_ARRAY(c, struct offset_fetch_response_offset_fetch_response_partition, m);
+        t->partitions.v =
+            CALL_ARRAY(c, struct offset_fetch_response_offset_fetch_response_partition, m);
         t->partitions.n = t->partitions.v ? m : 0;
         for (i32 j = 0; j < t->partitions.n; j++) {
             struct offset_fetch_response_offset_fetch_response_partition *r = &t->partitions.v[j];
@@ -493,16 +498,16 @@ static bool group_subscribed(const struct group *g, struct bytes topic)
 {
     struct member *m, *next;
     HASH_ITER(hh, g->members, m, next)
-    for (u32 i = 0; i < m->protocol_count; i++) {
-        struct bytes s = m->protocols[i].metadata;
-        u32 n = s.len >= 6 ? get_be32(s.data + 2) : 0, at = 6;
-        for (u32 k = 0; k < n && at + 2 <= s.len; k++) {
-            u32 len = get_be16(s.data + at);
-            if (at + 2 + len <= s.len && bytes_eq(bytes_of(s.data + at + 2, len), topic))
-                return true;
-            at += 2 + len;
+        for (u32 i = 0; i < m->protocol_count; i++) {
+            struct bytes s = m->protocols[i].metadata;
+            u32 n = s.len >= 6 ? get_be32(s.data + 2) : 0, at = 6;
+            for (u32 k = 0; k < n && at + 2 <= s.len; k++) {
+                u32 len = get_be16(s.data + at);
+                if (at + 2 + len <= s.len && bytes_eq(bytes_of(s.data + at + 2, len), topic))
+                    return true;
+                at += 2 + len;
+            }
         }
-    }
     return false;
 }
 
@@ -529,7 +534,8 @@ static u32 delete_rows(struct call *c, struct group *g)
         offset_delete_response_offset_delete_response_topic_init(t);
         t->name = q->topics.v[i].name;
         i32 m = MAX(q->topics.v[i].partitions.n, 0);
-        t->partitions.v = CALL_ARRAY(c, struct offset_delete_response_offset_delete_response_partition, m);
+        t->partitions.v =
+            CALL_ARRAY(c, struct offset_delete_response_offset_delete_response_partition, m);
         t->partitions.n = t->partitions.v ? m : 0;
         bool used = group_subscribed(g, t->name);
         for (i32 j = 0; j < t->partitions.n; j++) {
@@ -578,7 +584,8 @@ void handle_offset_delete(struct call *c)
 static bool offset_expired(const struct group *g, const struct offset *o)
 {
     const struct broker *b = g->coordinator->broker;
-    i64 now = b->shard.now_ms, keep = config_i64(b->node->cfg, CFG_offsets_retention_minutes) * 60000;
+    i64 now = b->shard.now_ms,
+        keep = config_i64(b->node->cfg, CFG_offsets_retention_minutes) * 60000;
     if (!catalog_by_name((struct broker *)(uintptr_t)b, offset_topic(o)))
         return true; /* its topic was deleted */
     if (o->expire_ms >= 0)
@@ -594,17 +601,18 @@ static void group_expire(struct group *g)
     struct offset *o, *next;
     group_write_begin(g->coordinator);
     HASH_ITER(hh, g->offsets, o, next)
-    if (gone < EXPIRE_BATCH && offset_expired(g, o) &&
-        record_offset_tombstone(g->coordinator, g, o) == ERR_NONE) {
-        offset_remove(g, o);
-        gone++;
-    }
+        if (gone < EXPIRE_BATCH && offset_expired(g, o) &&
+            record_offset_tombstone(g->coordinator, g, o) == ERR_NONE) {
+            offset_remove(g, o);
+            gone++;
+        }
     bool empty = g->state == GROUP_EMPTY && !g->offsets && gone;
     if (empty && record_group_tombstone(g->coordinator, g) == ERR_NONE)
         gone++;
     if (!gone)
         return;
-    LOG(INFO, offsets_expired, "group=%.*s offsets=%u", (int)g->id.len, (const char *)g->id.data, gone);
+    LOG(INFO, offsets_expired, "group=%.*s offsets=%u", (int)g->id.len, (const char *)g->id.data,
+        gone);
     struct offsets_gone *og = MEM_NEW(struct offsets_gone);
     group_write_end(g->partition, &og->write, offsets_gone_written);
     if (empty)
@@ -615,6 +623,6 @@ void offsets_expire(struct coordinator *c)
 {
     struct group *g, *next;
     HASH_ITER(hh, c->groups, g, next)
-    if (g->partition->load == LOAD_DONE)
-        group_expire(g);
+        if (g->partition->load == LOAD_DONE)
+            group_expire(g);
 }

@@ -89,8 +89,7 @@ err record_group(struct coordinator *c, const struct group *g)
     v.members.v = mem_alloc((n + 1) * sizeof *v.members.v);
     v.members.n = 0;
     struct member *m, *next;
-    HASH_ITER(hh, g->members, m, next)
-    {
+    HASH_ITER(hh, g->members, m, next) {
         struct group_metadata_value_member_metadata *o = &v.members.v[v.members.n++];
         group_metadata_value_member_metadata_init(o);
         o->member_id = m->id;
@@ -103,8 +102,8 @@ err record_group(struct coordinator *c, const struct group *g)
         o->assignment = m->assignment.data ? m->assignment : bytes_str("");
     }
     struct bytes key = group_key_encode(g);
-    struct bytes value = record_encode(VALUE_GROUP_VERSION, MSG_group_metadata_value,
-                                       VALUE_GROUP_VERSION, &v);
+    struct bytes value =
+        record_encode(VALUE_GROUP_VERSION, MSG_group_metadata_value, VALUE_GROUP_VERSION, &v);
     err e = group_write_add(c, key, value);
     record_drop(key);
     record_drop(value);
@@ -177,7 +176,8 @@ static void apply_member(struct group *g, const struct group_metadata_value *v,
     bytes_set(&m->protocols[0].metadata, s->subscription);
 }
 
-static void apply_group(struct group_partition *gp, struct bytes id, const struct record *r, struct arena *a)
+static void apply_group(struct group_partition *gp, struct bytes id, const struct record *r,
+                        struct arena *a)
 {
     struct group *g = group_find(gp->coordinator->broker, id);
     struct group_metadata_value v;
@@ -192,7 +192,7 @@ static void apply_group(struct group_partition *gp, struct bytes id, const struc
         g = group_create(gp, id);
     struct member *m, *next;
     HASH_ITER(hh, g->members, m, next)
-    member_remove(m, ERR_NOT_COORDINATOR);
+        member_remove(m, ERR_NOT_COORDINATOR);
     g->generation = v.generation;
     bytes_set(&g->protocol_type, v.protocol_type.len ? v.protocol_type : (struct bytes){ NULL, 0 });
     bytes_set(&g->protocol, v.protocol);

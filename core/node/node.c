@@ -41,7 +41,8 @@ static bool listen_parse(const char *text, char *host, size_t host_size, u16 *po
         len -= 2;
     }
     int n = 0, p = 0;
-    if (len >= host_size || sscanf(colon + 1, "%d%n", &p, &n) != 1 || colon[1 + n] || p < 0 || p > 65535)
+    if (len >= host_size || sscanf(colon + 1, "%d%n", &p, &n) != 1 || colon[1 + n] || p < 0 ||
+        p > 65535)
         return false;
     memcpy(host, from, len);
     host[len] = 0;
@@ -59,7 +60,8 @@ static err node_address(struct node *n, char *why, size_t why_size)
         return ERR_INVALID_CONFIG;
     }
     const char *told = config_str(n->cfg, CFG_net_advertised_host);
-    bool any = strcmp(host, "*") == 0 || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0 || !*host;
+    bool any =
+        strcmp(host, "*") == 0 || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0 || !*host;
     if (*told)
         snprintf(n->host, sizeof n->host, "%s", told);
     else if (!any)
@@ -142,8 +144,10 @@ static err data_dir_lock(struct node *n, char *why, size_t why_size)
     snprintf(path, sizeof path, "%s/LOCK", dir);
     n->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
     if (n->lock_fd < 0 || flock(n->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        snprintf(why, why_size, "%s is in use by another leat (or not writable): %s. Give this node its "
-                 "own node.data_dir, or stop the other.", dir, strerror(errno));
+        snprintf(why, why_size,
+                 "%s is in use by another leat (or not writable): %s. Give this node its "
+                 "own node.data_dir, or stop the other.",
+                 dir, strerror(errno));
         return ERR_BUSY;
     }
     return ERR_NONE;
@@ -250,10 +254,12 @@ void node_close(struct node *n)
 
 void node_describe(const struct node *n, char *buf, size_t size)
 {
-    snprintf(buf, size, "node.id=%d cluster.id=%s shards=%u io=%s advertise=%s host=%s port=%u store=%s meta=%s",
-             n->id, n->cluster_id, n->group.count, config_str(n->cfg, CFG_core_io),
-             n->advertise_shards ? "shard" : "node", n->host,
-             n->ports[0], config_str(n->cfg, CFG_store_url), config_str(n->cfg, CFG_meta_url));
+    snprintf(
+        buf, size,
+        "node.id=%d cluster.id=%s shards=%u io=%s advertise=%s host=%s port=%u store=%s meta=%s",
+        n->id, n->cluster_id, n->group.count, config_str(n->cfg, CFG_core_io),
+        n->advertise_shards ? "shard" : "node", n->host, n->ports[0],
+        config_str(n->cfg, CFG_store_url), config_str(n->cfg, CFG_meta_url));
 }
 
 /* ---- one shard's broker ---- */
@@ -305,7 +311,7 @@ static void node_take_topics(struct broker *b)
     n->topic_cap = HASH_CNT(hh_name, b->topics_by_name) + 1;
     n->topics = mem_realloc(n->topics, n->topic_cap * sizeof *n->topics);
     HASH_ITER(hh_name, b->topics_by_name, e, next)
-    n->topics[n->topic_count++] = (struct topic *)(uintptr_t)e->topic;
+        n->topics[n->topic_count++] = (struct topic *)(uintptr_t)e->topic;
 }
 
 static void broker_free(struct broker *b)

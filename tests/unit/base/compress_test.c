@@ -131,9 +131,10 @@ static void foreign_forms_are_read(void **state)
 static void a_broken_sized_lz4_frame_leaves_no_trace(void **state)
 {
     (void)state;
-    static const u8 sized[] = { 0x04, 0x22, 0x4d, 0x18, 0x68, 0x40, 5,   0,   0,   0,   0,  0,
-                                0,    0,    0,    5,    0,    0,    0x80, 'h', 'e', 'l', 'l', 'o',
-                                0,    0,    0,    0 };
+    static const u8 sized[] = {
+        0x04, 0x22, 0x4d, 0x18, 0x68, 0x40, 5,   0,   0,   0,   0, 0, 0, 0,
+        0,    5,    0,    0,    0x80, 'h',  'e', 'l', 'l', 'o', 0, 0, 0, 0
+    };
     u8 frame[sizeof sized];
     struct bytes plain, packed;
     bool broken = false;
@@ -146,7 +147,8 @@ static void a_broken_sized_lz4_frame_leaves_no_trace(void **state)
     assert_true(bytes_eq_str(plain, "hello"));
     for (u32 n = 0; n < 28; n++) {
         broken |= compress_decode(comp, CODEC_LZ4, bytes_of(frame, n), 100, &plain) != ERR_NONE;
-        assert_int_equal(compress_encode(comp, CODEC_LZ4, 9, bytes_str("hello"), &packed), ERR_NONE);
+        assert_int_equal(compress_encode(comp, CODEC_LZ4, 9, bytes_str("hello"), &packed),
+                         ERR_NONE);
         assert_int_equal(compress_decode(comp, CODEC_LZ4, packed, 100, &plain), ERR_NONE);
         assert_true(bytes_eq_str(plain, "hello"));
     }

@@ -20,8 +20,11 @@ static int teardown(void **state)
 
 static struct batch batch_of(i64 id, i16 epoch, i32 sequence, i32 count)
 {
-    return (struct batch){ .producer_id = id, .producer_epoch = epoch, .base_sequence = sequence,
-                           .last_offset_delta = count - 1, .record_count = count };
+    return (struct batch){ .producer_id = id,
+                           .producer_epoch = epoch,
+                           .base_sequence = sequence,
+                           .last_offset_delta = count - 1,
+                           .record_count = count };
 }
 
 static err check(i64 id, i16 epoch, i32 sequence, i32 count)
@@ -58,14 +61,16 @@ static void the_last_five_batches_are_known_as_duplicates(void **state)
     (void)state;
     for (i32 i = 0; i < 6; i++)
         append(7, 0, i * 2, 2, i * 2 + 1);
-    assert_int_equal(check(7, 0, 0, 2), ERR_OUT_OF_ORDER_SEQUENCE_NUMBER); /* the sixth from the end */
+    assert_int_equal(check(7, 0, 0, 2),
+                     ERR_OUT_OF_ORDER_SEQUENCE_NUMBER); /* the sixth from the end */
     for (i32 i = 1; i < 6; i++) {
         const struct producer_batch *dup = NULL;
         struct batch b = batch_of(7, 0, i * 2, 2);
         assert_int_equal(producers_check(&part, &b, &dup), ERR_DUPLICATE_SEQUENCE_NUMBER);
         assert_int_equal(dup->last_offset, i * 2 + 1);
     }
-    assert_int_equal(check(7, 0, 2, 1), ERR_OUT_OF_ORDER_SEQUENCE_NUMBER); /* same first, other last */
+    assert_int_equal(check(7, 0, 2, 1),
+                     ERR_OUT_OF_ORDER_SEQUENCE_NUMBER); /* same first, other last */
 }
 
 static void sequences_wrap_to_zero(void **state)
