@@ -119,6 +119,7 @@ static void storage_hook(struct shard_hook *h)
     wal_flush(st);
     if (st->stopping)
         stop_step(st);
+    wal_check(&st->wal);
     gauges_set(st);
 }
 
