@@ -154,7 +154,7 @@ static bool make_room(struct cache *c, u64 bytes)
 static void load_run(struct bg_job *j)
 {
     struct cache_block *b = container_of(j, struct cache_block, job);
-    b->raw = mem_alloc(b->key.bytes);
+    b->raw = mem_realloc(NULL, b->key.bytes); /* not zeroed: read in full or not looked at */
     b->err = b->store->driver->get_range(b->store, b->name, b->key.pos, b->raw, b->key.bytes);
     if (b->err != ERR_NONE)
         return;
