@@ -123,7 +123,8 @@ static err open_failed(struct meta_lmdb *l, const char *what, int rc, char *why,
         e = ERR_CORRUPT;
     }
     if (rc == ENOMEM)
-        remedy = "the address space is limited (ulimit -v): raise it or give meta.url a smaller ?map=BYTES";
+        remedy = "the address space is limited (ulimit -v): raise it, or give meta.url a "
+                 "smaller ?map=BYTES";
     snprintf(why, why_size, "metadata %s: can't %s: %s; %s", l->path, what, mdb_strerror(rc),
              remedy);
     lmdb_free(l);
@@ -438,8 +439,9 @@ static err lmdb_commit(struct meta *m, const struct meta_txn *t)
     while (rc == MDB_MAP_FULL && map_grow(l))
         rc = commit_once(l, t, &conflict);
     if (rc == MDB_MAP_FULL)
-        LOG(ERROR, meta_map_full, "path=%s map_bytes=%" PRIu64 " remedy=\"give meta.url a larger ?map=BYTES\"",
-            l->path, l->map_bytes);
+        LOG(ERROR, meta_map_full,
+            "path=%s map_bytes=%" PRIu64 " remedy=\"give meta.url a larger ?map=BYTES\"", l->path,
+            l->map_bytes);
     pthread_rwlock_unlock(&l->map_lock);
     return rc == 0 && conflict ? ERR_CONFLICT : err_from_mdb(l, rc);
 }
