@@ -45,6 +45,8 @@ struct producer {
     i64 last_ms; /* of the last append, for expiry */
     i16 epoch;
     u8 batch_count;
+    bool awaited; /* without batches: the first must not begin behind first_sequence */
+    i32 first_sequence;
     i32 coordinator_epoch;
     struct producer_batch batches[PRODUCER_BATCHES]; /* oldest first */
 };
@@ -53,6 +55,9 @@ err producers_check(const struct partition *p, const struct batch *b,
                     const struct producer_batch **dup);
 /* The batch was appended (or recovered) with this last offset. */
 void producers_append(struct partition *p, const struct batch *b, i64 last_offset, i64 now_ms);
+/* The batch found no room in time. Those behind it, which are on their way, must not overtake it
+ * when the producer is not known yet. */
+void producers_refused(struct partition *p, const struct batch *b, i64 now_ms);
 void producers_expire(struct partition *p, i64 before_ms);
 struct bytes producers_snapshot(struct partition *p, struct arena *a);
 err producers_restore(struct partition *p, struct bytes snapshot);

@@ -119,11 +119,23 @@ static u64 part_deadline_ns(const struct part *p)
     return c->request->arrived_ns + (u64)MAX(ms, 0) * NS_PER_MS;
 }
 
+/* See producers_refused. */
+static void produce_item_refused(struct part *part, const struct produce_item *it)
+{
+    err why;
+    struct batch b;
+    struct topic_entry *t = catalog_find(part->at, it->topic_name, it->topic_id);
+    struct partition *p = partition_find(part->at, t, it->index, &why);
+    if (p && batch_parse_produce(it->records, &b) == ERR_NONE && batch_has_producer(&b))
+        producers_refused(p, &b, part->at->shard.now_ms);
+}
+
 static void produce_part_expire(struct part *p)
 {
     for (u32 i = part_next(p); i < p->item_count; i++) {
         struct produce_item *it = p->items[i];
         it->part = p;
+        produce_item_refused(p, it);
         produce_fail(it, ERR_REQUEST_TIMED_OUT,
                      "The write-ahead log is full: the object store does "
                      "not take data fast enough, or its disk is full.");

@@ -6,7 +6,8 @@
  *  2. An older epoch is refused with INVALID_PRODUCER_EPOCH.
  *  3. A new epoch must start at sequence 0, unless the producer was not known.
  *  4. In the same epoch the sequence must follow the last one, wrapping from 2^31-1 to 0; a
- *     producer that is not known (expired, or its records were deleted) may start anywhere.
+ *     producer that is not known (expired, or its records were deleted) may start anywhere, but
+ *     not behind a batch of its own that just found no room (producers_refused).
  *
  * The state is rebuilt at start from the last snapshot and the batches after it.
  * Snapshot (little-endian): u8 version 1, u32 count, then per producer: i64 id, i64 last_ms,
@@ -61,6 +62,8 @@ err producers_check(const struct partition *p, const struct batch *b,
     const struct producer_batch *newest = producer_last(e);
     if (newest && !sequence_follows(newest->last_sequence, b->base_sequence))
         return ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    if (!newest && e->awaited && b->base_sequence > e->first_sequence)
+        return ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
     return ERR_NONE;
 }
 
@@ -94,6 +97,7 @@ void producers_append(struct partition *p, const struct batch *b, i64 last_offse
     }
     p->producers_changed = true;
     e->last_ms = now_ms;
+    e->awaited = false;
     if (batch_is_control(b))
         return;
     if (e->batch_count == PRODUCER_BATCHES)
@@ -101,6 +105,21 @@ void producers_append(struct partition *p, const struct batch *b, i64 last_offse
     e->batches[e->batch_count++] =
         (struct producer_batch){ b->base_sequence, batch_last_sequence(b), last_offset,
                                  b->max_timestamp };
+}
+
+void producers_refused(struct partition *p, const struct batch *b, i64 now_ms)
+{
+    struct producer *e = producer_find(p, b->producer_id);
+    if (e && !(e->awaited && e->epoch == b->producer_epoch))
+        return;
+    if (!e) {
+        e = producer_add(p, b->producer_id);
+        e->epoch = b->producer_epoch;
+        e->awaited = true;
+        e->first_sequence = b->base_sequence;
+    }
+    e->last_ms = now_ms;
+    e->first_sequence = MIN(e->first_sequence, b->base_sequence);
 }
 
 void producers_expire(struct partition *p, i64 before_ms)
