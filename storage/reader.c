@@ -505,10 +505,7 @@ static void wal_read_done(struct io_op *io)
     r->wal_reads--;
     struct segment *seg = w->seg;
     w->seg = NULL;
-    wait_finish(w);
-    struct list *l = list_pop_front(&r->wal_queue);
-    if (l != NULL)
-        wait_finish(list_entry(l, struct read_wait, link));
+    wait_finish(w); /* and the hook lets queued ones go on */
     segment_unpin(st, seg); /* may free the segment */
 }
 
@@ -671,6 +668,10 @@ static void reader_turn(struct shard_hook *h)
         CHECK(w->state == WAIT_FINISH);
         finish_one(w);
     }
+    /* One that goes on need not read the WAL any more (its segment was registered meanwhile), and
+     * then no completion would call the next: as many go on as reads are free, every turn. */
+    for (u32 n = r->wal_reads; n < WAL_READS_MAX && !list_empty(&r->wal_queue); n++)
+        wait_finish(list_entry(list_pop_front(&r->wal_queue), struct read_wait, link));
     if (!list_empty(&r->finish))
         r->st->shard->turn_again = true;
 }

@@ -262,6 +262,31 @@ static void failing_reads_are_told_and_do_not_stick(void **state)
     engine_check_all();
 }
 
+/* Reads that wait for their turn at the WAL file, and need it no more when it comes. */
+static void reads_that_queue_for_the_wal_all_end(void **state)
+{
+    (void)state;
+    engine_start();
+    __atomic_store_n(&fault.fail_puts, UINT32_MAX, __ATOMIC_RELEASE);
+    for (u32 i = 0; i < 10; i++)
+        engine_put(0, 1, 1000);
+    wal_seal(eng->st);
+    ENGINE_UNTIL(eng->st->wal.durable == eng->st->wal.appended);
+    ENGINE_UNTIL(image_evict_one(eng->st)); /* an upload may hold it for a moment */
+    static struct engine_read r[40]; /* far more than may read at a time, twice */
+    for (u32 i = 0; i < ARRAY_COUNT(r); i++) {
+        engine_read_begin(&r[i], 0, 0, 10, 1000, true);
+        assert_false(r[i].done);
+    }
+    eng->parts[0].p->start_offset = 5;
+    for (u32 i = 0; i < ARRAY_COUNT(r); i++) {
+        ENGINE_UNTIL(r[i].done);
+        assert_true(r[i].op.err == ERR_NONE || r[i].op.err == ERR_OFFSET_OUT_OF_RANGE);
+        engine_read_end(&r[i]);
+    }
+    __atomic_store_n(&fault.fail_puts, 0, __ATOMIC_RELEASE);
+}
+
 /* ---- lookups ---- */
 
 struct engine_lookup {
@@ -340,6 +365,7 @@ int main(void)
         T(start_that_moves_under_a_read_is_told),
         T(damaged_objects_are_never_served),
         T(failing_reads_are_told_and_do_not_stick),
+        T(reads_that_queue_for_the_wal_all_end),
         T(lookups_find_the_first_record_from_any_place),
     };
     return cmocka_run_group_tests_name("reader", tests, NULL, NULL);
