@@ -42,7 +42,7 @@ static void list_part_run(struct part *p)
     HASH_ITER(hh, k->partitions, gp, gp_next)
         if (gp->load == LOAD_RUNNING)
             it->err = ERR_COORDINATOR_LOAD_IN_PROGRESS;
-    it->rows = arena_alloc(c->arena, HASH_COUNT(k->groups) * sizeof *it->rows);
+    it->rows = arena_alloc(&p->arena, HASH_COUNT(k->groups) * sizeof *it->rows);
     struct group *g, *next;
     HASH_ITER(hh, k->groups, g, next) {
         if (!it->rows ||
@@ -51,9 +51,9 @@ static void list_part_run(struct part *p)
             continue;
         listed *r = &it->rows[it->count++];
         list_groups_response_listed_group_init(r);
-        r->group_id = arena_copy(c->arena, g->id);
+        r->group_id = arena_copy(&p->arena, g->id);
         r->protocol_type =
-            g->protocol_type.data ? arena_copy(c->arena, g->protocol_type) : bytes_str("");
+            g->protocol_type.data ? arena_copy(&p->arena, g->protocol_type) : bytes_str("");
         r->group_state = bytes_str(group_state_name(g->state));
         r->group_type = bytes_str("classic");
     }
@@ -99,9 +99,9 @@ void handle_list_groups(struct call *c)
 typedef struct describe_groups_response_described_group described;
 typedef struct describe_groups_response_described_group_member described_member;
 
-static void describe_members(struct call *c, const struct group *g, described *r)
+static void describe_members(struct arena *a, const struct group *g, described *r)
 {
-    r->members.v = CALL_ARRAY(c, described_member, group_size(g));
+    r->members.v = arena_alloc(a, (u64)group_size(g) * sizeof *r->members.v);
     r->members.n = 0;
     bool stable = g->state == GROUP_STABLE;
     struct member *m, *next;
@@ -110,25 +110,26 @@ static void describe_members(struct call *c, const struct group *g, described *r
             return;
         described_member *o = &r->members.v[r->members.n++];
         describe_groups_response_described_group_member_init(o);
-        o->member_id = arena_copy(c->arena, m->id);
-        o->group_instance_id = arena_copy(c->arena, m->instance_id);
-        o->client_id = arena_copy(c->arena, m->client_id);
-        o->client_host = arena_copy(c->arena, m->client_host);
+        o->member_id = arena_copy(a, m->id);
+        o->group_instance_id = arena_copy(a, m->instance_id);
+        o->client_id = arena_copy(a, m->client_id);
+        o->client_host = arena_copy(a, m->client_host);
         for (u32 i = 0; stable && i < m->protocol_count; i++)
             if (bytes_eq(m->protocols[i].name, g->protocol))
-                o->member_metadata = arena_copy(c->arena, m->protocols[i].metadata);
+                o->member_metadata = arena_copy(a, m->protocols[i].metadata);
         if (stable && m->assignment.data)
-            o->member_assignment = arena_copy(c->arena, m->assignment);
+            o->member_assignment = arena_copy(a, m->assignment);
     }
 }
 
-static void describe_one(struct call *c, struct broker *at, described *r)
+static void describe_one(struct part *p, described *r)
 {
+    struct arena *a = &p->arena;
     err e;
-    struct group_partition *gp = group_partition_of(at, r->group_id, &e);
-    struct group *g = gp ? group_find(at, r->group_id) : NULL;
+    struct group_partition *gp = group_partition_of(p->at, r->group_id, &e);
+    struct group *g = gp ? group_find(p->at, r->group_id) : NULL;
     if (!g) {
-        bool newer = c->header.request_api_version >= 6;
+        bool newer = p->scatter->call->header.request_api_version >= 6;
         r->error_code = (i16)(gp ? newer ? ERR_GROUP_ID_NOT_FOUND : ERR_NONE : e);
         r->group_state = bytes_str(gp ? "Dead" : "");
         if (gp && newer)
@@ -137,16 +138,16 @@ static void describe_one(struct call *c, struct broker *at, described *r)
     }
     r->group_state = bytes_str(group_state_name(g->state));
     r->protocol_type =
-        g->protocol_type.data ? arena_copy(c->arena, g->protocol_type) : bytes_str("");
+        g->protocol_type.data ? arena_copy(a, g->protocol_type) : bytes_str("");
     if (g->state == GROUP_STABLE)
-        r->protocol_data = arena_copy(c->arena, g->protocol);
-    describe_members(c, g, r);
+        r->protocol_data = arena_copy(a, g->protocol);
+    describe_members(a, g, r);
 }
 
 static void describe_part_run(struct part *p)
 {
     for (u32 i = 0; i < p->item_count; i++)
-        describe_one(p->scatter->call, p->at, p->items[i]);
+        describe_one(p, p->items[i]);
     part_done(p);
 }
 
@@ -225,7 +226,7 @@ static void delete_one(struct part *p, deleted *r)
         r->error_message = bytes_str(err_text(e));
         return;
     }
-    struct delete_write *dw = arena_alloc(p->scatter->call->arena, sizeof *dw);
+    struct delete_write *dw = arena_alloc(&p->arena, sizeof *dw);
     if (!dw) {
         r->error_code = ERR_UNKNOWN_SERVER_ERROR;
         return;

@@ -349,7 +349,7 @@ static bool fetch_all(struct broker *b, struct arena *a, struct fetch_group_item
 
 static void fetch_group_run(struct part *p)
 {
-    struct arena *a = p->scatter->call->arena;
+    struct arena *a = &p->arena;
     for (u32 i = 0; i < p->item_count; i++) {
         struct fetch_group_item *it = p->items[i];
         err e;
