@@ -129,10 +129,6 @@ static void log_started(struct node *n, u64 started_ns)
     node_describe(n, text, sizeof text);
     LOG(INFO, node_described, "%s", text);
     LOG(INFO, io_features, "%s", io_features(n->brokers[0]->shard.io)->text);
-    for (u32 i = 0; i < n->group.count; i++) {
-        storage_status(n->brokers[i]->storage, text, sizeof text);
-        LOG(INFO, storage_ready, "shard=%u %s", i, text);
-    }
     LOG(INFO, ready,
         "version=" LEAT_VERSION " listen=%s admin=%s took_ms=%" PRIu64
         " try=\"echo hello | kcat -b %s:%u -t test -P; kcat -b %s:%u -t test -C -e\"",

@@ -289,6 +289,9 @@ err broker_start(struct shard *s)
         LOG(ERROR, storage_start_failed, "shard=%u err=%s %s", s->index, err_name(e), b->env.error);
         return e;
     }
+    char status[512];
+    storage_status(b->storage, status, sizeof status);
+    LOG(INFO, storage_ready, "shard=%u %s", s->index, status);
     coordinator_start(b);
     catalog_open_partitions(b);
     char why[512];
