@@ -341,7 +341,7 @@ static err sync_check(struct call *c, struct group **g, struct member **m)
 
 void handle_sync_group(struct call *c)
 {
-    struct group *g;
+    struct group *g = NULL;
     struct member *m;
     err e = sync_check(c, &g, &m);
     if (e != ERR_NONE) {

@@ -1,4 +1,5 @@
-/* Another number of shards: every WAL becomes bundles before the shards start, and nothing is lost. */
+/* Another number of shards: every WAL becomes bundles before the shards start, and nothing is
+ * lost. */
 #include "engine_rig.h"
 
 /* As kill -9, but what was given to the disk or the background completes. */
