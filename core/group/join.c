@@ -342,7 +342,7 @@ static err sync_check(struct call *c, struct group **g, struct member **m)
 void handle_sync_group(struct call *c)
 {
     struct group *g = NULL;
-    struct member *m;
+    struct member *m = NULL;
     err e = sync_check(c, &g, &m);
     if (e != ERR_NONE) {
         sync_fail(c, e);
