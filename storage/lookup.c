@@ -57,6 +57,26 @@ static bool lookup_place(struct lookup_op *op, struct place *pl)
     return false;
 }
 
+/* The batch the log start lies in: its records below it are gone. */
+static err first_batch_look(struct lookup_op *op, const struct batch *b)
+{
+    struct bytes plain;
+    struct record_iter it;
+    struct record r;
+    err e = batch_decode(reader_compressor(op->p->st), b, BATCH_DECODED_BYTES_MAX, &plain);
+    if (e != ERR_NONE)
+        return e;
+    record_iter_init(&it, b, plain);
+    while ((e = record_next(&it, &r)) == ERR_NONE) {
+        if (r.offset < op->p->start_offset || r.timestamp < op->timestamp)
+            continue;
+        op->offset = r.offset;
+        op->found_timestamp = r.timestamp;
+        return ERR_NONE;
+    }
+    return e;
+}
+
 /* ERR_NOT_FOUND: not in this batch. */
 static err batch_look(struct lookup_op *op, const struct batch *b)
 {
@@ -64,11 +84,13 @@ static err batch_look(struct lookup_op *op, const struct batch *b)
     i64 offset, timestamp;
     if (b->max_timestamp < op->timestamp || batch_last_offset(b) < op->p->start_offset)
         return ERR_NOT_FOUND;
+    if (b->base_offset < op->p->start_offset)
+        return first_batch_look(op, b);
     struct compressor *c = reader_compressor(st);
     err e = batch_find_timestamp(c, b, op->timestamp, BATCH_DECODED_BYTES_MAX, &offset, &timestamp);
     if (e != ERR_NONE)
         return e;
-    op->offset = MAX(offset, op->p->start_offset);
+    op->offset = offset;
     op->found_timestamp = timestamp;
     return ERR_NONE;
 }

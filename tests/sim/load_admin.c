@@ -58,8 +58,8 @@ static void create_topics(void)
 {
     struct create_topics_request q;
     struct create_topics_request_creatable_topic ct[TOPICS_MAX];
-    struct create_topics_request_creatable_topic_config cc = { bytes_str("message.timestamp.type"),
-                                                               bytes_str("LogAppendTime") };
+    struct create_topics_request_creatable_topic_config cc[TOPICS_MAX][2];
+    char bytes[TOPICS_MAX][24];
     create_topics_request_init(&q);
     q.topics.v = ct;
     for (u32 i = 0; i < topic_count; i++) {
@@ -70,10 +70,16 @@ static void create_topics(void)
         t->name = bytes_str(topics[i].name);
         t->num_partitions = topics[i].partitions;
         t->replication_factor = -1;
-        if (topics[i].log_append_time) {
-            t->configs.v = &cc;
-            t->configs.n = 1;
-        }
+        t->configs.v = cc[i];
+        if (topics[i].log_append_time)
+            cc[i][t->configs.n++] = (struct create_topics_request_creatable_topic_config){
+                bytes_str("message.timestamp.type"), bytes_str("LogAppendTime")
+            };
+        snprintf(bytes[i], sizeof bytes[i], "%" PRId64, topics[i].retention_bytes);
+        if (topics[i].retention_bytes > 0)
+            cc[i][t->configs.n++] = (struct create_topics_request_creatable_topic_config){
+                bytes_str("retention.bytes"), bytes_str(bytes[i])
+            };
     }
     client_call(&admin, 19, (i16)rnd_between(4, 7), &q, created, NULL);
 }
@@ -127,6 +133,7 @@ static void deleted(struct rpc *r, const void *answer)
             struct mpart *p = model_part(resp->topics.v[i].name, (struct uuid){ { 0 } }, d->partition_index);
             TRACE("delete records of %s-%d: %s, low watermark %" PRId64, p->topic->name, p->index,
                   err_name((err)d->error_code), d->low_watermark);
+            STAT(deletes);
             if (d->error_code == ERR_NONE)
                 p->delete_acked = MAX(p->delete_acked, d->low_watermark);
             else if (!error_is_passing((err)d->error_code) && d->error_code != ERR_OFFSET_OUT_OF_RANGE)
@@ -220,6 +227,7 @@ static void committed(struct rpc *r, const void *answer)
         for (i32 j = 0; j < resp->topics.v[i].partitions.n; j++) {
             err e = (err)resp->topics.v[i].partitions.v[j].error_code;
             TRACE("commit of %" PRId64 ": %s", (i64)(intptr_t)r->user, err_name(e));
+            STAT(commits);
             if (e == ERR_NONE)
                 commit_acked = (i64)(intptr_t)r->user;
             else if (!error_is_passing(e))
@@ -335,6 +343,8 @@ void load_start(void)
     admin_start();
     producers_start();
     consumers_start();
+    if (load_plan.churn)
+        churner_start();
 }
 
 void load_describe(char *buf, size_t size)

@@ -12,7 +12,7 @@ struct position {
     i64 next;
     i64 told;                /* offset the session knows; -1 none */
     i64 high_watermark, log_start; /* last seen on this connection */
-    i64 until;               /* verifier: where to end */
+    i64 start, until;        /* verifier: where it began, where to end */
     bool reset, done;
 };
 struct consumer {
@@ -23,6 +23,8 @@ struct consumer {
     i32 session_id, session_epoch;
     struct position pos[PARTS_MAX];
     u32 asked;
+    i64 time; /* verifier: asks for it */
+    bool done;
 };
 static struct consumer consumers[CONSUMERS_MAX];
 static struct consumer verifier;
@@ -45,10 +47,18 @@ static void listed(struct rpc *r, const void *answer)
             struct position *pos = &k->pos[p - parts];
             if (pr->error_code != ERR_NONE)
                 sim_fail("list offsets: %s-%d: %s", p->topic->name, p->index, err_name((err)pr->error_code));
-            if (k->asked == 0) {
-                pos->next = pr->offset;
+            if (k->asked >= 2) {
+                i64 want = model_offset_of_time(p, pos->start, pos->until, k->time);
+                if (pr->offset != want)
+                    sim_fail("list offsets: %s-%d [%" PRId64 ", %" PRId64 "): the first record from time %" PRId64
+                             " on is %" PRId64 ", the answer is %" PRId64, p->topic->name, p->index, pos->start,
+                             pos->until, k->time, want, pr->offset);
+            } else if (k->asked == 0) {
+                pos->next = pos->start = pr->offset;
                 pos->reset = false;
-                model_watermarks(p, pr->offset, INT64_MAX / 2 > p->seen_end ? MAX(p->seen_end, pr->offset) : 0);
+                if (k->verifier)
+                    model_start(p, pr->offset);
+                p->seen_end = MAX(p->seen_end, pr->offset);
             } else {
                 pos->until = pr->offset;
                 if (pos->until < pos->next)
@@ -202,7 +212,19 @@ static void fetch(struct consumer *k)
 
 /* ---- what next ---- */
 
-static bool verifier_go(struct consumer *k)
+#define TIMES 3 /* lookups by time, when all was read */
+
+/* A time near that of some record. */
+static i64 some_time(void)
+{
+    const struct mpart *p = &parts[rnd(part_count)];
+    i64 o = p->seen_end > 0 ? (i64)rnd((u64)p->seen_end) : 0;
+    i64 t = o < p->cap && p->times[o] ? p->times[o] : sim.wall_base_ms;
+    return t + (i64)rnd(3) - 1;
+}
+
+/* True when it asked for something. */
+static bool verifier_asks(struct consumer *k)
 {
     if (k->asked < 2) {
         list_offsets(k, k->asked == 0 ? -2 : -1);
@@ -213,9 +235,15 @@ static bool verifier_go(struct consumer *k)
         struct position *pos = &k->pos[i];
         if (!pos->done && pos->next >= pos->until) {
             pos->done = true;
+            model_verify(&parts[i], pos->start, pos->until);
             TRACE("verified %s-%d up to %" PRId64, parts[i].topic->name, parts[i].index, pos->until);
         }
         all &= pos->done;
+    }
+    k->done = all && k->asked >= 2 + TIMES;
+    if (all && !k->done) {
+        k->time = some_time();
+        list_offsets(k, k->time);
     }
     return all;
 }
@@ -229,7 +257,7 @@ static void consumer_go(struct consumer *k)
         return;
     }
     if (k->verifier) {
-        if (!verifier_go(k))
+        if (!verifier_asks(k))
             fetch(k);
         return;
     }
@@ -252,6 +280,7 @@ static void ready(struct client *c)
     k->use_session = !k->verifier && k->version >= 7 && !one_in(3);
     k->session_id = k->session_epoch = 0;
     k->asked = 0;
+    k->done = false;
     bool restart = one_in(3);
     for (u32 i = 0; i < PARTS_MAX; i++) {
         struct position *pos = &k->pos[i];
@@ -293,8 +322,5 @@ void verify_begin(void)
 
 bool verify_done(void)
 {
-    for (u32 i = 0; i < part_count; i++)
-        if (!verifier.pos[i].done || verifier.asked < 2)
-            return false;
-    return true;
+    return verifier.done;
 }

@@ -137,6 +137,7 @@ static void batch_refused(struct stream *s, struct out_batch *ob, i16 code)
         ob->done = true;
         return;
     }
+    STAT(retried_batches);
     bool first = ob == &s->q[s->head];
     if (code == ERR_OUT_OF_ORDER_SEQUENCE_NUMBER && first)
         sim_fail("once: %s-%d: the next batch (record %u of lane %u) is refused as out of order: what was "
@@ -165,6 +166,7 @@ static void batch_answered(struct stream *s, u64 first_id, const struct produce_
                      (u32)s->q[(s->head + i) % WINDOW].first_id);
     TRACE("%s: %s-%d records %u+%u acked at %" PRId64, s->owner->c.name, s->lane->part->topic->name,
           s->lane->part->index, (u32)first_id, ob->count, r->base_offset);
+    STAT(acked_batches);
     model_acked(s->lane, first_id, ob->count, r->base_offset);
     ob->done = true;
 }

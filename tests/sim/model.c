@@ -110,6 +110,8 @@ static void model_set(struct mpart *p, i64 offset, u64 id, const char *how)
         i64 cap = MAX(1024, offset * 2);
         p->ids = mem_realloc(p->ids, (u64)cap * sizeof *p->ids);
         memset(p->ids + p->cap, 0, (u64)(cap - p->cap) * sizeof *p->ids);
+        p->times = mem_realloc(p->times, (u64)cap * sizeof *p->times);
+        memset(p->times + p->cap, 0, (u64)(cap - p->cap) * sizeof *p->times);
         p->cap = cap;
     }
     u64 was = p->ids[offset];
@@ -162,6 +164,7 @@ static void batch_seen(struct mpart *p, const struct batch *b, i64 *next, i64 hi
     if (batch_last_offset(b) >= high_watermark)
         sim_fail("durability: %s-%d: a consumer sees a batch up to %" PRId64 ", the high watermark is %" PRId64,
                  NAME(p), batch_last_offset(b), high_watermark);
+    STAT(read_batches);
     record_iter_init(&it, b, plain);
     err e;
     i64 offset = b->base_offset;
@@ -169,6 +172,7 @@ static void batch_seen(struct mpart *p, const struct batch *b, i64 *next, i64 hi
         if (r.offset != offset++)
             sim_fail("offsets: %s-%d: a record at %" PRId64 " instead of %" PRId64, NAME(p), r.offset, offset - 1);
         model_set(p, r.offset, value_check(p, r.offset, r.value), "read");
+        p->times[r.offset] = r.timestamp;
     }
     if (e != ERR_NOT_FOUND || offset != batch_last_offset(b) + 1)
         sim_fail("data: %s-%d: the records of the batch at %" PRId64 " are broken", NAME(p), b->base_offset);
@@ -196,11 +200,16 @@ void model_fetched(struct mpart *p, struct bytes records, i64 *next, i64 high_wa
 
 /* ---- the end ---- */
 
-void model_verify(struct mpart *p, i64 start, i64 end)
+void model_start(struct mpart *p, i64 start)
 {
     if (start < p->start_seen || start < p->delete_acked || start > p->delete_asked)
         sim_fail("log start: %s-%d starts at %" PRId64 ", was told %" PRId64 ", deleted up to %" PRId64
                  ", asked to delete up to %" PRId64, NAME(p), start, p->start_seen, p->delete_acked, p->delete_asked);
+    p->start_seen = start;
+}
+
+void model_verify(struct mpart *p, i64 start, i64 end)
+{
     if (end < p->acked_end || end < p->seen_end)
         sim_fail("durability: %s-%d ends at %" PRId64 ", acknowledged up to %" PRId64 ", seen up to %" PRId64,
                  NAME(p), end, p->acked_end, p->seen_end);
@@ -218,4 +227,12 @@ void model_verify(struct mpart *p, i64 start, i64 end)
             sim_fail("order: %s-%d: the first record of lane %u is %u", NAME(p), lane, n);
         last[lane] = n;
     }
+}
+
+i64 model_offset_of_time(const struct mpart *p, i64 start, i64 end, i64 t)
+{
+    for (i64 o = start; o < end; o++)
+        if (p->times[o] >= t)
+            return o;
+    return -1;
 }

@@ -36,6 +36,7 @@ struct mtopic {
     struct uuid id;
     bool created;     /* some answer said so */
     bool log_append_time;
+    i64 retention_bytes; /* 0: nothing is deleted by itself */
     i32 partitions;
 };
 
@@ -43,6 +44,7 @@ struct mpart {
     struct mtopic *topic;
     i32 index;
     u64 *ids;         /* by offset; 0 unknown */
+    i64 *times;       /* by offset; of those read */
     i64 cap;
     i64 acked_end;    /* one behind the last acknowledged offset */
     i64 seen_end;     /* one behind the last offset any consumer saw, or the highest watermark */
@@ -70,8 +72,12 @@ void model_acked(struct lane *l, u64 first_id, u32 count, i64 base_offset);
  * batches must follow each other without a gap. */
 void model_fetched(struct mpart *p, struct bytes records, i64 *next, i64 high_watermark);
 void model_watermarks(struct mpart *p, i64 log_start, i64 high_watermark);
+/* The log start, while nobody else deletes or asks. */
+void model_start(struct mpart *p, i64 start);
 /* All of [start, end) was read at the end of the seed. */
 void model_verify(struct mpart *p, i64 start, i64 end);
 u64 model_records_checked(void);
+/* After model_verify: the first offset in [start, end) with timestamp >= t; -1 none. */
+i64 model_offset_of_time(const struct mpart *p, i64 start, i64 end, i64 t);
 
 #endif

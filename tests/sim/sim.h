@@ -72,6 +72,21 @@ struct sim {
 };
 extern struct sim sim;
 
+/* What happened, over all seeds; in memory that the processes share. */
+#define SIM_STATS(X)                                                                           \
+    X(kills) X(power_cuts) X(clean_stops) X(refused_starts) X(rots) X(rots_refused)            \
+    X(writes) X(writes_torn) X(io_errors) X(resets) X(puts) X(store_errors) X(flips)           \
+    X(meta_errors) X(acked_batches) X(retried_batches) X(read_batches) X(deletes) X(commits)   \
+    X(topics_deleted) X(wal_full) X(uploads) X(cache_loads) X(shard_changes)
+struct sim_stats {
+#define X(name) u64 name;
+    SIM_STATS(X)
+#undef X
+};
+extern struct sim_stats *sim_stats;
+#define STAT(name) STAT_ADD(name, 1)
+#define STAT_ADD(name, n) ((void)__atomic_fetch_add(&sim_stats->name, (n), __ATOMIC_RELAXED))
+
 /* ---- reports ---- */
 /* The promise is broken: prints and ends the process. */
 _Noreturn void sim_fail(const char *fmt, ...) PRINTF_LIKE(1, 2);

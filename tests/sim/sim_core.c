@@ -18,6 +18,8 @@
 #include "sim.h"
 
 struct sim sim;
+static struct sim_stats no_stats;
+struct sim_stats *sim_stats = &no_stats;
 
 /* ---- reports ---- */
 
@@ -266,6 +268,18 @@ static enum life_end life_start(char *why, size_t why_size)
     return LIFE_STOPPED;
 }
 
+static void stats_take(void)
+{
+    for (u32 i = 0; sim.node && i < sim.shards; i++) {
+        const struct metrics *m = sim.node->brokers[i] ? sim.node->brokers[i]->shard.metrics : NULL;
+        if (!m)
+            continue;
+        STAT_ADD(wal_full, metric_get(m, M_wal_full));
+        STAT_ADD(uploads, metric_get(m, M_uploads));
+        STAT_ADD(cache_loads, metric_get(m, M_store_gets));
+    }
+}
+
 static void life_over(void)
 {
     sim.running = false;
@@ -283,6 +297,7 @@ enum life_end life_run(bool (*wants_stop)(void), char *why, size_t why_size)
     sim.running = true;
     why[0] = 0;
     if (setjmp(sim.kill) != 0) {
+        stats_take();
         life_over();
         net_crash();
         return LIFE_KILLED;
@@ -295,6 +310,7 @@ enum life_end life_run(bool (*wants_stop)(void), char *why, size_t why_size)
     }
     TRACE("serving, shards=%u", sim.shards);
     life_turns(wants_stop);
+    stats_take();
     for (u32 i = 0; i < sim.shards; i++) {
         struct shard *s = &sim.node->brokers[i]->shard;
         io_destroy(s->io);

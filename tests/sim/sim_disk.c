@@ -130,6 +130,7 @@ struct sim_write *disk_write_begin(struct sim_file *f, const u8 *buf, u32 len, u
         if (!w->cached && overlaps(w, offset, len))
             sim_fail("disk: a write at %" PRIu64 " over a write in flight", offset);
     }
+    STAT(writes);
     struct sim_write *w = MEM_NEW(struct sim_write);
     *w = (struct sim_write){ .file = f, .offset = offset, .len = len, .durable = durable,
                              .source = buf, .data = mem_dup(buf, len) };
@@ -172,6 +173,7 @@ err disk_write_end(struct sim_write *w)
         settle_below(w);
         write_settle(w);
         sim.faults_hit++;
+        STAT(io_errors);
         return eio ? ERR_IO : ERR_DISK_FULL;
     }
     if (w->durable) {
@@ -227,6 +229,7 @@ void disk_crash(bool power)
             w->source = NULL;
             if (!power && !in_flight)
                 continue;
+            STAT(writes_torn);
             if (!w->mask)
                 mask_any(w);
             if (power && in_flight && one_in(2))
@@ -279,6 +282,7 @@ bool disk_rot(void)
     rotten = f->media + pos;
     rotten_bit = (u8)(1u << rnd(8));
     *rotten ^= rotten_bit;
+    STAT(rots);
     TRACE("bit rot in %s at %" PRIu64 ", lsn %" PRIu64 " of %" PRIu64 "..%" PRIu64, f->path, pos, lsn, from, to);
     return true;
 }

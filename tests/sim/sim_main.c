@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -193,6 +194,8 @@ int main(int argc, char **argv)
         seed_process(options.seed);
     }
     list_load();
+    sim_stats = mmap(NULL, sizeof *sim_stats, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(sim_stats != MAP_FAILED);
     struct timespec a, b;
     clock_gettime(CLOCK_MONOTONIC, &a);
     run_many();
@@ -200,6 +203,13 @@ int main(int argc, char **argv)
     double s = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9;
     if (options.plant)
         return failed ? 0 : 1;
+    printf("sim:"
+#define X(name) " " #name " %" PRIu64
+           SIM_STATS(X) "\n"
+#undef X
+#define X(name) , sim_stats->name
+           SIM_STATS(X));
+#undef X
     printf("sim: %" PRIu64 " passed, %" PRIu64 " failed (%.1f s, %.0f seeds a second)\n", passed, failed, s,
            (double)(passed + failed) / s);
     return failed ? 1 : 0;

@@ -130,6 +130,7 @@ static err sim_commit(struct meta *m, const struct meta_txn *t)
     sim_effect("before commit");
     if (fault(sim.faults.meta_fail)) {
         sim.faults_hit++;
+        STAT(meta_errors);
         return one_in(2) ? ERR_IO : ERR_DISK_FULL;
     }
     for (u32 i = 0; i < t->compare_count; i++) {

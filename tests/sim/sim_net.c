@@ -106,6 +106,7 @@ static void sock_reset(struct sim_conn *c)
     if (c->dead)
         return;
     TRACE("connection %u is reset", c->number);
+    STAT(resets);
     c->dead = true;
     ops_fail(c, ERR_CLOSED);
     client_over(c);

@@ -85,7 +85,7 @@ static void load_choose(void)
         .producers = (u32)rnd_between(1, 3), .consumers = (u32)rnd_between(1, 2),
         .batches = (u32)rnd_between(10, 120), .value_bytes_max = (u32)rnd_log(200, 30000),
         .think_ns = rnd_log(100 * NS_PER_US, 100 * NS_PER_MS), .compress = one_in(2), .deletes = one_in(3),
-        .commits = one_in(2), .plain = one_in(3),
+        .commits = one_in(2), .plain = one_in(3), .churn = one_in(3),
     };
     topic_count = (u32)rnd_between(1, 2);
     for (u32 i = 0; i < topic_count; i++) {
@@ -93,8 +93,10 @@ static void load_choose(void)
         snprintf(t->name, sizeof t->name, "topic-%u", i);
         t->partitions = (i32)rnd_between(1, 4);
         t->log_append_time = one_in(4);
+        t->retention_bytes = i == 1 && one_in(3) ? (i64)rnd_log(100, 100000) : 0;
         for (i32 k = 0; k < t->partitions; k++)
-            parts[part_count++] = (struct mpart){ .topic = t, .index = k };
+            parts[part_count++] = (struct mpart){ .topic = t, .index = k,
+                                                  .delete_asked = t->retention_bytes ? INT64_MAX : 0 };
     }
 }
 
@@ -130,7 +132,7 @@ static bool wants_stop(void)
     case PHASE_DRAIN:
         if (sim.now_ns >= life_deadline)
             load_quiet = true;
-        if (load_quiet && producers_idle() && topics_ready) {
+        if (load_quiet && producers_idle() && admin_idle()) {
             phase = PHASE_VERIFY;
             verify_begin();
             return false;
@@ -172,6 +174,8 @@ static void kill_plan(void)
 static void node_died(void)
 {
     bool power = fault(sim.faults.power);
+    STAT(kills);
+    STAT_ADD(power_cuts, power);
     TRACE("the %s", power ? "power fails" : "process is killed");
     disk_crash(power);
 }
@@ -187,6 +191,7 @@ static void rot_life(void)
     TRACE("after rot: %s", end == LIFE_REFUSED ? why : "it started");
     if (end == LIFE_KILLED)
         node_died();
+    STAT_ADD(rots_refused, end == LIFE_REFUSED);
     disk_rot_undo(); /* the operator puts an intact copy back */
 }
 
@@ -195,6 +200,7 @@ static void shards_change(void)
     if (!one_in(4))
         return;
     u32 was = sim.shards;
+    STAT(shard_changes);
     sim.shards = (u32)rnd_between(1, 3);
     set(CFG_wal_size, config_i64(sim.cfg, CFG_wal_size) / was * sim.shards);
     set(CFG_memory_budget, config_i64(sim.cfg, CFG_memory_budget) / was * sim.shards);
@@ -209,6 +215,8 @@ static void faulty_lives(u32 count)
         enum life_end end = life_run(wants_stop, why, sizeof why);
         if (end == LIFE_REFUSED && sim.faults_hit == hit)
             sim_fail("start: the node refuses to start: %s", why);
+        STAT_ADD(refused_starts, end == LIFE_REFUSED);
+        STAT_ADD(clean_stops, end == LIFE_STOPPED);
         if (end == LIFE_REFUSED)
             TRACE("start refused: %s", why);
         if (end != LIFE_STOPPED)

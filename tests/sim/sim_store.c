@@ -54,6 +54,7 @@ static bool call_fails(void)
         outage_until = sim.now_ns + rnd_log(10 * NS_PER_MS, 20 * NS_PER_S);
     bool fails = sim.now_ns < outage_until || fault(sim.faults.store_fail);
     sim.faults_hit += fails;
+    STAT_ADD(store_errors, fails);
     return fails;
 }
 
@@ -110,6 +111,7 @@ static err sim_put(struct store *s, const char *name, const struct bytes *parts,
         return ERR_EXISTS;
     object_store(name, parts, part_count);
     TRACE("object %s is stored", name);
+    STAT(puts);
     sim_effect("after put");
     return lost_answer ? ERR_IO : ERR_NONE;
 }
@@ -128,6 +130,7 @@ static err sim_get_range(struct store *s, const char *name, u64 offset, u8 *buf,
     if (len > 0 && fault(sim.faults.store_flip)) {
         buf[rnd(len)] ^= (u8)(1u << rnd(8));
         sim.faults_hit++;
+        STAT(flips);
         TRACE("a bit flips while reading %s", name);
     }
     return ERR_NONE;
