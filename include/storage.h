@@ -51,6 +51,10 @@ struct storage_env {
     struct store *store;
     const struct storage_ops *ops;
     u32 shard_count;
+    /* For storage_prepare: does the partition exist? Frames of deleted topics may be in a WAL. NULL:
+     * all do. */
+    bool (*exists)(void *arg, const struct partition_key *key);
+    void *exists_arg;
     char error[1024]; /* why the last start call failed */
 };
 

@@ -103,8 +103,7 @@ static const struct storage_ops replay_ops = { replay_batch, replay_batch, repla
 
 static bool replay_known(struct storage *st, const struct partition_key *k)
 {
-    (void)st, (void)k;
-    return true;
+    return !st->env->exists || st->env->exists(st->env->exists_arg, k);
 }
 
 static err replay_one(struct storage_env *env, struct shard *s)

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -161,6 +162,42 @@ static err node_open_stores(struct node *n, char *why, size_t why_size)
     return e;
 }
 
+static int topic_by_id(const void *a, const void *b)
+{
+    const struct topic *const *x = a, *const *y = b;
+    return memcmp((*x)->id.b, (*y)->id.b, sizeof(*x)->id.b);
+}
+
+struct topics_sorted {
+    struct topic **v; /* ascending by id */
+    u32 count;
+};
+
+static bool partition_exists(void *arg, const struct partition_key *key)
+{
+    const struct topics_sorted *s = arg;
+    struct topic wanted = { .id = key->topic_id };
+    const struct topic *w = &wanted;
+    struct topic **t = bsearch(&w, s->v, s->count, sizeof *s->v, topic_by_id);
+    return t && key->partition < (u32)(*t)->partition_count;
+}
+
+static err node_prepare_storage(struct node *n)
+{
+    struct topics_sorted s = { mem_alloc((n->topic_count + 1) * sizeof *s.v), n->topic_count };
+    if (s.count > 0) {
+        memcpy(s.v, n->topics, s.count * sizeof *s.v);
+        qsort(s.v, s.count, sizeof *s.v, topic_by_id);
+    }
+    n->env.exists = partition_exists;
+    n->env.exists_arg = &s;
+    err e = storage_prepare(&n->env);
+    n->env.exists = NULL;
+    n->env.exists_arg = NULL;
+    mem_free(s.v);
+    return e;
+}
+
 static err node_load(struct node *n, char *why, size_t why_size)
 {
     struct rng rng;
@@ -178,7 +215,7 @@ static err node_load(struct node *n, char *why, size_t why_size)
     n->env.cfg = n->cfg;
     n->env.ops = &partition_storage_ops;
     n->env.shard_count = n->group.count;
-    e = storage_prepare(&n->env);
+    e = node_prepare_storage(n);
     if (e != ERR_NONE)
         snprintf(why, why_size, "%s", n->env.error);
     return e;

@@ -1,3 +1,4 @@
+/* One connection of a simulated client: see client.h. Answers come in the order of requests. */
 #include "client.h"
 
 #include <stdio.h>
@@ -57,14 +58,14 @@ static void answer(struct client *c, struct bytes frame)
     arena_init(&a, 16384, 64 * MIB);
     err e = response_header_decode(&in, response_header_version(r->api, r->version), &a, &h);
     if (e != ERR_NONE || h.correlation_id != r->correlation)
-        sim_fail("protocol: %s expects correlation %d and gets %d (api %d)", c->name, r->correlation,
-                 h.correlation_id, r->api);
+        sim_fail("protocol: %s expects correlation %d and gets %d (api %d)", c->name,
+                 r->correlation, h.correlation_id, r->api);
     const struct message_type *t = message_response_type(r->api);
     void *resp = arena_alloc(&a, t->struct_bytes);
     e = t->decode(&in, r->version, &a, resp);
     if (e != ERR_NONE || wire_left(&in) != 0)
-        sim_fail("protocol: the answer to %s v%d does not decode (%s, %u bytes left)", t->name, r->version,
-                 err_name(e), wire_left(&in));
+        sim_fail("protocol: the answer to %s v%d does not decode (%s, %u bytes left)", t->name,
+                 r->version, err_name(e), wire_left(&in));
     c->first = r->next;
     if (!c->first)
         c->last = NULL;
@@ -136,7 +137,8 @@ static void timed_out(void *arg, u64 x)
         }
 }
 
-void client_call(struct client *c, i16 api, i16 version, const void *request, rpc_done done, void *user)
+void client_call(struct client *c, i16 api, i16 version, const void *request, rpc_done done,
+                 void *user)
 {
     static u64 numbers;
     CHECK(c->up);
@@ -157,8 +159,13 @@ void client_call(struct client *c, i16 api, i16 version, const void *request, rp
     put_be32(buf, w.len - 4);
     if (done) {
         struct rpc *r = MEM_NEW(struct rpc);
-        *r = (struct rpc){ .client = c, .api = api, .version = version, .correlation = h.correlation_id,
-                           .done = done, .user = user, .number = ++numbers };
+        *r = (struct rpc){ .client = c,
+                           .api = api,
+                           .version = version,
+                           .correlation = h.correlation_id,
+                           .done = done,
+                           .user = user,
+                           .number = ++numbers };
         if (c->last)
             c->last->next = r;
         else

@@ -43,7 +43,8 @@ void client_init(struct client *c, const char *name, void *user, void (*ready)(s
 /* Starts to connect; again and again by itself when it is refused or lost. */
 void client_connect(struct client *c);
 /* Encodes and sends; the client is up. done NULL: no answer will come (acks=0). */
-void client_call(struct client *c, i16 api, i16 version, const void *request, rpc_done done, void *user);
+void client_call(struct client *c, i16 api, i16 version, const void *request, rpc_done done,
+                 void *user);
 /* Ends the connection; a new one follows. */
 void client_drop(struct client *c, bool reset);
 

@@ -8,9 +8,9 @@
 
 struct load_plan { /* of a seed */
     u32 producers, consumers;
-    u32 batches;         /* each producer makes, over all */
+    u32 batches; /* each producer makes, over all */
     u32 value_bytes_max;
-    u64 think_ns;        /* mean pause between sends */
+    u64 think_ns; /* mean pause between sends */
     bool compress, deletes, commits, plain, churn;
 };
 extern struct load_plan load_plan;

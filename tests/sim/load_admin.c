@@ -26,8 +26,8 @@ static void admin_later(u64 max_ns)
 static bool error_is_passing(err e)
 {
     return e == ERR_KAFKA_STORAGE_ERROR || e == ERR_REQUEST_TIMED_OUT || e == ERR_NOT_CONTROLLER ||
-           e == ERR_UNKNOWN_SERVER_ERROR || e == ERR_COORDINATOR_NOT_AVAILABLE || e == ERR_NOT_COORDINATOR ||
-           e == ERR_COORDINATOR_LOAD_IN_PROGRESS;
+           e == ERR_UNKNOWN_SERVER_ERROR || e == ERR_COORDINATOR_NOT_AVAILABLE ||
+           e == ERR_NOT_COORDINATOR || e == ERR_COORDINATOR_LOAD_IN_PROGRESS;
 }
 
 static struct mtopic *topic_find(struct bytes name)
@@ -77,9 +77,9 @@ static void create_topics(void)
             };
         snprintf(bytes[i], sizeof bytes[i], "%" PRId64, topics[i].retention_bytes);
         if (topics[i].retention_bytes > 0)
-            cc[i][t->configs.n++] = (struct create_topics_request_creatable_topic_config){
-                bytes_str("retention.bytes"), bytes_str(bytes[i])
-            };
+            cc[i][t->configs.n++] =
+                (struct create_topics_request_creatable_topic_config){ bytes_str("retention.bytes"),
+                                                                       bytes_str(bytes[i]) };
     }
     client_call(&admin, 19, (i16)rnd_between(4, 7), &q, created, NULL);
 }
@@ -92,9 +92,11 @@ static void described(struct rpc *r, const void *answer)
         const struct metadata_response_metadata_response_topic *m = &resp->topics.v[i];
         struct mtopic *t = topic_find(m->name);
         if (m->error_code != ERR_NONE)
-            sim_fail("metadata: topic %s was made and is now %s", t->name, err_name((err)m->error_code));
+            sim_fail("metadata: topic %s was made and is now %s", t->name,
+                     err_name((err)m->error_code));
         if (m->partitions.n != t->partitions)
-            sim_fail("metadata: topic %s has %d partitions instead of %d", t->name, m->partitions.n, t->partitions);
+            sim_fail("metadata: topic %s has %d partitions instead of %d", t->name, m->partitions.n,
+                     t->partitions);
         if (!uuid_is_zero(t->id) && !uuid_eq(t->id, m->topic_id))
             sim_fail("metadata: topic %s has another id than before", t->name);
         t->id = m->topic_id;
@@ -130,17 +132,20 @@ static void deleted(struct rpc *r, const void *answer)
         for (i32 j = 0; j < resp->topics.v[i].partitions.n; j++) {
             const struct delete_records_response_delete_records_partition_result *d =
                 &resp->topics.v[i].partitions.v[j];
-            struct mpart *p = model_part(resp->topics.v[i].name, (struct uuid){ { 0 } }, d->partition_index);
+            struct mpart *p =
+                model_part(resp->topics.v[i].name, (struct uuid){ { 0 } }, d->partition_index);
             TRACE("delete records of %s-%d: %s, low watermark %" PRId64, p->topic->name, p->index,
                   err_name((err)d->error_code), d->low_watermark);
             STAT(deletes);
             if (d->error_code == ERR_NONE)
                 p->delete_acked = MAX(p->delete_acked, d->low_watermark);
-            else if (!error_is_passing((err)d->error_code) && d->error_code != ERR_OFFSET_OUT_OF_RANGE)
-                sim_fail("delete records: %s-%d: %s", p->topic->name, p->index, err_name((err)d->error_code));
+            else if (!error_is_passing((err)d->error_code) &&
+                     d->error_code != ERR_OFFSET_OUT_OF_RANGE)
+                sim_fail("delete records: %s-%d: %s", p->topic->name, p->index,
+                         err_name((err)d->error_code));
             if (d->error_code == ERR_NONE && d->low_watermark > p->delete_asked)
-                sim_fail("log start: %s-%d is at %" PRId64 ", asked was %" PRId64, p->topic->name, p->index,
-                         d->low_watermark, p->delete_asked);
+                sim_fail("log start: %s-%d is at %" PRId64 ", asked was %" PRId64, p->topic->name,
+                         p->index, d->low_watermark, p->delete_asked);
         }
     admin_later(NS_PER_S);
 }
@@ -252,7 +257,8 @@ static void commit(void)
     t.partitions.v = &p;
     t.partitions.n = 1;
     p.committed_offset = ++commit_sent;
-    client_call(&committer, 8, (i16)rnd_between(5, 9), &q, committed, (void *)(intptr_t)commit_sent);
+    client_call(&committer, 8, (i16)rnd_between(5, 9), &q, committed,
+                (void *)(intptr_t)commit_sent);
 }
 
 static void offsets_fetched(struct rpc *r, const void *answer)
@@ -265,10 +271,12 @@ static void offsets_fetched(struct rpc *r, const void *answer)
             sim_fail("offset fetch: %s", err_name(e));
         for (i32 j = 0; e == ERR_NONE && j < resp->groups.v[i].topics.n; j++) {
             i64 v = resp->groups.v[i].topics.v[j].partitions.v[0].committed_offset;
-            TRACE("group's offset is %" PRId64 ", acked %" PRId64 ", sent %" PRId64, v, commit_acked, commit_sent);
+            TRACE("group's offset is %" PRId64 ", acked %" PRId64 ", sent %" PRId64, v,
+                  commit_acked, commit_sent);
             if ((commit_acked > 0 && v < commit_acked) || v > commit_sent)
                 sim_fail("durability: the group's offset is %" PRId64 ", acknowledged was %" PRId64
-                         ", last sent %" PRId64, v, commit_acked, commit_sent);
+                         ", last sent %" PRId64,
+                         v, commit_acked, commit_sent);
         }
     }
     committer_later();
@@ -349,6 +357,7 @@ void load_start(void)
 
 void load_describe(char *buf, size_t size)
 {
-    snprintf(buf, size, "topics %s, admin waits for %u answers;", topics_ready ? "ready" : "not ready", admin.pending);
+    snprintf(buf, size, "topics %s, admin waits for %u answers;",
+             topics_ready ? "ready" : "not ready", admin.pending);
     producers_describe(buf, size);
 }

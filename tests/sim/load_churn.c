@@ -1,5 +1,5 @@
-/* One who makes a topic, writes to it, reads it, deletes it, and makes it again under the same name:
- * nothing of an earlier topic may be seen in a later one. One request at a time. */
+/* One who makes a topic, writes to it, reads it, deletes it, and makes it again under the same
+ * name: nothing of an earlier topic may be seen in a later one. One request at a time. */
 #include <stdio.h>
 #include <string.h>
 
@@ -10,10 +10,10 @@
 
 static struct client churner;
 static enum { CHURN_CREATE, CHURN_IDENTIFY, CHURN_USE, CHURN_DELETE } step;
-static struct uuid id;      /* of the topic as it is; zero: not known */
-static i64 sent, acked;     /* records, of this topic */
-static u32 value_tag;       /* in the values: which topic they were sent to */
-static bool maybe_deleted;  /* a request to delete it may have worked */
+static struct uuid id;     /* of the topic as it is; zero: not known */
+static i64 sent, acked;    /* records, of this topic */
+static u32 value_tag;      /* in the values: which topic they were sent to */
+static bool maybe_deleted; /* a request to delete it may have worked */
 
 static void go(void *arg, u64 x);
 
@@ -24,7 +24,8 @@ static void later(void)
 
 static bool passing(err e)
 {
-    return e == ERR_KAFKA_STORAGE_ERROR || e == ERR_REQUEST_TIMED_OUT || e == ERR_UNKNOWN_SERVER_ERROR;
+    return e == ERR_KAFKA_STORAGE_ERROR || e == ERR_REQUEST_TIMED_OUT ||
+           e == ERR_UNKNOWN_SERVER_ERROR;
 }
 
 static bool gone(err e)
@@ -114,13 +115,15 @@ static void produced(struct rpc *r, const void *answer)
     const struct produce_response *resp = answer;
     (void)r;
     if (resp) {
-        const struct produce_response_partition_produce_response *p = &resp->responses.v[0].partition_responses.v[0];
+        const struct produce_response_partition_produce_response *p =
+            &resp->responses.v[0].partition_responses.v[0];
         err e = (err)p->error_code;
         TRACE("churner: produce: %s at %" PRId64, err_name(e), p->base_offset);
         if (e == ERR_NONE) {
             if (p->base_offset < acked || p->base_offset >= sent)
-                sim_fail("offsets: a new topic " NAME " gives offset %" PRId64 ", %" PRId64 " were sent, %" PRId64
-                         " acknowledged", p->base_offset, sent, acked);
+                sim_fail("offsets: a new topic " NAME " gives offset %" PRId64 ", %" PRId64
+                         " were sent, %" PRId64 " acknowledged",
+                         p->base_offset, sent, acked);
             acked = p->base_offset + 1;
         } else if (gone(e)) {
             went_away("produce");
@@ -170,8 +173,9 @@ static void records_check(struct bytes rest)
         record_iter_init(&it, &b, batch_payload(&b));
         while (record_next(&it, &r) == ERR_NONE)
             if (r.value.len != 8 || get_le64(r.value.data) != value_tag)
-                sim_fail("data: topic " NAME " (number %u) holds a record of another topic at %" PRId64, value_tag,
-                         r.offset);
+                sim_fail("data: topic " NAME
+                         " (number %u) holds a record of another topic at %" PRId64,
+                         value_tag, r.offset);
     }
 }
 
@@ -185,7 +189,8 @@ static void fetched(struct rpc *r, const void *answer)
             went_away("fetch");
         } else if (p->error_code == ERR_NONE) {
             if (p->high_watermark > sent || p->high_watermark < acked)
-                sim_fail("watermarks: " NAME " has %" PRId64 " records, %" PRId64 " were sent, %" PRId64 " acknowledged",
+                sim_fail("watermarks: " NAME " has %" PRId64 " records, %" PRId64
+                         " were sent, %" PRId64 " acknowledged",
                          p->high_watermark, sent, acked);
             records_check(p->records);
         }
@@ -232,7 +237,7 @@ static void deleted(struct rpc *r, const void *answer)
     later();
 }
 
-static void delete(void)
+static void delete (void)
 {
     struct delete_topics_request q;
     struct delete_topics_request_delete_topic_state t;
@@ -270,7 +275,7 @@ static void go(void *arg, u64 x)
             fetch();
         break;
     case CHURN_DELETE:
-        delete();
+        delete ();
         break;
     }
 }

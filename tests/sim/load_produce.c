@@ -19,7 +19,8 @@ struct out_batch {
 struct stream { /* of a producer to a partition */
     struct producer *owner;
     struct lane *lane;
-    struct out_batch q[WINDOW]; /* ring, oldest at head; the first `sent` of them are in flight or done */
+    struct out_batch
+        q[WINDOW]; /* ring, oldest at head; the first `sent` of them are in flight or done */
     u32 head, count, sent, inflight;
     i32 next_sequence;
     bool recovering; /* an error: nothing is sent before all in flight came back */
@@ -52,7 +53,8 @@ static void pump(struct producer *p);
 
 /* ---- making batches ---- */
 
-static struct bytes build(struct producer *p, const struct stream *s, u64 first_id, u32 count, u32 value_max)
+static struct bytes build(struct producer *p, const struct stream *s, u64 first_id, u32 count,
+                          u32 value_max)
 {
     static u8 value[128 * 1024];
     struct batch_builder *b = &p->builder;
@@ -121,36 +123,40 @@ static void pop_done(struct stream *s)
 /* Errors after which Kafka's producer tries again. */
 static bool may_retry(i16 code)
 {
-    return code == ERR_KAFKA_STORAGE_ERROR || code == ERR_REQUEST_TIMED_OUT || code == ERR_NOT_LEADER_OR_FOLLOWER ||
-           code == ERR_NOT_ENOUGH_REPLICAS || code == ERR_NETWORK_EXCEPTION;
+    return code == ERR_KAFKA_STORAGE_ERROR || code == ERR_REQUEST_TIMED_OUT ||
+           code == ERR_NOT_LEADER_OR_FOLLOWER || code == ERR_NOT_ENOUGH_REPLICAS ||
+           code == ERR_NETWORK_EXCEPTION;
 }
 
 static void batch_refused(struct stream *s, struct out_batch *ob, i16 code)
 {
     struct producer *p = s->owner;
-    TRACE("%s: %s-%d batch of record %u: %s", p->c.name, s->lane->part->topic->name, s->lane->part->index,
-          (u32)ob->first_id, err_name((err)code));
+    TRACE("%s: %s-%d batch of record %u: %s", p->c.name, s->lane->part->topic->name,
+          s->lane->part->index, (u32)ob->first_id, err_name((err)code));
     if (!p->idempotent) {
         if (!may_retry(code))
-            sim_fail("produce: %s to %s-%d: %s", p->c.name, s->lane->part->topic->name, s->lane->part->index,
-                     err_name((err)code));
+            sim_fail("produce: %s to %s-%d: %s", p->c.name, s->lane->part->topic->name,
+                     s->lane->part->index, err_name((err)code));
         ob->done = true;
         return;
     }
     STAT(retried_batches);
     bool first = ob == &s->q[s->head];
     if (code == ERR_OUT_OF_ORDER_SEQUENCE_NUMBER && first)
-        sim_fail("once: %s-%d: the next batch (record %u of lane %u) is refused as out of order: what was "
-                 "acknowledged before it is forgotten", s->lane->part->topic->name, s->lane->part->index,
-                 (u32)ob->first_id, s->lane->index);
+        sim_fail("once: %s-%d: the next batch (record %u of lane %u) is refused as out of order: "
+                 "what was "
+                 "acknowledged before it is forgotten",
+                 s->lane->part->topic->name, s->lane->part->index, (u32)ob->first_id,
+                 s->lane->index);
     if (!may_retry(code) && code != ERR_OUT_OF_ORDER_SEQUENCE_NUMBER)
-        sim_fail("produce: %s to %s-%d: %s", p->c.name, s->lane->part->topic->name, s->lane->part->index,
-                 err_name((err)code));
+        sim_fail("produce: %s to %s-%d: %s", p->c.name, s->lane->part->topic->name,
+                 s->lane->part->index, err_name((err)code));
     s->recovering = true;
     s->retry_ns = sim.now_ns + rnd_log(NS_PER_MS, 200 * NS_PER_MS);
 }
 
-static void batch_answered(struct stream *s, u64 first_id, const struct produce_response_partition_produce_response *r)
+static void batch_answered(struct stream *s, u64 first_id,
+                           const struct produce_response_partition_produce_response *r)
 {
     struct out_batch *ob = batch_find(s, first_id);
     CHECK(ob && s->inflight > 0);
@@ -162,8 +168,8 @@ static void batch_answered(struct stream *s, u64 first_id, const struct produce_
     for (u32 i = 0; s->owner->idempotent && &s->q[(s->head + i) % WINDOW] != ob; i++)
         if (!s->q[(s->head + i) % WINDOW].done)
             sim_fail("order: %s-%d: record %u of lane %u is acknowledged, %u before it was refused",
-                     s->lane->part->topic->name, s->lane->part->index, (u32)first_id, s->lane->index,
-                     (u32)s->q[(s->head + i) % WINDOW].first_id);
+                     s->lane->part->topic->name, s->lane->part->index, (u32)first_id,
+                     s->lane->index, (u32)s->q[(s->head + i) % WINDOW].first_id);
     TRACE("%s: %s-%d records %u+%u acked at %" PRId64, s->owner->c.name, s->lane->part->topic->name,
           s->lane->part->index, (u32)first_id, ob->count, r->base_offset);
     STAT(acked_batches);
@@ -180,10 +186,12 @@ static void produced(struct rpc *r, const void *answer)
     for (i32 i = 0; resp && i < resp->responses.n; i++) {
         const struct produce_response_topic_produce_response *tr = &resp->responses.v[i];
         for (i32 j = 0; j < tr->partition_responses.n; j++) {
-            struct mpart *part = model_part(tr->name, tr->topic_id, tr->partition_responses.v[j].index);
+            struct mpart *part =
+                model_part(tr->name, tr->topic_id, tr->partition_responses.v[j].index);
             for (u32 k = 0; k < t->count; k++)
                 if (t->items[k].s->lane->part == part) {
-                    batch_answered(t->items[k].s, t->items[k].first_id, &tr->partition_responses.v[j]);
+                    batch_answered(t->items[k].s, t->items[k].first_id,
+                                   &tr->partition_responses.v[j]);
                     seen++;
                 }
         }
@@ -208,12 +216,15 @@ static void produced(struct rpc *r, const void *answer)
 
 static bool stream_ready(struct stream *s)
 {
-    return s->lane && s->sent < s->count && !(s->recovering && s->inflight > 0) && s->retry_ns <= sim.now_ns;
+    return s->lane && s->sent < s->count && !(s->recovering && s->inflight > 0) &&
+           s->retry_ns <= sim.now_ns;
 }
 
-static bool topic_add(struct produce_request_topic_produce_data *td, struct stream *s, const struct out_batch *ob)
+static bool topic_add(struct produce_request_topic_produce_data *td, struct stream *s,
+                      const struct out_batch *ob)
 {
-    struct produce_request_partition_produce_data *pd = &td->partition_data.v[td->partition_data.n++];
+    struct produce_request_partition_produce_data *pd =
+        &td->partition_data.v[td->partition_data.n++];
     produce_request_partition_produce_data_init(pd);
     pd->index = s->lane->part->index;
     pd->records = bytes_of(ob->bytes, ob->len);
@@ -275,7 +286,8 @@ static void got_id(struct rpc *r, const void *answer)
     p->asking = false;
     if (resp && resp->error_code == ERR_NONE) {
         for (u32 i = 0; i < PRODUCERS_MAX; i++)
-            if (&producers[i] != p && producers[i].id == resp->producer_id && producers[i].idempotent)
+            if (&producers[i] != p && producers[i].id == resp->producer_id &&
+                producers[i].idempotent)
                 sim_fail("once: producer id %" PRId64 " is given out twice", resp->producer_id);
         p->id = resp->producer_id;
         p->epoch = resp->producer_epoch;
@@ -385,8 +397,9 @@ void producers_describe(char *buf, size_t size)
         for (u32 k = 0; k < part_count; k++) {
             const struct stream *s = &producers[i].streams[k];
             if (s->count > 0 && at < size)
-                at += (size_t)snprintf(buf + at, size - at, " %s waits for %s-%d (%u batches, %u in flight, %s)",
-                                       producers[i].c.name, parts[k].topic->name, parts[k].index, s->count,
-                                       s->inflight, producers[i].c.up ? "connected" : "not connected");
+                at += (size_t)snprintf(
+                    buf + at, size - at, " %s waits for %s-%d (%u batches, %u in flight, %s)",
+                    producers[i].c.name, parts[k].topic->name, parts[k].index, s->count,
+                    s->inflight, producers[i].c.up ? "connected" : "not connected");
         }
 }

@@ -1,3 +1,5 @@
+/* The history as the clients saw it, and what it is held against: see model.h. Each check fails the
+ * seed at once, with the promise as the first word of the report. */
 #include "model.h"
 
 #include <string.h>
@@ -74,7 +76,8 @@ static u64 value_check(struct mpart *p, i64 offset, struct bytes v)
     static u8 *want;
     static u32 want_cap;
     if (v.len < VALUE_BYTES_MIN)
-        sim_fail("data: %s-%d offset %" PRId64 ": a value of %u bytes nobody sent", NAME(p), offset, v.len);
+        sim_fail("data: %s-%d offset %" PRId64 ": a value of %u bytes nobody sent", NAME(p), offset,
+                 v.len);
     if (v.len > want_cap) {
         want_cap = v.len * 2;
         want = mem_realloc(want, want_cap);
@@ -86,8 +89,8 @@ static u64 value_check(struct mpart *p, i64 offset, struct bytes v)
     if (LANE(id) >= lane_count || NUMBER(id) == 0 || NUMBER(id) > lanes[LANE(id)].made)
         sim_fail("data: %s-%d offset %" PRId64 ": a record nobody sent", NAME(p), offset);
     if (lanes[LANE(id)].part != p)
-        sim_fail("data: %s-%d offset %" PRId64 ": a record of another partition (%s-%d)", NAME(p), offset,
-                 NAME(lanes[LANE(id)].part));
+        sim_fail("data: %s-%d offset %" PRId64 ": a record of another partition (%s-%d)", NAME(p),
+                 offset, NAME(lanes[LANE(id)].part));
     return id;
 }
 
@@ -99,7 +102,8 @@ static void lane_order(const struct mpart *p, const struct lane *l, u32 n, i64 o
     i64 behind = n < l->made ? l->offsets[n + 1] : -1;
     if ((before >= 0 && before >= offset) || (behind >= 0 && behind <= offset))
         sim_fail("order: %s-%d: record %u of lane %u is at %" PRId64 ", its neighbours at %" PRId64
-                 " and %" PRId64, NAME(p), n, l->index, offset, before, behind);
+                 " and %" PRId64,
+                 NAME(p), n, l->index, offset, before, behind);
 }
 
 static void model_set(struct mpart *p, i64 offset, u64 id, const char *how)
@@ -116,14 +120,16 @@ static void model_set(struct mpart *p, i64 offset, u64 id, const char *how)
     }
     u64 was = p->ids[offset];
     if (was != 0 && was != id)
-        sim_fail("durability: %s-%d offset %" PRId64 " held record %u of lane %u and is now %s with "
-                 "record %u of lane %u", NAME(p), offset, NUMBER(was), LANE(was), how, NUMBER(id), LANE(id));
+        sim_fail("durability: %s-%d offset %" PRId64
+                 " held record %u of lane %u and is now %s with "
+                 "record %u of lane %u",
+                 NAME(p), offset, NUMBER(was), LANE(was), how, NUMBER(id), LANE(id));
     p->ids[offset] = id;
     struct lane *l = &lanes[LANE(id)];
     i64 other = l->offsets[NUMBER(id)];
     if (l->idempotent && other >= 0 && other != offset)
-        sim_fail("once: %s-%d: record %u of lane %u is %s at %" PRId64 " and is at %" PRId64 " too", NAME(p),
-                 NUMBER(id), LANE(id), how, offset, other);
+        sim_fail("once: %s-%d: record %u of lane %u is %s at %" PRId64 " and is at %" PRId64 " too",
+                 NAME(p), NUMBER(id), LANE(id), how, offset, other);
     if (l->idempotent)
         lane_order(p, l, NUMBER(id), offset);
     l->offsets[NUMBER(id)] = offset;
@@ -143,11 +149,12 @@ void model_acked(struct lane *l, u64 first_id, u32 count, i64 base_offset)
 void model_watermarks(struct mpart *p, i64 log_start, i64 high_watermark)
 {
     if (log_start > high_watermark)
-        sim_fail("watermarks: %s-%d: log start %" PRId64 " above the high watermark %" PRId64, NAME(p), log_start,
-                 high_watermark);
+        sim_fail("watermarks: %s-%d: log start %" PRId64 " above the high watermark %" PRId64,
+                 NAME(p), log_start, high_watermark);
     if (log_start > p->delete_asked)
-        sim_fail("durability: %s-%d: log start %" PRId64 ", but nobody asked to delete beyond %" PRId64, NAME(p),
-                 log_start, p->delete_asked);
+        sim_fail("durability: %s-%d: log start %" PRId64
+                 ", but nobody asked to delete beyond %" PRId64,
+                 NAME(p), log_start, p->delete_asked);
     p->start_seen = MAX(p->start_seen, log_start);
     p->seen_end = MAX(p->seen_end, high_watermark);
 }
@@ -162,7 +169,8 @@ static void batch_seen(struct mpart *p, const struct batch *b, i64 *next, i64 hi
     if (batch_check_crc(b) != ERR_NONE || batch_decode(compressor, b, 64 * MIB, &plain) != ERR_NONE)
         sim_fail("data: %s-%d: the batch at %" PRId64 " is damaged", NAME(p), b->base_offset);
     if (batch_last_offset(b) >= high_watermark)
-        sim_fail("durability: %s-%d: a consumer sees a batch up to %" PRId64 ", the high watermark is %" PRId64,
+        sim_fail("durability: %s-%d: a consumer sees a batch up to %" PRId64
+                 ", the high watermark is %" PRId64,
                  NAME(p), batch_last_offset(b), high_watermark);
     STAT(read_batches);
     record_iter_init(&it, b, plain);
@@ -170,12 +178,14 @@ static void batch_seen(struct mpart *p, const struct batch *b, i64 *next, i64 hi
     i64 offset = b->base_offset;
     while ((e = record_next(&it, &r)) == ERR_NONE) {
         if (r.offset != offset++)
-            sim_fail("offsets: %s-%d: a record at %" PRId64 " instead of %" PRId64, NAME(p), r.offset, offset - 1);
+            sim_fail("offsets: %s-%d: a record at %" PRId64 " instead of %" PRId64, NAME(p),
+                     r.offset, offset - 1);
         model_set(p, r.offset, value_check(p, r.offset, r.value), "read");
         p->times[r.offset] = r.timestamp;
     }
     if (e != ERR_NOT_FOUND || offset != batch_last_offset(b) + 1)
-        sim_fail("data: %s-%d: the records of the batch at %" PRId64 " are broken", NAME(p), b->base_offset);
+        sim_fail("data: %s-%d: the records of the batch at %" PRId64 " are broken", NAME(p),
+                 b->base_offset);
     *next = offset;
 }
 
@@ -188,10 +198,11 @@ void model_fetched(struct mpart *p, struct bytes records, i64 *next, i64 high_wa
         err e = batch_next(&rest, &b);
         if (e != ERR_NONE)
             sim_fail("data: %s-%d: fetched bytes are no batch (%s)", NAME(p), err_name(e));
-        bool fits = first ? b.base_offset <= *next && batch_last_offset(&b) >= *next : b.base_offset == *next;
+        bool fits = first ? b.base_offset <= *next && batch_last_offset(&b) >= *next
+                          : b.base_offset == *next;
         if (!fits)
-            sim_fail("offsets: %s-%d: wanted %" PRId64 ", got a batch from %" PRId64 " to %" PRId64, NAME(p), *next,
-                     b.base_offset, batch_last_offset(&b));
+            sim_fail("offsets: %s-%d: wanted %" PRId64 ", got a batch from %" PRId64 " to %" PRId64,
+                     NAME(p), *next, b.base_offset, batch_last_offset(&b));
         batch_seen(p, &b, next, high_watermark);
         first = false;
     }
@@ -203,15 +214,17 @@ void model_fetched(struct mpart *p, struct bytes records, i64 *next, i64 high_wa
 void model_start(struct mpart *p, i64 start)
 {
     if (start < p->start_seen || start < p->delete_acked || start > p->delete_asked)
-        sim_fail("log start: %s-%d starts at %" PRId64 ", was told %" PRId64 ", deleted up to %" PRId64
-                 ", asked to delete up to %" PRId64, NAME(p), start, p->start_seen, p->delete_acked, p->delete_asked);
+        sim_fail("log start: %s-%d starts at %" PRId64 ", was told %" PRId64
+                 ", deleted up to %" PRId64 ", asked to delete up to %" PRId64,
+                 NAME(p), start, p->start_seen, p->delete_acked, p->delete_asked);
     p->start_seen = start;
 }
 
 void model_verify(struct mpart *p, i64 start, i64 end)
 {
     if (end < p->acked_end || end < p->seen_end)
-        sim_fail("durability: %s-%d ends at %" PRId64 ", acknowledged up to %" PRId64 ", seen up to %" PRId64,
+        sim_fail("durability: %s-%d ends at %" PRId64 ", acknowledged up to %" PRId64
+                 ", seen up to %" PRId64,
                  NAME(p), end, p->acked_end, p->seen_end);
     u32 last[LANES_MAX] = { 0 };
     for (i64 o = start; o < end; o++) {
@@ -222,7 +235,8 @@ void model_verify(struct mpart *p, i64 start, i64 end)
         if (!lanes[lane].idempotent)
             continue;
         if (last[lane] != 0 && n != last[lane] + 1)
-            sim_fail("order: %s-%d: behind record %u of lane %u comes %u", NAME(p), last[lane], lane, n);
+            sim_fail("order: %s-%d: behind record %u of lane %u comes %u", NAME(p), last[lane],
+                     lane, n);
         if (last[lane] == 0 && n != 1 && start == 0)
             sim_fail("order: %s-%d: the first record of lane %u is %u", NAME(p), lane, n);
         last[lane] = n;

@@ -4,7 +4,7 @@
  * 1 on. The id is the first part of its value; the rest follows from it.
  *
  * Promises held against the history:
- *   - acknowledged means there: every acknowledged record is found at its offset until it is deleted
+ *   - acknowledged means there: every acknowledged record is found at its offset until deleted
  *   - what a consumer saw does not change or vanish (also what was never acknowledged)
  *   - offsets have no gaps; a record with sequence numbers is there once, in order, nothing missing
  *     between two of its lane
@@ -26,15 +26,15 @@ struct lane { /* what one producer wrote to one partition */
     u32 index;
     struct mpart *part;
     bool idempotent;
-    u32 made;         /* numbers given out */
-    i64 *offsets;     /* by number; -1 unknown */
+    u32 made;     /* numbers given out */
+    i64 *offsets; /* by number; -1 unknown */
     u32 cap;
 };
 
 struct mtopic {
     char name[32];
     struct uuid id;
-    bool created;     /* some answer said so */
+    bool created; /* some answer said so */
     bool log_append_time;
     i64 retention_bytes; /* 0: nothing is deleted by itself */
     i32 partitions;
@@ -43,8 +43,8 @@ struct mtopic {
 struct mpart {
     struct mtopic *topic;
     i32 index;
-    u64 *ids;         /* by offset; 0 unknown */
-    i64 *times;       /* by offset; of those read */
+    u64 *ids;   /* by offset; 0 unknown */
+    i64 *times; /* by offset; of those read */
     i64 cap;
     i64 acked_end;    /* one behind the last acknowledged offset */
     i64 seen_end;     /* one behind the last offset any consumer saw, or the highest watermark */
@@ -58,7 +58,8 @@ extern u32 topic_count;
 extern struct mpart parts[PARTS_MAX];
 extern u32 part_count;
 
-struct mpart *model_part(struct bytes topic, struct uuid id, i32 index); /* by name, else id; fails if unknown */
+struct mpart *model_part(struct bytes topic, struct uuid id,
+                         i32 index); /* by name, else id; fails if unknown */
 struct lane *model_lane(struct mpart *p, bool idempotent);
 u64 model_new_id(struct lane *l);
 

@@ -33,22 +33,22 @@
  * A seed switches a random choice of them on (swarm testing): faults that are always on hide
  * each other's effects. */
 struct sim_faults {
-    u32 disk_slow;     /* a write or read takes up to 2 s */
-    u32 disk_eio;      /* a write or read fails */
-    u32 disk_full;     /* a file can't be made, a write finds no space */
-    u32 net_reset;     /* a transfer ends in a reset */
-    u32 net_slow;      /* a transfer takes up to 3 s */
-    u32 store_fail;    /* a call fails; a put may have worked all the same */
-    u32 store_slow;    /* a call takes up to 5 s */
-    u32 store_flip;    /* a read comes back with a wrong bit */
-    u32 store_outage;  /* all calls fail for up to 20 s */
-    u32 store_full;    /* a put finds no space */
-    u32 meta_fail;     /* a commit fails and changes nothing */
+    u32 disk_slow;    /* a write or read takes up to 2 s */
+    u32 disk_eio;     /* a write or read fails */
+    u32 disk_full;    /* a file can't be made, a write finds no space */
+    u32 net_reset;    /* a transfer ends in a reset */
+    u32 net_slow;     /* a transfer takes up to 3 s */
+    u32 store_fail;   /* a call fails; a put may have worked all the same */
+    u32 store_slow;   /* a call takes up to 5 s */
+    u32 store_flip;   /* a read comes back with a wrong bit */
+    u32 store_outage; /* all calls fail for up to 20 s */
+    u32 store_full;   /* a put finds no space */
+    u32 meta_fail;    /* a commit fails and changes nothing */
     u32 meta_slow;
-    u32 shard_pause;   /* a shard gets no CPU for up to 1 s */
-    u32 clock_jump;    /* the wall clock jumps, at a turn */
-    u32 power;         /* per 10,000 kills: the machine lost power, not only the process */
-    u32 rot;           /* per 10,000 kills: a bit of acknowledged data rots */
+    u32 shard_pause; /* a shard gets no CPU for up to 1 s */
+    u32 clock_jump;  /* the wall clock jumps, at a turn */
+    u32 power;       /* per 10,000 kills: the machine lost power, not only the process */
+    u32 rot;         /* per 10,000 kills: a bit of acknowledged data rots */
 };
 
 struct sim {
@@ -58,13 +58,13 @@ struct sim {
     u64 now_ns;
     i64 wall_base_ms;
     u64 steps, effects, turns;
-    u32 life;             /* number of the node's life; changes at every kill and start */
-    bool running;         /* a node exists */
+    u32 life;     /* number of the node's life; changes at every kill and start */
+    bool running; /* a node exists */
     bool kill_allowed;
-    u64 kill_at;          /* effects: the kill comes when the count reaches it; 0 = not planned */
+    u64 kill_at; /* effects: the kill comes when the count reaches it; 0 = not planned */
     jmp_buf kill;
     u32 shards;
-    u32 faults_hit;       /* injected failures that may make a start fail */
+    u32 faults_hit; /* injected failures that may make a start fail */
     struct sim_faults faults;
     struct config *cfg;
     struct node *node;
@@ -73,11 +73,12 @@ struct sim {
 extern struct sim sim;
 
 /* What happened, over all seeds; in memory that the processes share. */
-#define SIM_STATS(X)                                                                           \
-    X(kills) X(power_cuts) X(clean_stops) X(refused_starts) X(rots) X(rots_refused)            \
-    X(writes) X(writes_torn) X(io_errors) X(resets) X(puts) X(store_errors) X(flips)           \
-    X(meta_errors) X(acked_batches) X(retried_batches) X(read_batches) X(deletes) X(commits)   \
-    X(topics_deleted) X(wal_full) X(uploads) X(cache_loads) X(shard_changes)
+#define SIM_STATS(X)                                                                          \
+    X(kills)                                                                                  \
+    X(power_cuts) X(clean_stops) X(refused_starts) X(rots) X(rots_refused) X(writes)          \
+        X(writes_torn) X(io_errors) X(resets) X(puts) X(store_errors) X(flips) X(meta_errors) \
+            X(acked_batches) X(retried_batches) X(read_batches) X(deletes) X(commits)         \
+                X(topics_deleted) X(wal_full) X(uploads) X(cache_loads) X(shard_changes)
 struct sim_stats {
 #define X(name) u64 name;
     SIM_STATS(X)
@@ -122,7 +123,7 @@ void sim_after_in_life(u64 delay_ns, sim_fn fn, void *arg, u64 x);
 u64 sim_next_event(void); /* UINT64_MAX: none */
 /* Runs what is due. */
 void sim_run_events(void);
-/* Something of the node becomes visible outside (a write, a commit, a put): here a kill may strike. */
+/* Something of the node becomes visible outside (a write, a commit, a put): a kill may strike. */
 void sim_effect(const char *what);
 
 /* ---- lives (sim_core.c) ---- */
@@ -135,7 +136,8 @@ enum life_end life_run(bool (*wants_stop)(void), char *why, size_t why_size);
 struct sim_file;
 struct sim_file *disk_open(const char *path, bool create, u64 bytes, err *e);
 u64 disk_bytes(const struct sim_file *f);
-struct sim_write *disk_write_begin(struct sim_file *f, const u8 *buf, u32 len, u64 offset, bool durable);
+struct sim_write *disk_write_begin(struct sim_file *f, const u8 *buf, u32 len, u64 offset,
+                                   bool durable);
 /* ERR_NONE, or the injected failure. */
 err disk_write_end(struct sim_write *w);
 void disk_read(struct sim_file *f, u8 *buf, u32 len, u64 offset);
@@ -161,10 +163,10 @@ void net_crash(void); /* the node is gone: peers learn it sooner or later */
 /* ---- ring (sim_io.c) ---- */
 struct io {
     u32 index, inflight;
-    struct list ready;     /* io_op.link: completed, not run */
+    struct list ready; /* io_op.link: completed, not run */
     struct io_op *accept;
     io_fd listener;
-    struct list accepted;  /* sockets to be handed to accept */
+    struct list accepted; /* sockets to be handed to accept */
     u8 *bufs;
     u16 *free_bufs;
     u32 buf_count, buf_free, buf_bytes;

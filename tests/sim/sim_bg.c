@@ -74,7 +74,8 @@ struct bg *bg_create(struct shard_group *g, const struct config *cfg)
     struct bg *bg = MEM_NEW(struct bg);
     bg->group = g;
     for (u32 i = 0; i < BG_LANES; i++)
-        bg->lanes[i].running_max = i == BG_PUT || i == BG_READ ? (u32)config_u64(cfg, CFG_bg_threads) : 1;
+        bg->lanes[i].running_max =
+            i == BG_PUT || i == BG_READ ? (u32)config_u64(cfg, CFG_bg_threads) : 1;
     return bg;
 }
 

@@ -27,7 +27,8 @@ void sim_fail(const char *fmt, ...)
 {
     va_list ap;
     fflush(stdout);
-    fprintf(stderr, "sim: VIOLATED at %" PRIu64 ".%06" PRIu64 " s, life %u: ", sim.now_ns / NS_PER_S,
+    fprintf(stderr,
+            "sim: VIOLATED at %" PRIu64 ".%06" PRIu64 " s, life %u: ", sim.now_ns / NS_PER_S,
             sim.now_ns % NS_PER_S / NS_PER_US, sim.life);
     va_start(ap, fmt);
     vfprintf(stderr, fmt, ap);

@@ -5,9 +5,9 @@
  *     So is everything after disk_sync.
  *  3. A write that completed but was not durable is in a volatile cache. Reads see it. It reaches
  *     the media at any time, or never.
- *  4. The process dies (kill -9): what is in the cache stays there. Of a write in flight, any subset
- *     of its 512-byte sectors arrives, on the media or only in the cache; every unit of 4096 as
- *     often as not goes together.
+ *  4. The process dies (kill -9): what is in the cache stays there. Of a write in flight, any
+ *     subset of its 512-byte sectors arrives, on the media or only in the cache; every unit of
+ *     4096 as often as not goes together.
  *  5. The machine loses power: of a write that is cached or in flight, any subset of sectors
  *     survives. A sector that was being written may hold garbage. Nothing else changes: never a
  *     sector that no write in flight covered.
@@ -121,7 +121,8 @@ static void write_settle(struct sim_write *w)
     write_free(w);
 }
 
-struct sim_write *disk_write_begin(struct sim_file *f, const u8 *buf, u32 len, u64 offset, bool durable)
+struct sim_write *disk_write_begin(struct sim_file *f, const u8 *buf, u32 len, u64 offset,
+                                   bool durable)
 {
     if (len == 0 || len % 4096 || offset % 4096 || (uintptr_t)buf % 4096 || offset + len > f->bytes)
         sim_fail("disk: unaligned or out of bounds write of %u bytes at %" PRIu64, len, offset);
@@ -132,8 +133,12 @@ struct sim_write *disk_write_begin(struct sim_file *f, const u8 *buf, u32 len, u
     }
     STAT(writes);
     struct sim_write *w = MEM_NEW(struct sim_write);
-    *w = (struct sim_write){ .file = f, .offset = offset, .len = len, .durable = durable,
-                             .source = buf, .data = mem_dup(buf, len) };
+    *w = (struct sim_write){ .file = f,
+                             .offset = offset,
+                             .len = len,
+                             .durable = durable,
+                             .source = buf,
+                             .data = mem_dup(buf, len) };
     list_push_back(&f->writes, &w->link);
     return w;
 }
@@ -252,7 +257,8 @@ static bool rot_range(const struct sim_file *f, const struct wal_super *s, u64 *
     *from = UINT64_MAX;
     *to = 0;
     for (u64 pos = WAL_SUPER_BYTES; pos + FRAME_BYTES <= f->bytes; pos += WAL_BLOCK_BYTES) {
-        u64 slot_end = WAL_SUPER_BYTES + ((pos - WAL_SUPER_BYTES) / s->segment_bytes + 1) * s->segment_bytes;
+        u64 slot_end =
+            WAL_SUPER_BYTES + ((pos - WAL_SUPER_BYTES) / s->segment_bytes + 1) * s->segment_bytes;
         struct frame fr;
         if (frame_decode(f->media + pos, slot_end - pos, &fr) != ERR_NONE || fr.wal_tag != tag)
             continue;
@@ -275,15 +281,18 @@ bool disk_rot(void)
     struct wal_super s;
     u64 from, to;
     rotten = NULL;
-    if (!f || !f->media || wal_super_decode(f->media, &s) != ERR_NONE || !rot_range(f, &s, &from, &to))
+    if (!f || !f->media || wal_super_decode(f->media, &s) != ERR_NONE ||
+        !rot_range(f, &s, &from, &to))
         return false;
     u64 lsn = rnd_between(from, to - 1);
-    u64 pos = WAL_SUPER_BYTES + lsn / s.segment_bytes % s.slot_count * s.segment_bytes + lsn % s.segment_bytes;
+    u64 pos = WAL_SUPER_BYTES + lsn / s.segment_bytes % s.slot_count * s.segment_bytes +
+              lsn % s.segment_bytes;
     rotten = f->media + pos;
     rotten_bit = (u8)(1u << rnd(8));
     *rotten ^= rotten_bit;
     STAT(rots);
-    TRACE("bit rot in %s at %" PRIu64 ", lsn %" PRIu64 " of %" PRIu64 "..%" PRIu64, f->path, pos, lsn, from, to);
+    TRACE("bit rot in %s at %" PRIu64 ", lsn %" PRIu64 " of %" PRIu64 "..%" PRIu64, f->path, pos,
+          lsn, from, to);
     return true;
 }
 

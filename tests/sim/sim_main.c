@@ -60,9 +60,10 @@ static void seed_process(u64 seed)
     alarm(SECONDS_MAX);
     seed_run(seed);
     if (options.one)
-        printf("sim: seed %" PRIu64 " passed: %u lives, %" PRIu64 " turns, %" PRIu64 " events, %" PRIu64
-               " record checks, %" PRIu64 ".%03" PRIu64 " simulated seconds\n", seed, sim.life / 2,
-               sim.turns, sim.steps, model_records_checked(), sim.now_ns / NS_PER_S, sim.now_ns % NS_PER_S / NS_PER_MS);
+        printf("sim: seed %" PRIu64 " passed: %u lives, %" PRIu64 " turns, %" PRIu64
+               " events, %" PRIu64 " record checks, %" PRIu64 ".%03" PRIu64 " simulated seconds\n",
+               seed, sim.life / 2, sim.turns, sim.steps, model_records_checked(),
+               sim.now_ns / NS_PER_S, sim.now_ns % NS_PER_S / NS_PER_MS);
     fflush(stdout);
     _exit(0);
 }
@@ -91,7 +92,8 @@ static void job_report(const struct job *j, int status)
         first_failed = j->seed;
     printf("sim: seed %" PRIu64 " FAILED", j->seed);
     if (WIFSIGNALED(status))
-        printf(" (%s)", WTERMSIG(status) == SIGALRM ? "no end: liveness, or an endless loop" : strsignal(WTERMSIG(status)));
+        printf(" (%s)", WTERMSIG(status) == SIGALRM ? "no end: liveness, or an endless loop"
+                                                    : strsignal(WTERMSIG(status)));
     printf("\n%.*s", (int)j->len, j->text);
     printf("  replay: make sim SEED=%" PRIu64 "\n", j->seed);
     fflush(stdout);
@@ -127,7 +129,8 @@ static void list_load(void)
     static char text[256 * 1024];
     int fd = options.list ? open(options.list, O_RDONLY) : -1;
     ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
-    for (char *p = text; n > 0 && p && *p && list_count < LIST_MAX; p = strchr(p, '\n'), p += p != NULL) {
+    for (char *p = text; n > 0 && p && *p && list_count < LIST_MAX;
+         p = strchr(p, '\n'), p += p != NULL) {
         char *end;
         u64 seed = strtoull(p, &end, 10);
         if (end != p)
@@ -141,7 +144,8 @@ static void list_load(void)
 static void addresses_fix(char **argv)
 {
     int now = personality(0xffffffff);
-    if (now == -1 || (now & ADDR_NO_RANDOMIZE) || personality((unsigned long)now | ADDR_NO_RANDOMIZE) == -1)
+    if (now == -1 || (now & ADDR_NO_RANDOMIZE) ||
+        personality((unsigned long)now | ADDR_NO_RANDOMIZE) == -1)
         return;
     execv("/proc/self/exe", argv);
 }
@@ -167,7 +171,8 @@ static void run_many(void)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: sim [-n COUNT] [-s FIRST] [-j JOBS] [-l LISTFILE] [-S SEED [-v]] [-p PLANT]\n");
+    fprintf(stderr,
+            "usage: sim [-n COUNT] [-s FIRST] [-j JOBS] [-l LISTFILE] [-S SEED [-v]] [-p PLANT]\n");
     exit(2);
 }
 
@@ -179,14 +184,30 @@ int main(int argc, char **argv)
     setvbuf(stdout, out, _IOFBF, sizeof out);
     while ((opt = getopt(argc, argv, "n:s:j:l:S:p:v")) != -1) {
         switch (opt) {
-        case 'n': options.count = strtoull(optarg, NULL, 10); break;
-        case 's': options.first = strtoull(optarg, NULL, 10); break;
-        case 'j': options.jobs = MAX(1, MIN(strtoull(optarg, NULL, 10), JOBS_MAX)); break;
-        case 'l': options.list = optarg; break;
-        case 'S': options.seed = strtoull(optarg, NULL, 10); options.one = true; break;
-        case 'p': options.plant = atoi(optarg); break;
-        case 'v': options.verbose = true; break;
-        default: usage();
+        case 'n':
+            options.count = strtoull(optarg, NULL, 10);
+            break;
+        case 's':
+            options.first = strtoull(optarg, NULL, 10);
+            break;
+        case 'j':
+            options.jobs = MAX(1, MIN(strtoull(optarg, NULL, 10), JOBS_MAX));
+            break;
+        case 'l':
+            options.list = optarg;
+            break;
+        case 'S':
+            options.seed = strtoull(optarg, NULL, 10);
+            options.one = true;
+            break;
+        case 'p':
+            options.plant = atoi(optarg);
+            break;
+        case 'v':
+            options.verbose = true;
+            break;
+        default:
+            usage();
         }
     }
     if (options.one) {
@@ -194,7 +215,8 @@ int main(int argc, char **argv)
         seed_process(options.seed);
     }
     list_load();
-    sim_stats = mmap(NULL, sizeof *sim_stats, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    sim_stats =
+        mmap(NULL, sizeof *sim_stats, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(sim_stats != MAP_FAILED);
     struct timespec a, b;
     clock_gettime(CLOCK_MONOTONIC, &a);
@@ -210,7 +232,7 @@ int main(int argc, char **argv)
 #define X(name) , sim_stats->name
            SIM_STATS(X));
 #undef X
-    printf("sim: %" PRIu64 " passed, %" PRIu64 " failed (%.1f s, %.0f seeds a second)\n", passed, failed, s,
-           (double)(passed + failed) / s);
+    printf("sim: %" PRIu64 " passed, %" PRIu64 " failed (%.1f s, %.0f seeds a second)\n", passed,
+           failed, s, (double)(passed + failed) / s);
     return failed ? 1 : 0;
 }

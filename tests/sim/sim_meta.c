@@ -112,7 +112,8 @@ static err sim_get(struct meta *m, struct bytes key, struct arena *a, struct met
     return out->value.data || p->value.len == 0 ? ERR_NONE : ERR_NO_MEMORY;
 }
 
-static err sim_range(struct meta *m, struct bytes prefix, err (*each)(void *arg, const struct meta_kv *kv), void *arg)
+static err sim_range(struct meta *m, struct bytes prefix,
+                     err (*each)(void *arg, const struct meta_kv *kv), void *arg)
 {
     (void)m;
     for (u32 i = pair_at(prefix); i < pair_count && starts_with(pairs[i].key, prefix); i++) {
@@ -140,8 +141,8 @@ static err sim_commit(struct meta *m, const struct meta_txn *t)
     }
     revision++;
     for (u32 i = 0; i < t->op_count; i++) {
-        TRACE("commit %s %.*s", t->ops[i].kind == META_PUT ? "puts" : "deletes", (int)t->ops[i].key.len,
-              (const char *)t->ops[i].key.data);
+        TRACE("commit %s %.*s", t->ops[i].kind == META_PUT ? "puts" : "deletes",
+              (int)t->ops[i].key.len, (const char *)t->ops[i].key.data);
         op_apply(&t->ops[i]);
     }
     sim_effect("after commit");
@@ -156,7 +157,11 @@ static void sim_close(struct meta *m)
 static err sim_open(const char *url, struct meta **out, char *why, size_t why_size);
 
 static const struct meta_driver sim_driver = {
-    .scheme = "sim", .open = sim_open, .close = sim_close, .get = sim_get, .range = sim_range,
+    .scheme = "sim",
+    .open = sim_open,
+    .close = sim_close,
+    .get = sim_get,
+    .range = sim_range,
     .commit = sim_commit,
 };
 

@@ -22,24 +22,24 @@
 
 struct stream {
     u8 *data;
-    u32 cap, len;   /* bytes put in */
-    u32 arrived;    /* of them at the other end's socket */
-    u32 pos;        /* of them taken out by the receiver */
-    bool moving;    /* an event will go on with it */
-    bool fin;       /* nothing comes behind len */
+    u32 cap, len; /* bytes put in */
+    u32 arrived;  /* of them at the other end's socket */
+    u32 pos;      /* of them taken out by the receiver */
+    bool moving;  /* an event will go on with it */
+    bool fin;     /* nothing comes behind len */
 };
 
 struct sim_conn {
     struct list link; /* io->accepted */
     u32 number;
-    struct io *io;    /* NULL: not accepted, or the node is gone */
+    struct io *io; /* NULL: not accepted, or the node is gone */
     const struct sim_conn_user *fns;
     void *user;       /* NULL: the client is gone */
     struct stream in; /* client to node */
     struct stream out;
     struct io_op *recv, *send;
     bool send_moving;
-    bool dead;        /* reset, or one side has closed both ways */
+    bool dead; /* reset, or one side has closed both ways */
     bool node_closed;
 };
 static struct sim_conn *socks[SOCKS_MAX];
@@ -474,7 +474,8 @@ static void send_event(void *arg, u64 x)
     send_move(arg, x);
 }
 
-void io_send(struct io *io, struct io_op *op, io_fd fd, struct iovec *iov, u32 iov_count, io_done done)
+void io_send(struct io *io, struct io_op *op, io_fd fd, struct iovec *iov, u32 iov_count,
+             io_done done)
 {
     struct sim_conn *c = sock_of(fd);
     CHECK(!c->send && iov_count > 0);

@@ -25,9 +25,16 @@ static void node_configure(void)
     static struct config cfg;
     char why[512];
     static const char *pairs[] = {
-        "node.data_dir=sim/data", "wal.path=sim/wal", "store.url=sim://store", "meta.url=sim://meta",
-        "admin.listen=", "net.listen=127.0.0.1:9092", "log.retention.hours=-1", "core.pin=false",
-        "offsets.topic.num.partitions=3", "group.initial.rebalance.delay.ms=0",
+        "node.data_dir=sim/data",
+        "wal.path=sim/wal",
+        "store.url=sim://store",
+        "meta.url=sim://meta",
+        "admin.listen=",
+        "net.listen=127.0.0.1:9092",
+        "log.retention.hours=-1",
+        "core.pin=false",
+        "offsets.topic.num.partitions=3",
+        "group.initial.rebalance.delay.ms=0",
     };
     config_init(&cfg);
     for (u32 i = 0; i < ARRAY_COUNT(pairs); i++)
@@ -71,10 +78,21 @@ static void faults_choose(void)
 {
     struct sim_faults *f = &sim.faults;
     *f = (struct sim_faults){
-        .disk_slow = some(300), .disk_eio = one_in(4) ? some(20) : 0, .disk_full = one_in(4) ? some(20) : 0,
-        .net_reset = some(50), .net_slow = some(100), .store_fail = some(2000), .store_slow = some(1000),
-        .store_flip = some(500), .store_outage = some(200), .store_full = some(1000), .meta_fail = some(1000),
-        .meta_slow = some(300), .shard_pause = some(20), .clock_jump = some(10), .power = 5000,
+        .disk_slow = some(300),
+        .disk_eio = one_in(4) ? some(20) : 0,
+        .disk_full = one_in(4) ? some(20) : 0,
+        .net_reset = some(50),
+        .net_slow = some(100),
+        .store_fail = some(2000),
+        .store_slow = some(1000),
+        .store_flip = some(500),
+        .store_outage = some(200),
+        .store_full = some(1000),
+        .meta_fail = some(1000),
+        .meta_slow = some(300),
+        .shard_pause = some(20),
+        .clock_jump = some(10),
+        .power = 5000,
         .rot = one_in(4) ? 5000 : 0,
     };
 }
@@ -82,10 +100,16 @@ static void faults_choose(void)
 static void load_choose(void)
 {
     load_plan = (struct load_plan){
-        .producers = (u32)rnd_between(1, 3), .consumers = (u32)rnd_between(1, 2),
-        .batches = (u32)rnd_between(10, 120), .value_bytes_max = (u32)rnd_log(200, 30000),
-        .think_ns = rnd_log(100 * NS_PER_US, 100 * NS_PER_MS), .compress = one_in(2), .deletes = one_in(3),
-        .commits = one_in(2), .plain = one_in(3), .churn = one_in(3),
+        .producers = (u32)rnd_between(1, 3),
+        .consumers = (u32)rnd_between(1, 2),
+        .batches = (u32)rnd_between(10, 120),
+        .value_bytes_max = (u32)rnd_log(200, 30000),
+        .think_ns = rnd_log(100 * NS_PER_US, 100 * NS_PER_MS),
+        .compress = one_in(2),
+        .deletes = one_in(3),
+        .commits = one_in(2),
+        .plain = one_in(3),
+        .churn = one_in(3),
     };
     topic_count = (u32)rnd_between(1, 2);
     for (u32 i = 0; i < topic_count; i++) {
@@ -95,8 +119,9 @@ static void load_choose(void)
         t->log_append_time = one_in(4);
         t->retention_bytes = i == 1 && one_in(3) ? (i64)rnd_log(100, 100000) : 0;
         for (i32 k = 0; k < t->partitions; k++)
-            parts[part_count++] = (struct mpart){ .topic = t, .index = k,
-                                                  .delete_asked = t->retention_bytes ? INT64_MAX : 0 };
+            parts[part_count++] = (struct mpart){
+                .topic = t, .index = k, .delete_asked = t->retention_bytes ? INT64_MAX : 0
+            };
     }
 }
 
@@ -108,7 +133,8 @@ static bool wal_is_trimmed(void)
     for (u32 i = 0; i < sim.shards; i++) {
         const struct storage *st = sim.node->brokers[i]->storage;
         const struct wal *w = &st->wal;
-        if (st->sealed_unregistered > 0 || (w->open && w->open->data_bytes > 0) || w->trimmed_seq != w->registered_seq)
+        if (st->sealed_unregistered > 0 || (w->open && w->open->data_bytes > 0) ||
+            w->trimmed_seq != w->registered_seq)
             return false;
     }
     return true;
@@ -121,7 +147,8 @@ static bool deadline_passed(const char *what)
     char text[2048], wal[512];
     load_describe(text, sizeof text);
     storage_status(sim.node->brokers[0]->storage, wal, sizeof wal);
-    sim_fail("liveness: %s after %" PRIu64 " s without faults: %s; shard 0: %s", what, QUIET_NS / NS_PER_S, text, wal);
+    sim_fail("liveness: %s after %" PRIu64 " s without faults: %s; shard 0: %s", what,
+             QUIET_NS / NS_PER_S, text, wal);
 }
 
 static bool wants_stop(void)
@@ -143,7 +170,8 @@ static bool wants_stop(void)
     case PHASE_AGAIN:
         if (verify_done() && wal_is_trimmed())
             return true;
-        (void)deadline_passed(verify_done() ? "the WAL is not uploaded" : "the verifier still reads");
+        (void)deadline_passed(verify_done() ? "the WAL is not uploaded"
+                                            : "the verifier still reads");
         return false;
     }
     return false;

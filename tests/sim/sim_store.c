@@ -95,7 +95,8 @@ static void object_store(const char *name, const struct bytes *parts, u32 part_c
     o->bytes = total;
 }
 
-static err sim_put(struct store *s, const char *name, const struct bytes *parts, u32 part_count, bool if_absent)
+static err sim_put(struct store *s, const char *name, const struct bytes *parts, u32 part_count,
+                   bool if_absent)
 {
     (void)s;
     sim_effect("before put");
@@ -167,14 +168,15 @@ static err sim_remove(struct store *s, const char *name)
     return fault(sim.faults.store_fail) ? ERR_IO : ERR_NONE;
 }
 
-static err sim_list(struct store *s, const char *prefix, err (*each)(void *arg, const char *name, u64 bytes),
-                    void *arg)
+static err sim_list(struct store *s, const char *prefix,
+                    err (*each)(void *arg, const char *name, u64 bytes), void *arg)
 {
     (void)s;
     if (call_fails())
         return ERR_IO;
     size_t len = strlen(prefix);
-    for (u32 i = object_at(prefix); i < object_count && strncmp(objects[i].name, prefix, len) == 0; i++) {
+    for (u32 i = object_at(prefix); i < object_count && strncmp(objects[i].name, prefix, len) == 0;
+         i++) {
         err e = each(arg, objects[i].name, objects[i].bytes);
         if (e != ERR_NONE)
             return e;
@@ -183,8 +185,14 @@ static err sim_list(struct store *s, const char *prefix, err (*each)(void *arg, 
 }
 
 static const struct store_driver sim_driver = {
-    .scheme = "sim", .open = sim_open, .close = sim_close, .put = sim_put, .get_range = sim_get_range,
-    .size = sim_size, .remove = sim_remove, .list = sim_list,
+    .scheme = "sim",
+    .open = sim_open,
+    .close = sim_close,
+    .put = sim_put,
+    .get_range = sim_get_range,
+    .size = sim_size,
+    .remove = sim_remove,
+    .list = sim_list,
 };
 
 static err sim_open(const char *url, struct store **out, char *why, size_t why_size)
