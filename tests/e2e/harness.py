@@ -4,6 +4,7 @@ The cache ($LEAT_CACHE, default ~/.cache/leat) lies outside the repository and i
 registries only. A thing that can't be installed stops the run with a message: a test is never skipped.
 """
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import os
@@ -225,6 +226,14 @@ class Kafka:
         kafka("stop", "--dir", self.directory)
 
 
+def die_with_parent():
+    """In the child: killed when the thread that started it ends, so that nothing outlives a test."""
+    PRCTL(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+PRCTL = ctypes.CDLL(None).prctl
+
+
 class Leat:
     """One node of build/leat with its data in a directory of its own."""
 
@@ -250,7 +259,7 @@ class Leat:
             raise Missing(f"{self.program} is not built; run make")
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                            start_new_session=True)
+                                            start_new_session=True, preexec_fn=die_with_parent)
 
     def start(self, seconds=60):
         self.launch()

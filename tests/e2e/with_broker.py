@@ -2,6 +2,7 @@
 """with_broker.py leat|kafka COMMAND...: runs a command with ADDRESS replaced by a broker of its own."""
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import harness  # noqa: E402
 def main():
     kind, command = sys.argv[1], sys.argv[2:]
     directory = tempfile.mkdtemp(prefix="leat-with-")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     broker = harness.Kafka(directory) if kind == "kafka" else harness.Leat(directory)
     try:
         broker.start()
