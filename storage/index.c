@@ -288,8 +288,7 @@ void pindex_trim_entries(struct pindex *p)
 
 static void blocks_trim(struct pindex *p)
 {
-    while (p->block_head < p->block_end &&
-           p->blocks[p->block_head].last_offset < p->start_offset) {
+    while (p->block_head < p->block_end && p->blocks[p->block_head].last_offset < p->start_offset) {
         struct block b = p->blocks[p->block_head++];
         p->block_bytes -= b.data_bytes;
         retention_block_gone(p->st, b.bundle);
@@ -315,7 +314,8 @@ void pindex_add_block(struct pindex *p, const struct block *b)
 {
     MAGIC_CHECK(p, PINDEX_MAGIC);
     CHECK(b->base_offset <= b->last_offset);
-    CHECK(p->block_head == p->block_end || p->blocks[p->block_end - 1].last_offset < b->base_offset);
+    CHECK(p->block_head == p->block_end ||
+          p->blocks[p->block_end - 1].last_offset < b->base_offset);
     CHECK(!p->dropped);
     if (b->last_offset + 1 > p->next_offset) {
         /* At load only: the WAL's entries come later. */
@@ -543,7 +543,7 @@ static err index_load_one(void *arg, const struct meta_kv *kv)
     if (!meta_key_partition_parse(kv->key, &key) || kv->value.len != PART_META_BYTES ||
         kv->value.data[0] != 1) {
         storage_explain(st, "metadata key %.*s has an unknown form (written by a newer version?)",
-                 (int)MIN(kv->key.len, 100u), (const char *)kv->key.data);
+                        (int)MIN(kv->key.len, 100u), (const char *)kv->key.data);
         return ERR_CORRUPT;
     }
     if (!storage_owns(st, &key))

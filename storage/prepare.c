@@ -45,7 +45,7 @@ static void folder_make(const char *path)
 /* ---- what the metadata says ---- */
 
 struct wal_list {
-    u32 count;                /* highest WAL number + 1 */
+    u32 count; /* highest WAL number + 1 */
     bool dirty[SHARDS_MAX];
 };
 
@@ -124,9 +124,11 @@ static err replay_one(struct storage_env *env, struct shard *s)
     bool all = st->sealed_unregistered == 0;
     storage_free(st);
     if (!all) {
-        snprintf(env->error, sizeof env->error,
-                 "core.shards changed, but the WAL of shard %u can not be moved to the object store "
-                 "now; make the store work, or start with the old number of shards", s->index);
+        snprintf(
+            env->error, sizeof env->error,
+            "core.shards changed, but the WAL of shard %u can not be moved to the object store "
+            "now; make the store work, or start with the old number of shards",
+            s->index);
         return ERR_BUSY;
     }
     return ERR_NONE;

@@ -505,7 +505,7 @@ static void wal_read_done(struct io_op *io)
     r->wal_reads--;
     struct segment *seg = w->seg;
     w->seg = NULL;
-    wait_finish(w); /* and the hook lets queued ones go on */
+    wait_finish(w);         /* and the hook lets queued ones go on */
     segment_unpin(st, seg); /* may free the segment */
 }
 

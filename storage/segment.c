@@ -148,11 +148,16 @@ static struct image *image_acquire(struct storage *st)
 const char *segment_state_name(enum segment_state s)
 {
     switch (s) {
-    case SEG_OPEN: return "open";
-    case SEG_SEALED: return "sealed";
-    case SEG_DURABLE: return "durable";
-    case SEG_UPLOADING: return "uploading";
-    case SEG_REGISTERED: return "registered";
+    case SEG_OPEN:
+        return "open";
+    case SEG_SEALED:
+        return "sealed";
+    case SEG_DURABLE:
+        return "durable";
+    case SEG_UPLOADING:
+        return "uploading";
+    case SEG_REGISTERED:
+        return "registered";
     }
     return "?";
 }
@@ -160,11 +165,16 @@ const char *segment_state_name(enum segment_state s)
 static bool segment_may_become(enum segment_state from, enum segment_state to)
 {
     switch (from) {
-    case SEG_OPEN: return to == SEG_SEALED;
-    case SEG_SEALED: return to == SEG_DURABLE;
-    case SEG_DURABLE: return to == SEG_UPLOADING;
-    case SEG_UPLOADING: return to == SEG_REGISTERED || to == SEG_DURABLE;
-    case SEG_REGISTERED: return false;
+    case SEG_OPEN:
+        return to == SEG_SEALED;
+    case SEG_SEALED:
+        return to == SEG_DURABLE;
+    case SEG_DURABLE:
+        return to == SEG_UPLOADING;
+    case SEG_UPLOADING:
+        return to == SEG_REGISTERED || to == SEG_DURABLE;
+    case SEG_REGISTERED:
+        return false;
     }
     return false;
 }
@@ -430,8 +440,9 @@ static void segment_load_done(struct io_op *op)
     if (l->err != ERR_NONE) {
         LOG(ERROR, wal_segment_unreadable,
             "shard=%u file=%s offset=%" PRIu64 " error=%s remedy=\"the data in this segment fails "
-            "its checksum; inspect it with leat-show\"", st->shard->index, w->path,
-            wal_file_offset(w, l->seg->seq * w->segment_bytes), err_name(l->err));
+            "its checksum; inspect it with leat-show\"",
+            st->shard->index, w->path, wal_file_offset(w, l->seg->seq * w->segment_bytes),
+            err_name(l->err));
         l->image->ref.count = 0;
         segment_load_release(st, l);
     }

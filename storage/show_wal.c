@@ -86,9 +86,9 @@ bool show_wal_slot(FILE *out, const struct wal_super *s, u32 slot, const u8 *byt
         slot_frame(out, &f, bytes + (f.lsn - c.base) + FRAME_BYTES, frames, &sum);
     fprintf(out,
             "slot=%u segment=%" PRIu64 " epoch=%u lsn=%" PRIu64 " frames=%" PRIu64
-            " batches=%" PRIu64 " records=%" PRIu64 " batch_bytes=%" PRIu64
-            " durable_lsn=%" PRIu64, slot, seq, first.epoch, first.lsn, sum.frames, sum.batches,
-            sum.records, sum.batch_bytes, sum.durable_lsn);
+            " batches=%" PRIu64 " records=%" PRIu64 " batch_bytes=%" PRIu64 " durable_lsn=%" PRIu64,
+            slot, seq, first.epoch, first.lsn, sum.frames, sum.batches, sum.records,
+            sum.batch_bytes, sum.durable_lsn);
     if (c.bad)
         fprintf(out, " ends_at_lsn=%" PRIu64 " ends_at_offset=%" PRIu64, c.base + c.at,
                 WAL_SUPER_BYTES + (u64)slot * s->segment_bytes + c.at);

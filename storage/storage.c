@@ -17,7 +17,8 @@ enum stop_step { STOP_NONE, STOP_UPLOADS, STOP_CLEAN, STOP_DONE };
 u32 storage_shard_of(const struct partition_key *key, u32 shard_count)
 {
     /* Topics begin on a random shard, their partitions go round: the load of one topic is even. */
-    return (u32)((hash_bytes(key->topic_id.b, sizeof key->topic_id.b) + key->partition) % shard_count);
+    return (u32)((hash_bytes(key->topic_id.b, sizeof key->topic_id.b) + key->partition) %
+                 shard_count);
 }
 
 struct shard *storage_shard(const struct storage *st)
@@ -144,14 +145,14 @@ static err snapshot_load_one(void *arg, const struct meta_kv *kv)
     if (!meta_key_partition_parse(kv->key, &key) || kv->value.len < SNAPSHOT_HEAD_BYTES ||
         kv->value.data[0] != SNAPSHOT_VERSION) {
         storage_explain(st, "metadata key %.*s has an unknown form (written by a newer version?)",
-                 (int)MIN(kv->key.len, 100u), (const char *)kv->key.data);
+                        (int)MIN(kv->key.len, 100u), (const char *)kv->key.data);
         return ERR_CORRUPT;
     }
     if (!storage_owns(st, &key))
         return ERR_NONE;
     struct pindex *p = pindex_open(st, &key);
-    struct bytes body = bytes_of(kv->value.data + SNAPSHOT_HEAD_BYTES,
-                                 kv->value.len - SNAPSHOT_HEAD_BYTES);
+    struct bytes body =
+        bytes_of(kv->value.data + SNAPSHOT_HEAD_BYTES, kv->value.len - SNAPSHOT_HEAD_BYTES);
     if (body.len > 0)
         st->env->ops->restored(st, p, body);
     if (kv->value.data[1] & SNAPSHOT_STALE) {
@@ -180,7 +181,7 @@ static err stale_replay(struct storage *st, const struct stale *s)
         mem_free(buf);
         if (e != ERR_NONE) {
             storage_explain(st, "reading bundle %04x/%016" PRIx64 " from the object store: %s",
-                     bundle_wal(b.bundle), bundle_seq(b.bundle), err_text(e));
+                            bundle_wal(b.bundle), bundle_seq(b.bundle), err_text(e));
             return e;
         }
     }
@@ -242,8 +243,7 @@ static err start_load(struct storage *st)
     if (e == ERR_NONE)
         e = wal_recover(st);
     if (e != ERR_NONE && !st->env->error[0])
-        storage_explain(st, "starting the storage of shard %u: %s",
-                 st->shard->index, err_text(e));
+        storage_explain(st, "starting the storage of shard %u: %s", st->shard->index, err_text(e));
     return e;
 }
 
@@ -362,8 +362,7 @@ bool storage_stopped(const struct storage *st)
 {
     MAGIC_CHECK(st, STORAGE_MAGIC);
     return st->stop_step == STOP_DONE && st->wal.write_count == 0 && st->job_count == 0 &&
-           wal_zero_idle(&st->wal) &&
-           uploader_idle(st) && reader_idle(st) && retention_idle(st);
+           wal_zero_idle(&st->wal) && uploader_idle(st) && reader_idle(st) && retention_idle(st);
 }
 
 void storage_free(struct storage *st)
@@ -383,5 +382,7 @@ void storage_status(const struct storage *st, char *buf, size_t size)
              (u64)w->slot_count * w->segment_bytes / MIB, w->durable, w->appended - w->durable,
              st->sealed_unregistered, st->image_count, st->image_max, HASH_COUNT(st->parts),
              w->epoch, st->upload_failures, err_name(st->upload_error),
-             w->failed != ERR_NONE ? err_name(w->failed) : st->stopping ? "stopping" : "ok");
+             w->failed != ERR_NONE ? err_name(w->failed)
+             : st->stopping        ? "stopping"
+                                   : "ok");
 }

@@ -14,7 +14,8 @@
  *
  * A segment's life (who moves it):
  *   OPEN ──wal_seal──► SEALED ──durable reached its end (wal.c)──► DURABLE ──uploader──►
- *   UPLOADING ──uploader: segment_registered──► REGISTERED ──slot trimmed and image dropped──► freed
+ *   UPLOADING ──uploader: segment_registered──► REGISTERED ──slot trimmed and image dropped──►
+ * freed
  *   An upload that fails goes UPLOADING → DURABLE (segment_upload_failed).
  *
  * Watermarks (lsn): appended ≥ flushed ≥ durable ≥ registered ≥ trimmed (wal_check).
@@ -49,10 +50,10 @@ static inline void ref_init(struct ref *r, void (*released)(struct ref *r))
 /* Memory of one segment; image->bytes[i] is byte i of the segment. Not zeroed between uses: only
  * bytes below the segment's `used` mean something. */
 struct image {
-    struct ref ref;       /* readers, uploads; > 0: stays */
-    u8 *bytes;            /* storage.wal.segment_bytes of them, page aligned */
-    struct segment *seg;  /* whose bytes these are; NULL = free */
-    struct list link;     /* free list, or age order of sealed images */
+    struct ref ref;      /* readers, uploads; > 0: stays */
+    u8 *bytes;           /* storage.wal.segment_bytes of them, page aligned */
+    struct segment *seg; /* whose bytes these are; NULL = free */
+    struct list link;    /* free list, or age order of sealed images */
     struct storage *st;
 };
 
@@ -68,21 +69,25 @@ struct segment {
     u32 magic;
     enum segment_state state;
     u64 seq;
-    u32 epoch;            /* of the WAL, when its frames were written */
-    u32 used;             /* bytes of frames; the rest of the segment holds nothing */
-    u32 pins;             /* reads of its WAL slot in flight: the slot is not reused while > 0 */
-    struct image *image;  /* NULL: not in memory (evicted, or recovered) */
+    u32 epoch;           /* of the WAL, when its frames were written */
+    u32 used;            /* bytes of frames; the rest of the segment holds nothing */
+    u32 pins;            /* reads of its WAL slot in flight: the slot is not reused while > 0 */
+    struct image *image; /* NULL: not in memory (evicted, or recovered) */
     u64 opened_ns, sealed_ns;
-    u64 data_bytes;       /* of batches */
-    struct pindex **parts; /* partitions with batches here, in order of first batch; NULL = dropped */
+    u64 data_bytes; /* of batches */
+    struct pindex *
+        *parts; /* partitions with batches here, in order of first batch; NULL = dropped */
     u32 part_count, part_cap;
     struct segment_snapshot *snaps; /* taken at seal; values in snap_arena */
     u32 snap_count;
     struct arena snap_arena;
-    void *upload;         /* uploader.c's */
+    void *upload; /* uploader.c's */
 };
 
-static inline const struct ref *image_ref(const struct image *i) { return &i->ref; }
+static inline const struct ref *image_ref(const struct image *i)
+{
+    return &i->ref;
+}
 
 /* By sequence number; NULL when it is gone. */
 struct segment *segment_find(struct storage *st, u64 seq);
@@ -136,23 +141,32 @@ bool image_evict_one(struct storage *st); /* makes an image free; false: none ca
 struct entry {
     i64 base_offset;
     i64 max_timestamp;
-    u64 lsn;               /* of the batch (behind its frame header) */
-    u32 bytes;             /* of the batch */
+    u64 lsn;   /* of the batch (behind its frame header) */
+    u32 bytes; /* of the batch */
     u32 last_offset_delta;
 };
 
 /* Which bundle: WAL number and segment it was made from; also its place in the b/ keys. */
-static inline u64 bundle_id(u32 wal, u64 seq) { return (u64)wal << 48 | seq; }
-static inline u32 bundle_wal(u64 id) { return (u32)(id >> 48); }
-static inline u64 bundle_seq(u64 id) { return id & 0xffffffffffffu; }
+static inline u64 bundle_id(u32 wal, u64 seq)
+{
+    return (u64)wal << 48 | seq;
+}
+static inline u32 bundle_wal(u64 id)
+{
+    return (u32)(id >> 48);
+}
+static inline u64 bundle_seq(u64 id)
+{
+    return id & 0xffffffffffffu;
+}
 
 /* A span of consecutive batches of one partition in a bundle. */
 struct block {
     u64 bundle;
     i64 base_offset, last_offset; /* inclusive */
     i64 max_timestamp;
-    u32 pos, bytes;               /* in the object; as bundle.c defines */
-    u32 data_bytes;               /* of the batches inside */
+    u32 pos, bytes; /* in the object; as bundle.c defines */
+    u32 data_bytes; /* of the batches inside */
     u32 zero;
 };
 
@@ -163,19 +177,19 @@ struct pindex {
     struct storage *st;
     void *user;
     i64 start_offset, next_offset, durable_offset;
-    i64 start_target;        /* start_offset when all queued moves are durable */
-    i64 registered_end;      /* offsets below lie in blocks (or are gone) */
+    i64 start_target;            /* start_offset when all queued moves are durable */
+    i64 registered_end;          /* offsets below lie in blocks (or are gone) */
     u64 block_bytes, tail_bytes; /* of live blocks; of live entries at or beyond registered_end */
-    i64 last_seq;            /* newest segment whose `parts` holds this; -1 */
-    struct entry *entries;   /* ascending; live ones are [entry_head, entry_end) */
-    struct block *blocks;    /* ascending; live ones are [block_head, block_end) */
+    i64 last_seq;                /* newest segment whose `parts` holds this; -1 */
+    struct entry *entries;       /* ascending; live ones are [entry_head, entry_end) */
+    struct block *blocks;        /* ascending; live ones are [block_head, block_end) */
     u32 entry_head, entry_end, entry_cap;
     u32 block_head, block_end, block_cap;
-    u32 holds;               /* appends, reads, jobs that point here */
-    bool dropped;            /* out of the table; freed when holds == 0 */
-    i32 leader_epoch;        /* kept in the p/ key */
-    i64 replay_from;         /* storage_prepare only; -1 */
-    struct list reads;       /* struct read_op.link of waiting reads: reader.c */
+    u32 holds;         /* appends, reads, jobs that point here */
+    bool dropped;      /* out of the table; freed when holds == 0 */
+    i32 leader_epoch;  /* kept in the p/ key */
+    i64 replay_from;   /* storage_prepare only; -1 */
+    struct list reads; /* struct read_op.link of waiting reads: reader.c */
     UT_hash_handle hh;
 };
 
@@ -209,13 +223,14 @@ void pindex_hold(struct pindex *p);
 void pindex_release(struct pindex *p); /* may free p */
 /* Private. */
 void pindex_add_entry(struct pindex *p, const struct entry *e); /* moves next_offset */
-void pindex_trim_entries(struct pindex *p); /* drops leading ones nobody needs */
+void pindex_trim_entries(struct pindex *p);  /* drops leading ones nobody needs */
 err index_load(struct storage *st) MUST_USE; /* p/ keys */
 void index_free(struct storage *st);
 
 /* Meta keys; buf of META_KEY_SIZE; returns the view. */
 #define META_KEY_SIZE 64
-struct bytes meta_key_partition(char *buf, char kind, const struct partition_key *k); /* 'p' or 's' */
+struct bytes meta_key_partition(char *buf, char kind,
+                                const struct partition_key *k); /* 'p' or 's' */
 bool meta_key_partition_parse(struct bytes key, struct partition_key *out);
 struct bytes meta_key_bundle(char *buf, u64 bundle);
 bool meta_key_bundle_parse(struct bytes key, u64 *bundle);
@@ -253,18 +268,18 @@ struct wal {
     u32 epoch;
     struct wal_epoch *epochs; /* ascending; those with unregistered data, and the open one */
     u32 epoch_count;
-    u64 appended, flushed, durable; /* lsn */
-    u64 acked;         /* end of the last append whose done ran */
-    u64 registered_seq; /* first segment not registered */
-    u64 trimmed_seq;    /* all below have free slots */
-    u64 marked;         /* largest durable_lsn a frame tells */
-    u64 data_end;       /* end of the last FRAME_BATCH */
-    struct segment *open; /* NULL: no room, or failed, or stopping */
-    u64 next_seq;       /* of the next segment to open */
+    u64 appended, flushed, durable;          /* lsn */
+    u64 acked;                               /* end of the last append whose done ran */
+    u64 registered_seq;                      /* first segment not registered */
+    u64 trimmed_seq;                         /* all below have free slots */
+    u64 marked;                              /* largest durable_lsn a frame tells */
+    u64 data_end;                            /* end of the last FRAME_BATCH */
+    struct segment *open;                    /* NULL: no room, or failed, or stopping */
+    u64 next_seq;                            /* of the next segment to open */
     struct wal_write writes[WAL_WRITES_MAX]; /* ring in lsn order */
     u32 write_head, write_count, write_max;
     u32 write_bytes_max;
-    err failed;         /* ERR_NONE, or why appends are over */
+    err failed; /* ERR_NONE, or why appends are over */
     u64 failed_lsn;
     struct list pending; /* struct append.link, FIFO */
     struct timer mark_timer, age_timer;
@@ -289,10 +304,14 @@ static inline u64 wal_told(const struct wal *w)
 {
     return list_empty(&w->pending) ? w->durable : MIN(w->acked, w->durable);
 }
-static inline u64 wal_seq(const struct wal *w, u64 lsn) { return lsn / w->segment_bytes; }
+static inline u64 wal_seq(const struct wal *w, u64 lsn)
+{
+    return lsn / w->segment_bytes;
+}
 /* Value of the w/ key when segments below `first_unregistered` are registered. For the
  * registration transaction. In `a`. */
-struct bytes wal_meta_value(const struct wal *w, u64 first_unregistered, bool clean, struct arena *a);
+struct bytes wal_meta_value(const struct wal *w, u64 first_unregistered, bool clean,
+                            struct arena *a);
 bool wal_meta_is_clean(struct bytes value); /* nothing unregistered in the WAL */
 void wal_check(const struct wal *w);
 /* Room for a frame of `total` bytes in the open segment; seals and opens as needed. */
@@ -310,7 +329,10 @@ void wal_stop(struct storage *st);
 err wal_recover(struct storage *st) MUST_USE; /* error text in env->error */
 void wal_close(struct storage *st);
 /* While a read of segment's slot in the file is in flight. */
-static inline void segment_pin(struct segment *seg) { seg->pins++; }
+static inline void segment_pin(struct segment *seg)
+{
+    seg->pins++;
+}
 void segment_unpin(struct storage *st, struct segment *seg);
 
 /* ---- by uploader.c, reader.c, retention.c ---- */
@@ -319,7 +341,7 @@ err uploader_create(struct storage *st) MUST_USE; /* fills st->uploader */
 /* At start, blocking: every b/ key; blocks of partitions this shard owns and st->known accepts go
  * to pindex_add_block. `env->error` on failure. */
 err uploader_load(struct storage *st) MUST_USE;
-void uploader_kick(struct storage *st);  /* something is DURABLE, or the shard is stopping */
+void uploader_kick(struct storage *st);       /* something is DURABLE, or the shard is stopping */
 bool uploader_idle(const struct storage *st); /* nothing in flight (also deletes): may be freed */
 void uploader_free(struct storage *st);
 /* Blocking (start-up): the batches of a block, verified, into buf of b->data_bytes. */
@@ -360,7 +382,7 @@ struct storage {
     struct image **images;
     u32 image_count, image_max, spare_max, spare_used;
     u32 sealed_unregistered; /* SEALED … UPLOADING */
-    u32 job_count; /* bg jobs of index.c and storage.c in flight */
+    u32 job_count;           /* bg jobs of index.c and storage.c in flight */
     struct bg_job clean_job; /* the last commit of a clean stop */
     struct bytes clean_value;
     struct arena clean_arena;

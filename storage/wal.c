@@ -122,8 +122,9 @@ static void wal_fail(struct storage *st, const struct wal_write *wr)
     LOG(ERROR, wal_failed,
         "shard=%u file=%s offset=%" PRIu64 " bytes=%" PRIu64 " error=%s effect=\"this shard is "
         "read-only: producers get a retriable error, consumers go on\" remedy=\"check the disk "
-        "(%s), then restart the node\"", st->shard->index, w->path,
-        wal_file_offset(w, wr->begin), wr->end - wr->begin, err_name(wr->err),
+        "(%s), then restart the node\"",
+        st->shard->index, w->path, wal_file_offset(w, wr->begin), wr->end - wr->begin,
+        err_name(wr->err),
         w->failed == ERR_DISK_FULL ? "free space on the file system of wal.path"
                                    : "kernel log, SMART");
     if (st->shard->metrics)

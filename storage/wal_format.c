@@ -58,8 +58,8 @@ err wal_super_decode(const u8 in[WAL_SUPER_BYTES], struct wal_super *out)
     return ERR_NONE;
 }
 
-/* The header, and in FRAME_BATCH the batch's header, which lies right behind it and holds the CRC of
- * its records (docs/decisions/0003-frame-checksum.md). */
+/* The header, and in FRAME_BATCH the batch's header, which lies right behind it and holds the CRC
+ * of its records (docs/decisions/0003-frame-checksum.md). */
 static u64 frame_hash(const u8 *p, enum frame_kind kind)
 {
     u32 end = kind == FRAME_BATCH ? FRAME_BYTES + BATCH_HEADER_BYTES : FRAME_BYTES;
@@ -88,8 +88,7 @@ static err frame_check_shape(const u8 *p, u64 room, const struct frame *f)
 {
     if (p[FRAME_AT_VERSION] != FRAME_VERSION || get_le16(p + FRAME_AT_ZERO) != 0)
         return ERR_CORRUPT;
-    if (f->payload_bytes > room - FRAME_BYTES || f->lsn % WAL_ALIGN != 0 ||
-        f->durable_lsn > f->lsn)
+    if (f->payload_bytes > room - FRAME_BYTES || f->lsn % WAL_ALIGN != 0 || f->durable_lsn > f->lsn)
         return ERR_CORRUPT;
     switch (f->kind) {
     case FRAME_BATCH:
@@ -141,9 +140,12 @@ err frame_decode(const u8 *p, u64 room, struct frame *out)
 const char *frame_kind_name(enum frame_kind k)
 {
     switch (k) {
-    case FRAME_BATCH: return "batch";
-    case FRAME_PAD: return "pad";
-    case FRAME_MARK: return "mark";
+    case FRAME_BATCH:
+        return "batch";
+    case FRAME_PAD:
+        return "pad";
+    case FRAME_MARK:
+        return "mark";
     }
     return "?";
 }
@@ -155,7 +157,8 @@ void wal_cursor_init(struct wal_cursor *c, const u8 *bytes, u32 segment_bytes, u
     *c = (struct wal_cursor){ bytes, base, segment_bytes, limit, 0, tag, epoch, false };
 }
 
-/* Where a flush ended with less than a header's room in its block, the rest of the block is zero. */
+/* Where a flush ended with less than a header's room in its block, the rest of the block is zero.
+ * */
 static bool cursor_skip_zeros(struct wal_cursor *c)
 {
     u32 rest = (u32)(align_up(c->at + 1, WAL_BLOCK_BYTES) - c->at);

@@ -18,7 +18,7 @@
 #define WAL_FORMAT_VERSION 1u
 #define WAL_ALIGN 8u
 
-#define FRAME_BYTES 64u /* of the header; the payload follows */
+#define FRAME_BYTES 64u         /* of the header; the payload follows */
 #define FRAME_MAGIC 0x4d52464cu /* "LFRM" */
 #define FRAME_VERSION 1u
 
@@ -29,7 +29,8 @@ enum frame_kind {
 };
 
 enum frame_field {
-    FRAME_AT_HASH = 0, /* XXH3-64 of the rest of the header and, in FRAME_BATCH, of the batch's header */
+    FRAME_AT_HASH =
+        0, /* XXH3-64 of the rest of the header and, in FRAME_BATCH, of the batch's header */
     FRAME_AT_MAGIC = 8,
     FRAME_AT_VERSION = 12,
     FRAME_AT_KIND = 13,

@@ -55,7 +55,8 @@ struct wal_meta {
     u32 epoch_count;
 };
 
-struct bytes wal_meta_value(const struct wal *w, u64 first_unregistered, bool clean, struct arena *a)
+struct bytes wal_meta_value(const struct wal *w, u64 first_unregistered, bool clean,
+                            struct arena *a)
 {
     u32 skip = 0;
     while (skip + 1 < w->epoch_count &&
@@ -123,7 +124,8 @@ static err wal_meta_commit(struct storage *st, u64 first_unregistered, bool clea
     err e = meta_commit(st->env->meta, &t);
     arena_free(&a);
     if (e != ERR_NONE)
-        storage_explain(st, "the metadata store does not take the key of WAL %04x: %s", w->index, err_text(e));
+        storage_explain(st, "the metadata store does not take the key of WAL %04x: %s", w->index,
+                        err_text(e));
     return e;
 }
 
@@ -184,16 +186,20 @@ static err file_create(struct storage *st)
 {
     struct wal *w = &st->wal;
     struct wal_geometry g = geometry_wanted(st->shard->cfg, st->env->shard_count);
-    w->super = (struct wal_super){ WAL_FORMAT_VERSION, g.slot_count, g.segment_bytes, w->index,
-                                   rng_uuid(&st->shard->rng), cluster_id(st) };
+    w->super =
+        (struct wal_super){ WAL_FORMAT_VERSION,        g.slot_count,  g.segment_bytes, w->index,
+                            rng_uuid(&st->shard->rng), cluster_id(st) };
     w->file_bytes = WAL_SUPER_BYTES + (u64)g.slot_count * g.segment_bytes;
     u64 want = w->file_bytes;
     err e = io_file_open(st->shard->io, w->path, IO_FILE_CREATE | IO_FILE_DIRECT, &w->file_bytes,
                          &w->fd);
     if (e != ERR_NONE) {
         w->fd = -1;
-        storage_explain(st, "cannot make the WAL file %s of %" PRIu64 " MiB: %s; give the file system of "
-                 "wal.path more room, or lower wal.size", w->path, want / MIB, err_text(e));
+        storage_explain(st,
+                        "cannot make the WAL file %s of %" PRIu64
+                        " MiB: %s; give the file system of "
+                        "wal.path more room, or lower wal.size",
+                        w->path, want / MIB, err_text(e));
         return e;
     }
     u8 *block = mem_map(WAL_SUPER_BYTES, false);
@@ -204,8 +210,7 @@ static err file_create(struct storage *st)
     io_wait(st, &op);
     mem_unmap(block, WAL_SUPER_BYTES);
     if (op.err != ERR_NONE)
-        storage_explain(st, "cannot write the WAL file %s: %s", w->path,
-                 err_text(op.err));
+        storage_explain(st, "cannot write the WAL file %s: %s", w->path, err_text(op.err));
     LOG(INFO, wal_created, "shard=%u file=%s segments=%u segment_bytes=%u", st->shard->index,
         w->path, g.slot_count, g.segment_bytes);
     return op.err;
@@ -242,8 +247,7 @@ static err file_open(struct storage *st, bool known)
     if (e != ERR_NONE) {
         w->fd = -1;
         if (e != ERR_NOT_FOUND)
-            storage_explain(st, "cannot open the WAL file %s: %s",
-                     w->path, err_text(e));
+            storage_explain(st, "cannot open the WAL file %s: %s", w->path, err_text(e));
         return e;
     }
     u8 *block = mem_map(WAL_SUPER_BYTES, false);
@@ -255,8 +259,8 @@ static err file_open(struct storage *st, bool known)
     if (e == ERR_NONE)
         e = empty ? ERR_NOT_FOUND : wal_super_decode(block, &w->super);
     mem_unmap(block, WAL_SUPER_BYTES);
-    if (e == ERR_NONE && w->file_bytes < WAL_SUPER_BYTES +
-                                             (u64)w->super.slot_count * w->super.segment_bytes)
+    if (e == ERR_NONE &&
+        w->file_bytes < WAL_SUPER_BYTES + (u64)w->super.slot_count * w->super.segment_bytes)
         e = ERR_TRUNCATED;
     if (e == ERR_NONE)
         return ERR_NONE;
@@ -264,7 +268,8 @@ static err file_open(struct storage *st, bool known)
         e = ERR_NOT_FOUND;
     io_file_close(st->shard->io, w->fd);
     w->fd = -1;
-    storage_explain(st, "the first block of the WAL file %s is not usable: %s", w->path, err_text(e));
+    storage_explain(st, "the first block of the WAL file %s is not usable: %s", w->path,
+                    err_text(e));
     return e;
 }
 
@@ -274,8 +279,9 @@ static void wal_adopt_super(struct storage *st)
     w->segment_bytes = w->super.segment_bytes;
     w->slot_count = w->super.slot_count;
     w->tag = get_le32(w->super.uuid.b);
-    w->write_bytes_max = (u32)MIN(config_u64(st->shard->cfg, CFG_wal_max_write_bytes),
-                                  (u64)w->segment_bytes) & ~(WAL_BLOCK_BYTES - 1);
+    w->write_bytes_max =
+        (u32)MIN(config_u64(st->shard->cfg, CFG_wal_max_write_bytes), (u64)w->segment_bytes) &
+        ~(WAL_BLOCK_BYTES - 1);
     u64 budget = config_u64(st->shard->cfg, CFG_memory_budget) / st->env->shard_count;
     st->image_max = (u32)MAX(budget / w->segment_bytes, (u64)SLOTS_MIN);
     st->spare_max = 1;
@@ -294,9 +300,9 @@ struct scan {
     struct storage *st;
     struct wal_meta meta;
     u8 *buf[2];
-    u64 seq;      /* being looked at, in buf[seq & 1] */
-    u32 have;     /* bytes of it that are there */
-    u64 end_seq;  /* first segment that cannot be in the ring */
+    u64 seq;                            /* being looked at, in buf[seq & 1] */
+    u32 have;                           /* bytes of it that are there */
+    u64 end_seq;                        /* first segment that cannot be in the ring */
     struct scan_read reads[SCAN_READS]; /* ring in order */
     u32 head, count, window;
     u64 next_seq; /* next read to start */
@@ -326,8 +332,9 @@ static void scan_ahead(struct scan *s)
 static void scan_failed(struct scan *s, err e, u64 offset)
 {
     s->err = e;
-    storage_explain(s->st, "reading the WAL file %s at offset %" PRIu64 " failed: %s; check the disk",
-             s->st->wal.path, offset, err_text(e));
+    storage_explain(s->st,
+                    "reading the WAL file %s at offset %" PRIu64 " failed: %s; check the disk",
+                    s->st->wal.path, offset, err_text(e));
 }
 
 /* Waits until `bytes` of the current segment are there. */
@@ -345,7 +352,8 @@ static bool scan_need(struct scan *s, u32 bytes)
         CHECK(r->seq == s->seq && r->offset == s->have);
         if (r->op.err != ERR_NONE || r->op.result != (i64)r->len)
             scan_failed(s, r->op.err != ERR_NONE ? r->op.err : ERR_TRUNCATED,
-                        wal_file_offset(&s->st->wal, r->seq * s->st->wal.segment_bytes) + r->offset);
+                        wal_file_offset(&s->st->wal, r->seq * s->st->wal.segment_bytes) +
+                            r->offset);
         s->have += r->len;
         s->read_bytes += r->len;
         scan_ahead(s);
@@ -375,11 +383,13 @@ static void scan_drain(struct scan *s)
 static err scan_corrupt(struct scan *s, u64 lsn, const char *what)
 {
     struct wal *w = &s->st->wal;
-    storage_explain(s->st, "%s at offset %" PRIu64 " of the WAL file %s (lsn %" PRIu64 "), before the end of what "
-             "was acknowledged; nothing was changed. Inspect it with: leat-show wal %s. Remedy: put "
-             "back an intact copy of the file, or give up what it holds beyond the object store by "
-             "moving the file and the metadata away",
-             what, wal_file_offset(w, lsn), w->path, lsn, w->path);
+    storage_explain(
+        s->st,
+        "%s at offset %" PRIu64 " of the WAL file %s (lsn %" PRIu64 "), before the end of what "
+        "was acknowledged; nothing was changed. Inspect it with: leat-show wal %s. Remedy: put "
+        "back an intact copy of the file, or give up what it holds beyond the object store by "
+        "moving the file and the metadata away",
+        what, wal_file_offset(w, lsn), w->path, lsn, w->path);
     s->err = ERR_CORRUPT;
     return ERR_CORRUPT;
 }
@@ -511,7 +521,8 @@ static bool scan_head_proves(struct scan *s, u64 seq, u32 epoch, u64 lsn)
         get_le64(buf + FRAME_AT_LSN) != seq * w->segment_bytes ||
         get_le32(buf + FRAME_AT_EPOCH) != epoch || get_le64(buf + FRAME_AT_DURABLE_LSN) <= lsn)
         return false;
-    u64 total = align_up((u64)FRAME_BYTES + get_le32(buf + FRAME_AT_PAYLOAD_BYTES), WAL_BLOCK_BYTES);
+    u64 total =
+        align_up((u64)FRAME_BYTES + get_le32(buf + FRAME_AT_PAYLOAD_BYTES), WAL_BLOCK_BYTES);
     total = MIN(total, (u64)w->segment_bytes);
     if (file_read(s->st, buf, (u32)total, offset) != ERR_NONE)
         return false;
@@ -593,8 +604,9 @@ static err wal_scan(struct storage *st, const struct wal_meta *meta, u64 *end_ls
     if (e == ERR_NONE && s->frames > 0)
         LOG(INFO, wal_recovered,
             "shard=%u file=%s frames=%" PRIu64 " batches=%" PRIu64 " read_bytes=%" PRIu64
-            " end_lsn=%" PRIu64 " ms=%" PRIu64, st->shard->index, w->path, s->frames, s->batches,
-            s->read_bytes, *end_lsn, (clock_mono_ns() - began) / NS_PER_MS);
+            " end_lsn=%" PRIu64 " ms=%" PRIu64,
+            st->shard->index, w->path, s->frames, s->batches, s->read_bytes, *end_lsn,
+            (clock_mono_ns() - began) / NS_PER_MS);
     for (u32 i = 0; i < 2; i++)
         mem_unmap(s->buf[i], w->segment_bytes);
     mem_free(s);
@@ -671,9 +683,12 @@ static err wal_check_unknown(struct storage *st)
     }
     mem_unmap(buf, WAL_BLOCK_BYTES);
     if (e == ERR_NONE && frames) {
-        storage_explain(st, "the WAL file %s holds data, but the metadata store (meta.url) does not know it; "
-                 "put back the metadata that belongs to it, or move the file away to give up its "
-                 "data", w->path);
+        storage_explain(
+            st,
+            "the WAL file %s holds data, but the metadata store (meta.url) does not know it; "
+            "put back the metadata that belongs to it, or move the file away to give up its "
+            "data",
+            w->path);
         return ERR_CORRUPT;
     }
     return e;
@@ -682,9 +697,11 @@ static err wal_check_unknown(struct storage *st)
 /* The metadata says that acknowledged data may be only in this file. */
 static err wal_refuse(struct storage *st, const char *what)
 {
-    storage_explain(st, "the WAL file %s %s, and the metadata store says that it held data not yet in the "
-             "object store; put the file back, or give up that data by deleting the metadata too",
-             st->wal.path, what);
+    storage_explain(
+        st,
+        "the WAL file %s %s, and the metadata store says that it held data not yet in the "
+        "object store; put the file back, or give up that data by deleting the metadata too",
+        st->wal.path, what);
     return ERR_CORRUPT;
 }
 
@@ -692,8 +709,7 @@ static err wal_flush_device(struct storage *st)
 {
     err e = io_file_sync(st->shard->io, st->wal.fd);
     if (e != ERR_NONE)
-        storage_explain(st, "flushing the WAL file %s failed: %s",
-                 st->wal.path, err_text(e));
+        storage_explain(st, "flushing the WAL file %s failed: %s", st->wal.path, err_text(e));
     return e;
 }
 
@@ -741,8 +757,7 @@ err wal_recover(struct storage *st)
     err e = meta_get(st->env->meta, meta_key_wal(key, w->index), &a, &kv);
     bool known = e == ERR_NONE;
     if (e != ERR_NONE && e != ERR_NOT_FOUND) {
-        storage_explain(st, "reading the metadata key of WAL %04x: %s",
-                 w->index, err_text(e));
+        storage_explain(st, "reading the metadata key of WAL %04x: %s", w->index, err_text(e));
         goto out;
     }
     if (known && !wal_meta_parse(kv.value, &a, &meta)) {

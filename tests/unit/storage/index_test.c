@@ -221,10 +221,14 @@ int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(keys_are_ordered_and_parse_back), T(shards_share_partitions_evenly),
-        T(empty_partition_has_nothing), T(all_offsets_are_found_through_evictions),
-        T(log_start_drops_blocks_and_entries), T(failed_start_move_changes_nothing),
-        T(times_are_found), T(ten_thousand_empty_partitions_are_small),
+        T(keys_are_ordered_and_parse_back),
+        T(shards_share_partitions_evenly),
+        T(empty_partition_has_nothing),
+        T(all_offsets_are_found_through_evictions),
+        T(log_start_drops_blocks_and_entries),
+        T(failed_start_move_changes_nothing),
+        T(times_are_found),
+        T(ten_thousand_empty_partitions_are_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -273,7 +273,7 @@ static void reads_that_queue_for_the_wal_all_end(void **state)
     wal_seal(eng->st);
     ENGINE_UNTIL(eng->st->wal.durable == eng->st->wal.appended);
     ENGINE_UNTIL(image_evict_one(eng->st)); /* an upload may hold it for a moment */
-    static struct engine_read r[40]; /* far more than may read at a time, twice */
+    static struct engine_read r[40];        /* far more than may read at a time, twice */
     for (u32 i = 0; i < ARRAY_COUNT(r); i++) {
         engine_read_begin(&r[i], 0, 0, 10, 1000, true);
         assert_false(r[i].done);

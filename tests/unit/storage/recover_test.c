@@ -402,13 +402,20 @@ int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(batches_come_back_in_order), T(many_lives_add_up),
-        T(recovered_segments_load_and_register), T(torn_end_is_the_end),
-        T(marked_end_cannot_vanish), T(damage_in_the_middle_is_refused),
-        T(damage_in_a_closed_epoch_is_refused), T(frames_behind_a_found_end_stay_away),
-        T(missing_file_is_refused), T(lost_metadata_is_refused),
-        T(unknown_partitions_are_dropped), T(log_start_outlives_its_data),
-        T(another_size_takes_effect_when_empty), T(ring_laps),
+        T(batches_come_back_in_order),
+        T(many_lives_add_up),
+        T(recovered_segments_load_and_register),
+        T(torn_end_is_the_end),
+        T(marked_end_cannot_vanish),
+        T(damage_in_the_middle_is_refused),
+        T(damage_in_a_closed_epoch_is_refused),
+        T(frames_behind_a_found_end_stay_away),
+        T(missing_file_is_refused),
+        T(lost_metadata_is_refused),
+        T(unknown_partitions_are_dropped),
+        T(log_start_outlives_its_data),
+        T(another_size_takes_effect_when_empty),
+        T(ring_laps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -128,9 +128,12 @@ int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(registered_images_stay_until_needed), T(images_are_bounded_and_unregistered_ones_give_way),
-        T(referenced_images_stay), T(pinned_slots_are_not_reused),
-        T(dropped_partition_leaves_segments), T(failed_upload_is_durable_again),
+        T(registered_images_stay_until_needed),
+        T(images_are_bounded_and_unregistered_ones_give_way),
+        T(referenced_images_stay),
+        T(pinned_slots_are_not_reused),
+        T(dropped_partition_leaves_segments),
+        T(failed_upload_is_durable_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,8 +37,7 @@ static inline u32 rig_meta_at(struct rig_meta *m, struct bytes key, bool *found)
 {
     u32 i = 0;
     int c = -1;
-    while (i < m->count &&
-           (c = bytes_cmp(bytes_of(m->pairs[i].key, m->pairs[i].key_len), key)) < 0)
+    while (i < m->count && (c = bytes_cmp(bytes_of(m->pairs[i].key, m->pairs[i].key_len), key)) < 0)
         i++;
     *found = i < m->count && c == 0;
     return i;
@@ -107,14 +106,18 @@ static inline void rig_meta_close(struct meta *m)
     (void)m;
 }
 
-static const struct meta_driver rig_meta_driver = { "rig", NULL, rig_meta_close, rig_meta_get,
-                                                    rig_meta_range, rig_meta_commit };
+static const struct meta_driver rig_meta_driver = { "rig",        NULL,           rig_meta_close,
+                                                    rig_meta_get, rig_meta_range, rig_meta_commit };
 
 /* ---- the parts of the layer that these tests replace ---- */
 
 static u32 rig_kicks, rig_blocks_gone;
 
-err uploader_create(struct storage *st) { (void)st; return ERR_NONE; }
+err uploader_create(struct storage *st)
+{
+    (void)st;
+    return ERR_NONE;
+}
 /* A b/ value of the rig: structs rig_block as they lie in memory. */
 struct rig_block {
     struct partition_key key;
@@ -133,22 +136,62 @@ err uploader_load(struct storage *st)
 {
     return meta_range(st->env->meta, bytes_str("b/"), rig_load_one, st);
 }
-void uploader_kick(struct storage *st) { (void)st; rig_kicks++; }
-bool uploader_idle(const struct storage *st) { (void)st; return true; }
-void uploader_free(struct storage *st) { (void)st; }
+void uploader_kick(struct storage *st)
+{
+    (void)st;
+    rig_kicks++;
+}
+bool uploader_idle(const struct storage *st)
+{
+    (void)st;
+    return true;
+}
+void uploader_free(struct storage *st)
+{
+    (void)st;
+}
 err bundle_read_block(struct storage_env *env, const struct block *b, u8 *buf)
 {
     (void)env, (void)b, (void)buf;
     return ERR_NOT_FOUND;
 }
-err reader_create(struct storage *st) { (void)st; return ERR_NONE; }
-bool reader_idle(const struct storage *st) { (void)st; return true; }
-void reader_free(struct storage *st) { (void)st; }
-void reader_dropped(struct pindex *p) { (void)p; }
-err retention_create(struct storage *st) { (void)st; return ERR_NONE; }
-bool retention_idle(const struct storage *st) { (void)st; return true; }
-void retention_free(struct storage *st) { (void)st; }
-void retention_block_gone(struct storage *st, u64 bundle) { (void)st, (void)bundle; rig_blocks_gone++; }
+err reader_create(struct storage *st)
+{
+    (void)st;
+    return ERR_NONE;
+}
+bool reader_idle(const struct storage *st)
+{
+    (void)st;
+    return true;
+}
+void reader_free(struct storage *st)
+{
+    (void)st;
+}
+void reader_dropped(struct pindex *p)
+{
+    (void)p;
+}
+err retention_create(struct storage *st)
+{
+    (void)st;
+    return ERR_NONE;
+}
+bool retention_idle(const struct storage *st)
+{
+    (void)st;
+    return true;
+}
+void retention_free(struct storage *st)
+{
+    (void)st;
+}
+void retention_block_gone(struct storage *st, u64 bundle)
+{
+    (void)st, (void)bundle;
+    rig_blocks_gone++;
+}
 
 /* ---- the rig ---- */
 
@@ -241,7 +284,9 @@ static inline err rig_try_start(void)
 {
     struct rig *r = rig;
     char why[512];
-    r->env = (struct storage_env){ &r->cfg, &r->meta.base, NULL, &rig_ops, 1, "" };
+    r->env = (struct storage_env){
+        .cfg = &r->cfg, .meta = &r->meta.base, .ops = &rig_ops, .shard_count = 1
+    };
     r->group = (struct shard_group){ .count = 1 };
     shard_init(&r->shard, &r->group, 0, &r->cfg, metrics_create(), 99);
     assert_int_equal(io_create(&r->cfg, 0, &r->shard.io, why, sizeof why), ERR_NONE);
@@ -323,7 +368,8 @@ static inline struct batch rig_batch(struct batch_builder *b, u32 count, u32 byt
         for (u32 k = 0; k < n; k += 8)
             put_le64(value + k, rig_rand(UINT32_MAX));
         assert_int_equal(batch_builder_add(b, 1000 + (i64)rig_rand(1000), bytes_str("k"),
-                                           bytes_of(value, n), NULL, 0), ERR_NONE);
+                                           bytes_of(value, n), NULL, 0),
+                         ERR_NONE);
     }
     struct bytes out;
     struct batch batch;
@@ -397,7 +443,8 @@ static inline bool rig_register(bool with_blocks)
         u32 n = pindex_segment_entries(seg->parts[i], st, seg->seq, &e);
         if (n == 0)
             continue;
-        struct block b = { .bundle = bundle_id(0, seg->seq), .base_offset = e[0].base_offset,
+        struct block b = { .bundle = bundle_id(0, seg->seq),
+                           .base_offset = e[0].base_offset,
                            .last_offset = entry_last_offset(&e[n - 1]) };
         for (u32 k = 0; k < n; k++) {
             b.data_bytes += e[k].bytes;

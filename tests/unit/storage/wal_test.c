@@ -276,12 +276,19 @@ int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(appends_become_durable_in_order), T(one_turn_is_one_write),
-        T(stored_batch_is_patched_and_whole), T(wrong_crc_leaves_no_trace),
-        T(too_large_is_refused), T(full_segment_is_sealed_and_kicked),
-        T(full_ring_is_busy_until_registered), T(undurable_bytes_are_bounded),
-        T(quiet_log_gets_one_mark), T(age_seals), T(failed_write_makes_it_read_only),
-        T(dropped_partition_ends_its_appends), T(stop_waits_for_registration),
+        T(appends_become_durable_in_order),
+        T(one_turn_is_one_write),
+        T(stored_batch_is_patched_and_whole),
+        T(wrong_crc_leaves_no_trace),
+        T(too_large_is_refused),
+        T(full_segment_is_sealed_and_kicked),
+        T(full_ring_is_busy_until_registered),
+        T(undurable_bytes_are_bounded),
+        T(quiet_log_gets_one_mark),
+        T(age_seals),
+        T(failed_write_makes_it_read_only),
+        T(dropped_partition_ends_its_appends),
+        T(stop_waits_for_registration),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
