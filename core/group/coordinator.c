@@ -11,6 +11,7 @@
 
 #define LOAD_CHUNK_BYTES ((u32)MIB)
 #define WRITE_BATCH_BYTES ((u32)(8 * MIB))
+#define LOAD_RETRY_NS NS_PER_S
 #define WRITE_RETRY_NS (20 * NS_PER_MS)
 #define EXPIRY_FIRST_NS (60 * NS_PER_S)
 
@@ -68,9 +69,7 @@ struct group_partition *group_partition_of(struct broker *b, struct bytes group,
     HASH_FIND_INT(b->coordinator->partitions, &index, gp);
     if (!gp)
         return NULL;
-    *why = gp->load == LOAD_RUNNING  ? ERR_COORDINATOR_LOAD_IN_PROGRESS
-           : gp->load == LOAD_FAILED ? ERR_COORDINATOR_NOT_AVAILABLE
-                                     : ERR_NONE;
+    *why = gp->load == LOAD_RUNNING ? ERR_COORDINATOR_LOAD_IN_PROGRESS : ERR_NONE;
     return gp->load == LOAD_DONE ? gp : NULL;
 }
 
@@ -116,9 +115,25 @@ static void load_take(struct group_partition *gp)
     }
 }
 
-static void load_finish(struct group_partition *gp, enum load_state state)
+static void load_again(struct timer *t)
 {
-    gp->load = state;
+    load_next(container_of(t, struct group_partition, load_timer));
+}
+
+/* What was read stays; no session runs and nothing is written before all is there. */
+static void load_failed(struct group_partition *gp, err e)
+{
+    struct shard *s = &gp->coordinator->broker->shard;
+    LOG(ERROR, group_load_failed,
+        "partition=%d offset=%" PRId64 " err=%s effect=\"its groups wait\" retry_s=1", gp->index,
+        gp->load_offset, err_name(e));
+    if (!s->stopping)
+        timer_start(&s->timers, &gp->load_timer, s->now_ns + LOAD_RETRY_NS, load_again);
+}
+
+static void load_finish(struct group_partition *gp)
+{
+    gp->load = LOAD_DONE;
     mem_free(gp->read);
     gp->read = NULL;
     struct group *g, *next;
@@ -131,9 +146,8 @@ static void load_finish(struct group_partition *gp, enum load_state state)
         HASH_ITER(hh, g->members, m, m_next)
             member_session_restart(m);
     }
-    if (count || state == LOAD_FAILED)
-        LOG(INFO, groups_loaded, "partition=%d groups=%u result=%s", gp->index, count,
-            state == LOAD_DONE ? "done" : "failed");
+    if (count)
+        LOG(INFO, groups_loaded, "partition=%d groups=%u", gp->index, count);
 }
 
 static void group_partition_free(struct group_partition *gp)
@@ -152,9 +166,7 @@ static void load_read_done(struct read_op *op)
         return;
     }
     if (op->err != ERR_NONE) {
-        LOG(ERROR, group_load_failed, "partition=%d offset=%" PRId64 " err=%s", gp->index,
-            gp->load_offset, err_name(op->err));
-        load_finish(gp, LOAD_FAILED);
+        load_failed(gp, op->err);
         return;
     }
     load_take(gp);
@@ -176,12 +188,12 @@ static void load_next(struct group_partition *gp)
         if (storage_read(op, load_read_done) == READ_WAIT)
             return;
         if (op->err != ERR_NONE || op->extent_count == 0) {
-            load_finish(gp, LOAD_FAILED);
+            load_failed(gp, op->err);
             return;
         }
         load_take(gp);
     }
-    load_finish(gp, LOAD_DONE);
+    load_finish(gp);
 }
 
 void coordinator_partition_added(struct broker *b, struct partition *p)
@@ -217,7 +229,9 @@ void coordinator_partition_removed(struct broker *b, struct partition *p)
     HASH_DELETE(hh, c->partitions, gp);
     gp->partition = NULL;
     gp->closed = true;
-    if (gp->load != LOAD_RUNNING)
+    bool reading = gp->load == LOAD_RUNNING && !timer_armed(&gp->load_timer);
+    timer_stop(&b->shard.timers, &gp->load_timer);
+    if (!reading)
         group_partition_free(gp);
 }
 
@@ -330,6 +344,7 @@ void coordinator_free(struct broker *b)
     struct group_partition *gp, *gp_next;
     HASH_ITER(hh, c->partitions, gp, gp_next) {
         HASH_DELETE(hh, c->partitions, gp);
+        timer_stop(&b->shard.timers, &gp->load_timer);
         group_partition_free(gp);
     }
     timer_stop(&b->shard.timers, &c->expiry);

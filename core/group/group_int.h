@@ -91,7 +91,7 @@ struct group {
 };
 
 /* One owned partition of __consumer_offsets. */
-enum load_state { LOAD_RUNNING, LOAD_DONE, LOAD_FAILED };
+enum load_state { LOAD_RUNNING, LOAD_DONE };
 struct group_partition {
     UT_hash_handle hh; /* coordinator->partitions, by index */
     i32 index;
@@ -100,7 +100,8 @@ struct group_partition {
     enum load_state load;
     i64 load_offset, load_end;
     struct read_op *read;
-    bool closed; /* free it when the read is done */
+    struct timer load_timer; /* armed: a read failed, it is tried again */
+    bool closed;             /* free it when the read is done */
 };
 
 struct coordinator {

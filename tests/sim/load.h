@@ -11,7 +11,7 @@ struct load_plan { /* of a seed */
     u32 batches; /* each producer makes, over all */
     u32 value_bytes_max;
     u64 think_ns; /* mean pause between sends */
-    bool compress, deletes, commits, plain, churn;
+    bool compress, deletes, commits, plain, churn, group;
 };
 extern struct load_plan load_plan;
 extern bool load_quiet;   /* nobody begins anything new */
@@ -22,6 +22,9 @@ void producers_start(void);
 bool producers_idle(void); /* nothing is left to be sent or answered */
 void consumers_start(void);
 void churner_start(void);
+void group_start(void);
+bool group_stable(void);
+void group_describe(char *buf, size_t size);
 void admin_start(void);
 bool admin_idle(void);
 void verify_begin(void);

@@ -351,6 +351,8 @@ void load_start(void)
     admin_start();
     producers_start();
     consumers_start();
+    if (load_plan.group)
+        group_start();
     if (load_plan.churn)
         churner_start();
 }
@@ -360,4 +362,5 @@ void load_describe(char *buf, size_t size)
     snprintf(buf, size, "topics %s, admin waits for %u answers;",
              topics_ready ? "ready" : "not ready", admin.pending);
     producers_describe(buf, size);
+    group_describe(buf, size);
 }

@@ -13,6 +13,7 @@ struct position {
     i64 told;                      /* offset the session knows; -1 none */
     i64 high_watermark, log_start; /* last seen on this connection */
     i64 start, until;              /* verifier: where it began, where to end */
+    i64 must;                      /* what was promised when it asked for the end */
     bool reset, done;
 };
 struct consumer {
@@ -97,6 +98,8 @@ static void list_offsets(struct consumer *k, i64 timestamp)
             list_offsets_request_list_offsets_partition_init(x);
             x->partition_index = parts[i].index;
             x->timestamp = timestamp;
+            if (timestamp == -1)
+                k->pos[i].must = MAX(parts[i].acked_end, parts[i].seen_end);
         }
         q.topics.n += lt->partitions.n > 0;
     }
@@ -252,7 +255,7 @@ static bool verifier_asks(struct consumer *k)
         struct position *pos = &k->pos[i];
         if (!pos->done && pos->next >= pos->until) {
             pos->done = true;
-            model_verify(&parts[i], pos->start, pos->until);
+            model_verify(&parts[i], pos->start, pos->until, pos->must);
             TRACE("verified %s-%d up to %" PRId64, parts[i].topic->name, parts[i].index,
                   pos->until);
         }

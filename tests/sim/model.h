@@ -75,8 +75,8 @@ void model_fetched(struct mpart *p, struct bytes records, i64 *next, i64 high_wa
 void model_watermarks(struct mpart *p, i64 log_start, i64 high_watermark);
 /* The log start, while nobody else deletes or asks. */
 void model_start(struct mpart *p, i64 start);
-/* All of [start, end) was read at the end of the seed. */
-void model_verify(struct mpart *p, i64 start, i64 end);
+/* All of [start, end) was read; `must`: how far the log was promised to go. */
+void model_verify(struct mpart *p, i64 start, i64 end, i64 must);
 u64 model_records_checked(void);
 /* After model_verify: the first offset in [start, end) with timestamp >= t; -1 none. */
 i64 model_offset_of_time(const struct mpart *p, i64 start, i64 end, i64 t);

@@ -110,6 +110,7 @@ static void load_choose(void)
         .commits = one_in(2),
         .plain = one_in(3),
         .churn = one_in(3),
+        .group = one_in(4),
     };
     topic_count = (u32)rnd_between(1, 2);
     for (u32 i = 0; i < topic_count; i++) {
@@ -126,6 +127,8 @@ static void load_choose(void)
 }
 
 /* ---- when a life ends ---- */
+
+static void faults_end(void);
 
 /* Nothing of the log is left to upload, and its space is free. */
 static bool wal_is_trimmed(void)
@@ -157,14 +160,16 @@ static bool wants_stop(void)
     case PHASE_FAULTS:
         return sim.now_ns >= life_deadline;
     case PHASE_DRAIN:
-        if (sim.now_ns >= life_deadline)
+        if (sim.now_ns >= life_deadline && !load_quiet) {
             load_quiet = true;
-        if (load_quiet && producers_idle() && admin_idle()) {
+            faults_end();
+        }
+        if (load_quiet && producers_idle() && admin_idle() && group_stable()) {
             phase = PHASE_VERIFY;
             verify_begin();
             return false;
         }
-        (void)deadline_passed("producers still wait");
+        (void)deadline_passed("clients still wait");
         return false;
     case PHASE_VERIFY:
     case PHASE_AGAIN:
@@ -256,19 +261,33 @@ static void faulty_lives(u32 count)
     }
 }
 
-static void quiet_life(int begin)
+static void faults_end(void)
+{
+    TRACE("faults end");
+    memset(&sim.faults, 0, sizeof sim.faults);
+    store_outage_end();
+    phase_deadline = sim.now_ns + QUIET_NS;
+}
+
+/* `heals`: faults go on for a while, and end while the node runs. Without those of the disk, after
+ * which only a start helps. */
+static enum life_end quiet_life(int begin, bool heals)
 {
     char why[1200];
     phase = (int)begin;
-    memset(&sim.faults, 0, sizeof sim.faults);
-    store_outage_end();
+    sim.faults.disk_eio = sim.faults.disk_full = 0;
     sim.kill_allowed = false;
     life_deadline = sim.now_ns + rnd_log(50 * NS_PER_MS, 2 * NS_PER_S);
-    phase_deadline = sim.now_ns + QUIET_NS;
+    if (!heals)
+        faults_end();
+    else
+        phase_deadline = life_deadline + QUIET_NS;
     if (phase == PHASE_AGAIN)
         verify_begin();
-    if (life_run(wants_stop, why, sizeof why) == LIFE_REFUSED)
+    enum life_end end = life_run(wants_stop, why, sizeof why);
+    if (end == LIFE_REFUSED && !heals)
         sim_fail("start: without faults the node refuses to start: %s", why);
+    return end;
 }
 
 void seed_run(u64 seed)
@@ -285,6 +304,7 @@ void seed_run(u64 seed)
     load_start();
     phase = PHASE_FAULTS;
     faulty_lives((u32)rnd_between(0, 5));
-    quiet_life(PHASE_DRAIN);
-    quiet_life(PHASE_AGAIN);
+    if (quiet_life(PHASE_DRAIN, one_in(2)) == LIFE_REFUSED)
+        (void)quiet_life(PHASE_DRAIN, false);
+    (void)quiet_life(PHASE_AGAIN, false);
 }
