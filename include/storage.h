@@ -42,6 +42,8 @@ struct storage_ops {
      * state); written in the same metadata transaction that registers the segment. Return bytes
      * in `a`; {NULL,0} = unchanged, write nothing. */
     struct bytes (*snapshot)(struct storage *st, struct pindex *p, struct arena *a);
+    /* storage_prepare only, may be NULL: the partition's user object is to be freed. */
+    void (*forget)(struct storage *st, struct pindex *p);
 };
 
 /* Shared by all shards of a node; made once at start. */
@@ -50,6 +52,8 @@ struct storage_env {
     struct meta *meta;
     struct store *store;
     const struct storage_ops *ops;
+    /* The same for storage_prepare, when no broker is there yet; NULL: nothing is kept. */
+    const struct storage_ops *replay_ops;
     u32 shard_count;
     /* For storage_prepare: does the partition exist? Frames of deleted topics may be in a WAL. NULL:
      * all do. */

@@ -154,7 +154,6 @@ struct pindex *pindex_open(struct storage *st, const struct partition_key *key)
     p->key = *key;
     p->st = st;
     p->last_seq = -1;
-    p->replay_from = -1;
     list_init(&p->reads);
     HASH_ADD(hh, st->parts, key, sizeof p->key, p);
     return p;
@@ -224,6 +223,8 @@ void index_free(struct storage *st)
     struct pindex *p, *next;
     HASH_ITER(hh, st->parts, p, next) {
         HASH_DEL(st->parts, p);
+        if (st->replaying && p->user && st->env->ops->forget)
+            st->env->ops->forget(st, p);
         pindex_free(p);
     }
 }

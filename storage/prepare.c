@@ -2,9 +2,8 @@
  *
  * A WAL belongs to a shard number, and which partitions a shard owns follows from the number of
  * shards. When that changed, every WAL that still holds unregistered data is opened here once
- * more, as the shard it was, with nothing above it; a clean stop then turns it into bundles. The
- * broker's snapshots can not be taken that way: they are marked stale, with the offset from which
- * the shards that own the partitions now read the batches again (storage.c, stale_replay).
+ * more, as the shard it was, with no broker above it; a clean stop then turns it into bundles. The
+ * snapshots of producers come from env->replay_ops, which need no broker.
  *
  * n/shards (u8 version 1, 3 bytes 0, u32 count) is written last, so a crash repeats the work.
  */
@@ -99,7 +98,7 @@ static struct bytes replay_snapshot(struct storage *st, struct pindex *p, struct
     return (struct bytes){ NULL, 0 };
 }
 
-static const struct storage_ops replay_ops = { replay_batch, replay_batch, replay_snapshot };
+static const struct storage_ops no_ops = { replay_batch, replay_batch, replay_snapshot, NULL };
 
 static bool replay_known(struct storage *st, const struct partition_key *k)
 {
@@ -161,7 +160,7 @@ static err replay_all(struct storage_env *env, const struct wal_list *l, u32 old
     if (dirty == 0)
         return ERR_NONE;
     struct storage_env old = *env;
-    old.ops = &replay_ops;
+    old.ops = env->replay_ops ? env->replay_ops : &no_ops;
     old.shard_count = MAX(old_count, l->count);
     struct shard_group g = { .count = old.shard_count };
     g.bg = bg_create(&g, env->cfg);

@@ -310,43 +310,16 @@ void segments_free(struct storage *st)
 
 /* ---- snapshots ---- */
 
-/* Value of an s/ key: u8 version 1, u8 flags, 6 bytes 0, i64 replay-from, the broker's bytes.
- * Flag 1: batches from replay-from up to the registered end are newer than the bytes, because a
- * WAL was turned into bundles with no broker above it (storage_prepare). */
-static struct bytes snapshot_wrap(struct arena *a, u8 flags, i64 replay_from, struct bytes body)
+/* Value of an s/ key: u8 version 1, 15 bytes 0, the broker's bytes. */
+static struct bytes snapshot_wrap(struct arena *a, struct bytes body)
 {
     u8 *v = arena_alloc(a, SNAPSHOT_HEAD_BYTES + (u64)body.len);
     if (!v)
         return (struct bytes){ NULL, 0 };
     v[0] = SNAPSHOT_VERSION;
-    v[1] = flags;
-    put_le64(v + 8, (u64)replay_from);
     if (body.len)
         memcpy(v + SNAPSHOT_HEAD_BYTES, body.data, body.len);
     return bytes_of(v, SNAPSHOT_HEAD_BYTES + body.len);
-}
-
-/* While replaying there is nobody to ask: keep what is stored and say from where it is stale. */
-static struct bytes snapshot_replaying(struct storage *st, struct segment *seg, struct pindex *p)
-{
-    const struct entry *first;
-    u32 n = pindex_segment_entries(p, st, seg->seq, &first);
-    if (n == 0)
-        return (struct bytes){ NULL, 0 };
-    i64 from = first->base_offset;
-    char buf[META_KEY_SIZE];
-    struct meta_kv kv = { 0 };
-    if (p->replay_from >= 0)
-        from = p->replay_from;
-    p->replay_from = from;
-    err e = meta_get(st->env->meta, meta_key_partition(buf, 's', &p->key), &seg->snap_arena, &kv);
-    struct bytes body = { NULL, 0 };
-    if (e == ERR_NONE && kv.value.len >= SNAPSHOT_HEAD_BYTES) {
-        body = bytes_of(kv.value.data + SNAPSHOT_HEAD_BYTES, kv.value.len - SNAPSHOT_HEAD_BYTES);
-        if (kv.value.data[1] & SNAPSHOT_STALE)
-            from = MIN(from, (i64)get_le64(kv.value.data + 8));
-    }
-    return snapshot_wrap(&seg->snap_arena, SNAPSHOT_STALE, from, body);
 }
 
 void segment_take_snapshots(struct storage *st, struct segment *seg)
@@ -359,14 +332,9 @@ void segment_take_snapshots(struct storage *st, struct segment *seg)
         struct pindex *p = seg->parts[i];
         if (!p)
             continue;
-        struct bytes v;
-        if (st->replaying) {
-            v = snapshot_replaying(st, seg, p);
-        } else {
-            v = st->env->ops->snapshot(st, p, &seg->snap_arena);
-            if (v.data)
-                v = snapshot_wrap(&seg->snap_arena, 0, 0, v);
-        }
+        struct bytes v = st->env->ops->snapshot(st, p, &seg->snap_arena);
+        if (v.data)
+            v = snapshot_wrap(&seg->snap_arena, v);
         if (v.data)
             seg->snaps[seg->snap_count++] = (struct segment_snapshot){ p, v };
     }

@@ -126,21 +126,9 @@ static void storage_hook(struct shard_hook *h)
 
 /* ---- start ---- */
 
-/* Partitions whose snapshot is older than their bundles: storage_prepare left them. */
-struct stale {
-    struct pindex *p;
-    i64 from;
-};
-struct snapshot_load {
-    struct storage *st;
-    struct stale *stale;
-    u32 stale_count;
-};
-
 static err snapshot_load_one(void *arg, const struct meta_kv *kv)
 {
-    struct snapshot_load *l = arg;
-    struct storage *st = l->st;
+    struct storage *st = arg;
     struct partition_key key;
     if (!meta_key_partition_parse(kv->key, &key) || kv->value.len < SNAPSHOT_HEAD_BYTES ||
         kv->value.data[0] != SNAPSHOT_VERSION) {
@@ -150,52 +138,16 @@ static err snapshot_load_one(void *arg, const struct meta_kv *kv)
     }
     if (!storage_owns(st, &key))
         return ERR_NONE;
-    struct pindex *p = pindex_open(st, &key);
     struct bytes body =
         bytes_of(kv->value.data + SNAPSHOT_HEAD_BYTES, kv->value.len - SNAPSHOT_HEAD_BYTES);
     if (body.len > 0)
-        st->env->ops->restored(st, p, body);
-    if (kv->value.data[1] & SNAPSHOT_STALE) {
-        l->stale = mem_realloc(l->stale, (l->stale_count + 1) * sizeof *l->stale);
-        l->stale[l->stale_count++] = (struct stale){ p, (i64)get_le64(kv->value.data + 8) };
-    }
-    return ERR_NONE;
-}
-
-static err stale_replay(struct storage *st, const struct stale *s)
-{
-    for (u32 i = s->p->block_head; i < s->p->block_end; i++) {
-        struct block b = s->p->blocks[i];
-        if (b.last_offset < s->from)
-            continue;
-        u8 *buf = mem_alloc(b.data_bytes);
-        err e = bundle_read_block(st->env, &b, buf);
-        struct bytes rest = bytes_of(buf, b.data_bytes);
-        struct batch batch;
-        while (e == ERR_NONE && rest.len > 0) {
-            struct bytes at = rest;
-            e = batch_next(&rest, &batch);
-            if (e == ERR_NONE && batch_last_offset(&batch) >= s->from)
-                st->env->ops->recovered(st, s->p, bytes_of(at.data, batch.bytes));
-        }
-        mem_free(buf);
-        if (e != ERR_NONE) {
-            storage_explain(st, "reading bundle %04x/%016" PRIx64 " from the object store: %s",
-                            bundle_wal(b.bundle), bundle_seq(b.bundle), err_text(e));
-            return e;
-        }
-    }
+        st->env->ops->restored(st, pindex_open(st, &key), body);
     return ERR_NONE;
 }
 
 static err snapshots_load(struct storage *st)
 {
-    struct snapshot_load l = { .st = st };
-    err e = meta_range(st->env->meta, bytes_str("s/"), snapshot_load_one, &l);
-    for (u32 i = 0; i < l.stale_count && e == ERR_NONE; i++)
-        e = stale_replay(st, &l.stale[i]);
-    mem_free(l.stale);
-    return e;
+    return meta_range(st->env->meta, bytes_str("s/"), snapshot_load_one, st);
 }
 
 static struct storage *storage_new(struct shard *s, struct storage_env *env,

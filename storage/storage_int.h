@@ -133,7 +133,6 @@ bool image_evict_one(struct storage *st); /* makes an image free; false: none ca
 /* Value of an s/ key: head, then what ops->snapshot gave (segment.c). */
 #define SNAPSHOT_VERSION 1u
 #define SNAPSHOT_HEAD_BYTES 16u
-#define SNAPSHOT_STALE 1u
 
 /* ---- the index ---- */
 
@@ -188,7 +187,6 @@ struct pindex {
     u32 holds;         /* appends, reads, jobs that point here */
     bool dropped;      /* out of the table; freed when holds == 0 */
     i32 leader_epoch;  /* kept in the p/ key */
-    i64 replay_from;   /* storage_prepare only; -1 */
     struct list reads; /* struct read_op.link of waiting reads: reader.c */
     UT_hash_handle hh;
 };
@@ -344,8 +342,6 @@ err uploader_load(struct storage *st) MUST_USE;
 void uploader_kick(struct storage *st);       /* something is DURABLE, or the shard is stopping */
 bool uploader_idle(const struct storage *st); /* nothing in flight (also deletes): may be freed */
 void uploader_free(struct storage *st);
-/* Blocking (start-up): the batches of a block, verified, into buf of b->data_bytes. */
-err bundle_read_block(struct storage_env *env, const struct block *b, u8 *buf) MUST_USE;
 err reader_create(struct storage *st) MUST_USE;
 bool reader_idle(const struct storage *st);
 void reader_free(struct storage *st);
@@ -400,8 +396,8 @@ struct storage {
 
 /* Wakes room waiters, if there is room; in a later step of the turn it is safe to append. */
 void storage_room_made(struct storage *st);
-/* As storage_start, for storage_prepare: every partition of the WAL is taken, whoever owns it now,
- * and snapshots are only marked stale. */
+/* As storage_start, for storage_prepare: every partition of the WAL is taken, whoever owns it
+ * now. */
 err storage_start_replay(struct shard *s, struct storage_env *env,
                          bool (*known)(struct storage *st, const struct partition_key *k),
                          struct storage **out) MUST_USE;

@@ -28,7 +28,7 @@ void catalog_free(struct broker *b);
 struct partition *partition_open(struct broker *b, const struct topic *t, i32 index);
 /* Watchers fire; memory goes when nothing is in flight. `deleted`: the topic is gone. */
 void partition_close(struct partition *p, bool deleted);
-extern const struct storage_ops partition_storage_ops;
+extern const struct storage_ops partition_storage_ops, partition_replay_ops;
 /* For storage_start: does the catalog still have it? */
 bool partition_known(struct storage *st, const struct partition_key *k);
 

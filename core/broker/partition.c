@@ -348,6 +348,56 @@ const struct storage_ops partition_storage_ops = {
     .snapshot = partition_snapshot,
 };
 
+/* Another number of shards: before there are brokers, only the producers' state is kept, in
+ * partitions that have nothing else. */
+static struct partition *replaying(struct pindex *px)
+{
+    struct partition *p = pindex_user(px);
+    if (!p) {
+        p = MEM_NEW(struct partition);
+        MAGIC_INIT(p, PARTITION_MAGIC);
+        pindex_set_user(px, p);
+    }
+    return p;
+}
+
+static void replay_recovered(struct storage *st, struct pindex *px, struct bytes bytes)
+{
+    (void)st;
+    struct batch b;
+    err e = batch_parse(bytes, &b);
+    CHECK(e == ERR_NONE);
+    if (batch_has_producer(&b))
+        producers_append(replaying(px), &b, batch_last_offset(&b), b.max_timestamp);
+}
+
+static void replay_restored(struct storage *st, struct pindex *px, struct bytes snapshot)
+{
+    (void)st;
+    struct partition *p = replaying(px);
+    if (producers_restore(p, snapshot) != ERR_NONE)
+        FATAL("event=producer_snapshot_corrupt remedy=\"the metadata store is damaged: restore it "
+              "from a backup\"");
+    p->producers_changed = false;
+}
+
+static void replay_forget(struct storage *st, struct pindex *px)
+{
+    (void)st;
+    struct partition *p = pindex_user(px);
+    pindex_set_user(px, NULL);
+    producers_free(p);
+    MAGIC_POISON(p);
+    mem_free(p);
+}
+
+const struct storage_ops partition_replay_ops = {
+    .recovered = replay_recovered,
+    .restored = replay_restored,
+    .snapshot = partition_snapshot,
+    .forget = replay_forget,
+};
+
 bool partition_known(struct storage *st, const struct partition_key *k)
 {
     struct topic_entry *e = catalog_by_id(broker_of(storage_shard(st)), k->topic_id);

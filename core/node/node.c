@@ -214,6 +214,7 @@ static err node_load(struct node *n, char *why, size_t why_size)
     }
     n->env.cfg = n->cfg;
     n->env.ops = &partition_storage_ops;
+    n->env.replay_ops = &partition_replay_ops;
     n->env.shard_count = n->group.count;
     e = node_prepare_storage(n);
     if (e != ERR_NONE)

@@ -211,8 +211,10 @@ static void produced(struct rpc *r, const void *answer)
 
 static bool stream_ready(struct stream *s)
 {
-    return s->lane && s->sent < s->count && !(s->recovering && s->inflight > 0) &&
-           s->retry_ns <= sim.now_ns;
+    while (s->sent < s->count && s->q[(s->head + s->sent) % WINDOW].done)
+        s->sent++; /* an earlier attempt was acknowledged late */
+    bool waits = (s->recovering && s->inflight > 0) || s->retry_ns > sim.now_ns;
+    return s->lane && s->sent < s->count && !waits;
 }
 
 static bool topic_add(struct produce_request_topic_produce_data *td, struct stream *s,

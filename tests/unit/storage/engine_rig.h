@@ -178,7 +178,8 @@ static inline struct bytes engine_snapshot(struct storage *st, struct pindex *p,
     eng->snapshots++;
     return bytes_of(v, 4);
 }
-static const struct storage_ops engine_ops = { engine_recovered, engine_restored, engine_snapshot };
+static const struct storage_ops engine_ops = { engine_recovered, engine_restored, engine_snapshot,
+                                               NULL };
 
 static inline void engine_set(const char *key, const char *value)
 {

@@ -150,11 +150,6 @@ void uploader_free(struct storage *st)
 {
     (void)st;
 }
-err bundle_read_block(struct storage_env *env, const struct block *b, u8 *buf)
-{
-    (void)env, (void)b, (void)buf;
-    return ERR_NOT_FOUND;
-}
 err reader_create(struct storage *st)
 {
     (void)st;
@@ -248,7 +243,7 @@ static inline struct bytes rig_snapshot(struct storage *st, struct pindex *p, st
     return bytes_of(b, 8);
 }
 
-static const struct storage_ops rig_ops = { rig_recovered, rig_restored, rig_snapshot };
+static const struct storage_ops rig_ops = { rig_recovered, rig_restored, rig_snapshot, NULL };
 
 static inline bool rig_known(struct storage *st, const struct partition_key *k)
 {
