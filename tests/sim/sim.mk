@@ -30,7 +30,9 @@ sim-quick: sim-build
 # The simulator must find each planted bug (include/plant.h).
 sim-plants:
 	@$(MAKE) --no-print-directory BUILD=$(SIM_PLANT_BUILD) CFLAGS='$(SIM_CFLAGS) -DLEAT_PLANT' $(SIM_PLANT_BUILD)/simulator
-	@for p in 1 2 3; do \
-		$(SIM_PLANT_BUILD)/simulator -p $$p -n 1000 -j $(JOBS) > $(SIM_PLANT_BUILD)/plant-$$p.txt \
-		&& echo "plant $$p: found, $$(grep -m1 FAILED $(SIM_PLANT_BUILD)/plant-$$p.txt)" \
-		|| { echo "plant $$p: NOT FOUND in 1000 seeds"; exit 1; }; done
+	@n=0; for name in ACK_BEFORE_FLUSH SKIP_FRAME TRIM_BEFORE_REGISTER; do \
+		n=$$((n + 1)); out=$(SIM_PLANT_BUILD)/plant-$$n.txt; \
+		$(SIM_PLANT_BUILD)/simulator -p $$n -n 1000 -j $(JOBS) > $$out \
+			|| { echo "PLANT_$$name: NOT FOUND in 1000 seeds"; exit 1; }; \
+		echo "PLANT_$$name: found by $$(sed -n 's/^sim: \(seed [0-9]*\) FAILED.*/\1/p' $$out | head -1):" \
+			"$$(sed -n 2p $$out | cut -c1-150)"; done
