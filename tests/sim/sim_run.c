@@ -287,6 +287,8 @@ static enum life_end quiet_life(int begin, bool heals)
     enum life_end end = life_run(wants_stop, why, sizeof why);
     if (end == LIFE_REFUSED && !heals)
         sim_fail("start: without faults the node refuses to start: %s", why);
+    if (end == LIFE_REFUSED)
+        disk_crash(false);
     return end;
 }
 
