@@ -55,8 +55,8 @@ struct storage_env {
     /* The same for storage_prepare, when no broker is there yet; NULL: nothing is kept. */
     const struct storage_ops *replay_ops;
     u32 shard_count;
-    /* For storage_prepare: does the partition exist? Frames of deleted topics may be in a WAL. NULL:
-     * all do. */
+    /* For storage_prepare: does the partition exist? Frames of deleted topics may be in a WAL.
+     * NULL: all do. */
     bool (*exists)(void *arg, const struct partition_key *key);
     void *exists_arg;
     char error[1024]; /* why the last start call failed */

@@ -219,7 +219,7 @@ share.coordinator.state.topic.min.isr=1
 log.retention.hours=168
 log.segment.bytes=1073741824
 log.retention.check.interval.ms=300000
-group.initial.rebalance.delay.ms=0
+group.initial.rebalance.delay.ms=400
 PROPERTIES
     local line
     for line in ${settings[@]+"${settings[@]}"}; do echo "$line"; done
