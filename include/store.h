@@ -10,14 +10,24 @@
 
 struct store;
 
+/* What put writes: the parts one after the other. */
+struct store_object {
+    const char *name;
+    const struct bytes *parts;
+    u32 part_count;
+    bool if_absent; /* ERR_EXISTS when it is there */
+    /* Bytes a second to write at, read again while writing (atomically: its owner may change it);
+     * NULL or 0: as fast as it goes. Disks and links are shared with what clients wait for. */
+    const u64 *pace;
+};
+
 struct store_driver {
     const char *scheme;
     err (*open)(const char *url, struct store **out, char *why, size_t why_size);
     void (*close)(struct store *s);
     /* The object is complete and durable when this returns ERR_NONE, and never half there
-     * afterwards otherwise. Parts are concatenated. `if_absent`: ERR_EXISTS when it is there. */
-    err (*put)(struct store *s, const char *name, const struct bytes *parts, u32 part_count,
-               bool if_absent);
+     * afterwards otherwise. */
+    err (*put)(struct store *s, const struct store_object *o);
     /* Exactly len bytes at offset into buf; ERR_NOT_FOUND; ERR_TRUNCATED when the
      * object is shorter. */
     err (*get_range)(struct store *s, const char *name, u64 offset, u8 *buf, u32 len);

@@ -14,7 +14,8 @@
  *     has neither image nor pins.
  *
  * Memory: at most image_max images plus spare_max for uploads of evicted segments. Images are
- * mapped when first needed and kept; one that is registered and IMAGE_KEEP_NS old is taken first.
+ * mapped when first needed and kept. New memory is the last choice but one, because its first touch
+ * costs up to 1.7 s of CPU a GiB (measured): see image_acquire.
  */
 #include <stdio.h>
 
@@ -23,9 +24,10 @@
 
 #define SNAP_BLOCK_BYTES 4096u
 #define SNAP_BYTES_MAX GIB
-/* A registered image is reused after this time before new memory is taken: first touch costs 1.2 s
- * of CPU a GiB (measured), reuse nothing, and tailing readers are not that late. */
-#define IMAGE_KEEP_NS (5 * NS_PER_S)
+/* Tailing readers are rarely later than this. */
+#define IMAGE_KEEP_NS NS_PER_S
+/* Images a shard has before one that waits for its upload is taken: the upload reads it back. */
+#define IMAGES_WANTED 16u
 
 /* ---- references ---- */
 
@@ -83,7 +85,7 @@ static void image_detach(struct storage *st, struct image *im)
     list_remove(&im->link);
     im->seg = NULL;
     seg->image = NULL;
-    list_push_back(&st->free_images, &im->link);
+    list_push_front(&st->free_images, &im->link); /* the one most likely still in a cache */
     if (seg->state != SEG_REGISTERED)
         return;
     for (u32 i = 0; i < seg->part_count; i++)
@@ -111,33 +113,43 @@ bool image_evict_one(struct storage *st)
     return true;
 }
 
-/* The oldest image, when nobody is likely to want it any more. */
-static bool image_evict_old(struct storage *st)
+/* The oldest image that nobody is likely to want any more. */
+static bool image_evict_old(struct storage *st, bool durable_too)
 {
-    if (list_empty(&st->sealed_images))
+    list_for(it, &st->sealed_images) {
+        struct image *im = list_entry(it, struct image, link);
+        struct segment *seg = im->seg;
+        if (st->shard->now_ns - seg->sealed_ns < IMAGE_KEEP_NS)
+            return false;
+        if (im->ref.count > 0)
+            continue;
+        if (seg->state == SEG_REGISTERED || (durable_too && seg->state == SEG_DURABLE)) {
+            image_detach(st, im);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool image_add(struct storage *st)
+{
+    struct image *im = st->image_count < st->image_max ? image_map(st) : NULL;
+    if (!im)
         return false;
-    struct image *im = list_entry(st->sealed_images.next, struct image, link);
-    if (im->ref.count > 0 || im->seg->state != SEG_REGISTERED ||
-        st->shard->now_ns - im->seg->sealed_ns < IMAGE_KEEP_NS)
-        return false;
-    image_detach(st, im);
+    /* Best effort: unregistered memory works, it only costs page pinning per write. */
+    (void)io_register_region(st->shard->io, im->bytes, st->wal.segment_bytes);
+    st->images = mem_realloc(st->images, (st->image_count + 1) * sizeof(struct image *));
+    st->images[st->image_count++] = im;
+    list_push_front(&st->free_images, &im->link);
     return true;
 }
 
 static struct image *image_acquire(struct storage *st)
 {
-    if (list_empty(&st->free_images) && !image_evict_old(st)) {
-        struct image *im = st->image_count < st->image_max ? image_map(st) : NULL;
-        if (im) {
-            /* Best effort: unregistered memory works, it only costs page pinning per write. */
-            (void)io_register_region(st->shard->io, im->bytes, st->wal.segment_bytes);
-            st->images = mem_realloc(st->images, (st->image_count + 1) * sizeof(struct image *));
-            st->images[st->image_count++] = im;
-            return im;
-        }
-        if (!image_evict_one(st))
-            return NULL;
-    }
+    if (list_empty(&st->free_images) && !image_evict_old(st, false) &&
+        !(st->image_count < IMAGES_WANTED && image_add(st)) && !image_evict_old(st, true) &&
+        !image_add(st) && !image_evict_one(st))
+        return NULL;
     struct list *l = list_pop_front(&st->free_images);
     CHECK(l != NULL);
     return list_entry(l, struct image, link);
@@ -306,6 +318,8 @@ void segments_free(struct storage *st)
     mem_free(st->images);
     st->images = NULL;
     st->image_count = 0;
+    for (struct list *l; (l = list_pop_front(&st->spares));)
+        image_unmap(st, list_entry(l, struct image, link));
 }
 
 /* ---- snapshots ---- */
@@ -390,7 +404,7 @@ static err segment_verify(const struct wal *w, const struct segment *seg, const 
 static void segment_load_release(struct storage *st, struct segment_load *l)
 {
     st->spare_used--;
-    image_unmap(st, l->image);
+    list_push_front(&st->spares, &l->image->link);
     l->image = NULL;
     segment_unpin(st, l->seg);
 }
@@ -427,7 +441,11 @@ bool segment_load_begin(struct storage *st, struct segment_load *l, struct segme
         ref_get(&l->image->ref);
         return true;
     }
-    struct image *im = st->spare_used < st->spare_max ? image_map(st) : NULL;
+    struct image *im = NULL;
+    if (!list_empty(&st->spares))
+        im = list_entry(list_pop_front(&st->spares), struct image, link);
+    else if (st->spare_used < st->spare_max)
+        im = image_map(st);
     if (!im) {
         l->err = ERR_BUSY;
         return false;

@@ -161,6 +161,7 @@ static struct storage *storage_new(struct shard *s, struct storage_env *env,
     list_init(&st->room_waiters);
     list_init(&st->free_images);
     list_init(&st->sealed_images);
+    list_init(&st->spares);
     list_init(&st->hook.link);
     struct wal *w = &st->wal;
     w->fd = -1;

@@ -287,6 +287,7 @@ struct wal {
     u64 zero_seq, zero_end_seq; /* next segment whose slot gets zeros; where they end */
     u32 zero_at;
     bool zero_yield, fresh_file;
+    u64 zero_append_count; /* append_count at the last write of zeros */
     u64 append_count, append_bytes, write_total, sync_ns_total; /* statistics */
 };
 
@@ -375,6 +376,7 @@ struct storage {
     u32 live_count, live_cap;
     /* Images. */
     struct list free_images, sealed_images; /* sealed: oldest first */
+    struct list spares;                     /* mapped, not in use */
     struct image **images;
     u32 image_count, image_max, spare_max, spare_used;
     u32 sealed_unregistered; /* SEALED … UPLOADING */

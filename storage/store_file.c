@@ -10,24 +10,31 @@
  *  3. A failed flush is never repeated over the same file: the retry writes a new one.
  *  4. Folders made on the way are flushed into their parents before the name counts.
  *
- * Calls block; they run on background threads and share nothing but an atomic counter.
+ * Calls block; they run on background threads and share nothing but an atomic counter and spare
+ * buffers.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bytes.h"
 #include "check.h"
+#include "clock.h"
 #include "store.h"
 
 #define STORE_FILE_MAGIC 0x5f110001u
 #define TMP_DIR ".tmp"
 #define PATH_SIZE (STORE_NAME_MAX + 1)
 #define LIST_DEPTH_MAX 16
+#define PUT_BUF_BYTES ((u32)(256 * KIB))
+/* Kept between puts: as many as may run at once, and then some. */
+#define PUT_BUFFERS_MAX 16u
 
 struct store_file {
     struct store base;
@@ -35,6 +42,9 @@ struct store_file {
     int root_fd;
     bool sync;
     u64 tmp_next; /* atomic */
+    pthread_mutex_t lock; /* of the buffers */
+    u32 buffer_count;
+    u8 *buffers[PUT_BUFFERS_MAX];
     char *root;
 };
 
@@ -123,6 +133,7 @@ static err file_open(const char *url, struct store **out, char *why, size_t why_
     struct store_file *f = MEM_NEW(struct store_file);
     MAGIC_INIT(f, STORE_FILE_MAGIC);
     f->base.driver = &store_file_driver;
+    pthread_mutex_init(&f->lock, NULL);
     f->root_fd = -1;
     f->root = url_path(url, &f->sync);
     if (f->root[0] == '\0')
@@ -151,6 +162,9 @@ static void file_close(struct store *s)
 {
     struct store_file *f = store_file_of(s);
     close(f->root_fd);
+    while (f->buffer_count > 0)
+        mem_unmap(f->buffers[--f->buffer_count], PUT_BUF_BYTES);
+    pthread_mutex_destroy(&f->lock);
     mem_free(f->root);
     MAGIC_POISON(f);
     mem_free(f);
@@ -161,19 +175,63 @@ static void file_close(struct store *s)
 /* Gathers the parts in an aligned buffer and writes it past the page cache: a copy in user space
  * costs a fraction of the kernel's (measured: a third of the node's CPU went into the page cache
  * of objects that nobody reads soon). Files that refuse O_DIRECT are written through the cache by
- * the same calls. */
-#define PUT_BUF_BYTES ((u32)MIB)
+ * the same calls.
+ *
+ * The WAL is often on the same device, and each of its flushes waits for everything the device took
+ * before: so the writes are small, and spread in time when the object has a pace. */
 #define DIRECT_ALIGN 4096u
+/* The pace is looked at again at least this often. */
+#define PACE_SLEEP_NS_MAX (50 * NS_PER_MS)
 
 struct put_writer {
     int fd;
     u8 *buf;
     u32 len;    /* in buf */
     u64 offset; /* of buf in the file */
+    const u64 *pace;
+    u64 due_ns; /* when the next write may begin */
 };
+
+/* Buffers stay mapped: mapping one for each object would stall the shards on the memory map's
+ * lock. */
+static u8 *buffer_take(struct store_file *f)
+{
+    pthread_mutex_lock(&f->lock);
+    u8 *buf = f->buffer_count > 0 ? f->buffers[--f->buffer_count] : NULL;
+    pthread_mutex_unlock(&f->lock);
+    return buf ? buf : mem_map(PUT_BUF_BYTES, false);
+}
+
+static void buffer_give(struct store_file *f, u8 *buf)
+{
+    pthread_mutex_lock(&f->lock);
+    bool keep = f->buffer_count < PUT_BUFFERS_MAX;
+    if (keep)
+        f->buffers[f->buffer_count++] = buf;
+    pthread_mutex_unlock(&f->lock);
+    if (!keep)
+        mem_unmap(buf, PUT_BUF_BYTES);
+}
+
+static void writer_pace(struct put_writer *w, u32 len)
+{
+    for (;;) {
+        u64 pace = w->pace ? __atomic_load_n(w->pace, __ATOMIC_RELAXED) : 0;
+        u64 now = clock_mono_ns();
+        if (pace == 0 || w->due_ns <= now) {
+            /* Counted from now: what came late is not made up for in a burst. */
+            w->due_ns = now + (pace == 0 ? 0 : len * NS_PER_S / pace);
+            return;
+        }
+        u64 ns = MIN(w->due_ns - now, PACE_SLEEP_NS_MAX);
+        struct timespec t = { .tv_sec = 0, .tv_nsec = (long)ns };
+        (void)nanosleep(&t, NULL);
+    }
+}
 
 static int writer_write(struct put_writer *w, u32 len)
 {
+    writer_pace(w, len);
     u32 done = 0;
     while (done < len) {
         ssize_t n = pwrite(w->fd, w->buf + done, len - done, (off_t)(w->offset + done));
@@ -217,17 +275,17 @@ static int writer_finish(struct put_writer *w)
     return rc;
 }
 
-static int write_parts(int fd, const struct bytes *parts, u32 part_count)
+static int write_parts(struct store_file *f, int fd, const struct store_object *o)
 {
-    struct put_writer w = { .fd = fd, .buf = mem_map(PUT_BUF_BYTES, false) };
+    struct put_writer w = { .fd = fd, .buf = buffer_take(f), .pace = o->pace };
     if (!w.buf)
         return ENOMEM;
     int rc = 0;
-    for (u32 i = 0; rc == 0 && i < part_count; i++)
-        rc = writer_add(&w, parts[i]);
+    for (u32 i = 0; rc == 0 && i < o->part_count; i++)
+        rc = writer_add(&w, o->parts[i]);
     if (rc == 0)
         rc = writer_finish(&w);
-    mem_unmap(w.buf, PUT_BUF_BYTES);
+    buffer_give(f, w.buf);
     return rc;
 }
 
@@ -299,11 +357,10 @@ static int put_at(struct store_file *f, const char *tmp, const char *name, bool 
     return sync_dir(f, parent);
 }
 
-static err file_put(struct store *s, const char *name, const struct bytes *parts, u32 part_count,
-                    bool if_absent)
+static err file_put(struct store *s, const struct store_object *o)
 {
     struct store_file *f = store_file_of(s);
-    CHECK(store_name_valid(name));
+    CHECK(store_name_valid(o->name));
     char tmp[64];
     u64 n = __atomic_fetch_add(&f->tmp_next, 1, __ATOMIC_RELAXED);
     snprintf(tmp, sizeof tmp, TMP_DIR "/%d-%" PRIu64, (int)getpid(), n);
@@ -313,14 +370,14 @@ static err file_put(struct store *s, const char *name, const struct bytes *parts
         fd = openat(f->root_fd, tmp, flags, 0644);
     if (fd < 0)
         return err_from_errno(errno);
-    int rc = write_parts(fd, parts, part_count);
+    int rc = write_parts(f, fd, o);
     if (rc == 0 && f->sync && fdatasync(fd) != 0)
         rc = errno;
     /* Network file systems tell of a full disk only here. */
     if (close(fd) != 0 && rc == 0)
         rc = errno;
     if (rc == 0)
-        rc = put_at(f, tmp, name, if_absent);
+        rc = put_at(f, tmp, o->name, o->if_absent);
     if (rc != 0)
         (void)unlinkat(f->root_fd, tmp, 0);
     return err_from_errno(rc);

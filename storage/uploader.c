@@ -36,6 +36,18 @@
 #define LOAD_RETRY_NS (20 * NS_PER_MS)
 /* An upload this old is told, and again after as long. */
 #define UPLOAD_SLOW_NS (30 * NS_PER_S)
+/* Uploads are background work: the disk is shared with the WAL, whose flushes wait for everything
+ * that was written before them. Together they are paced at `ease` percent of the rate at which the
+ * segment was filled: EASE_MAX, a little faster than it was filled, less and less while the WAL's
+ * writes take longer than PRESSED_NS, never less than PACE_MIN bytes/s. The log gives them the
+ * time: when one part in HURRY of it waits they keep up with the writes, when two wait they are
+ * not paced at all. */
+#define EASE_MAX 125u
+#define EASE_MIN 20u
+#define PACE_MIN (8 * MIB)
+#define PRESSED_NS (2 * NS_PER_MS)
+#define PACE_TICK_NS (50 * NS_PER_MS)
+#define HURRY 3u
 #define COMMIT_BYTES_MAX (1 * GIB)
 #define ORPHANS_MAX 4096u
 #define ORPHAN_DELAY_NS (2 * NS_PER_S)
@@ -65,6 +77,7 @@ struct upload {
     struct meta_compare compares[2];
     err err;
     u64 started_ns, job_ns;
+    u64 pace; /* atomic, the job reads it: bytes/s, 0 = as fast as it goes */
 };
 
 /* One pass over the store after start. */
@@ -88,6 +101,9 @@ struct uploader {
     u32 slot_count, busy;
     struct upload *slots;
     struct timer retry_timer, watch_timer;
+    struct timer pace_timer; /* armed while busy */
+    u32 ease;                /* percent of the fill rate */
+    u64 seen_writes, seen_sync_ns;
     u64 failing_since_ns;
     bool gave_up; /* stopping, and something failed */
     bool kicking;
@@ -133,6 +149,7 @@ err uploader_create(struct storage *st)
         up->slots[i].st = st;
         arena_init(&up->slots[i].arena, 16 * KIB, COMMIT_BYTES_MAX);
     }
+    up->ease = EASE_MAX;
     up->orphans.st = st;
     st->uploader = up;
     if (!st->replaying)
@@ -156,6 +173,7 @@ void uploader_free(struct storage *st)
     CHECK(up->busy == 0 && !up->orphans.busy);
     timer_stop(&st->shard->timers, &up->retry_timer);
     timer_stop(&st->shard->timers, &up->watch_timer);
+    timer_stop(&st->shard->timers, &up->pace_timer);
     timer_stop(&st->shard->timers, &up->orphans.timer);
     for (u32 i = 0; i < up->slot_count; i++)
         arena_free(&up->slots[i].arena);
@@ -268,6 +286,7 @@ static void upload_failed(struct upload *u, const char *what, err e)
         uploader_kick(u->st);
 }
 
+static void pace_fire(struct timer *t);
 static void upload_load_done(struct segment_load *l);
 static void upload_build(struct upload *u);
 
@@ -287,6 +306,9 @@ static bool upload_start(struct uploader *up, struct upload *u, struct segment *
     if (!timer_armed(&up->watch_timer))
         timer_start(&st->shard->timers, &up->watch_timer, st->shard->now_ns + UPLOAD_SLOW_NS,
                     watch_fire);
+    if (!timer_armed(&up->pace_timer))
+        timer_start(&st->shard->timers, &up->pace_timer, st->shard->now_ns + PACE_TICK_NS,
+                    pace_fire);
     upload_set_step(u, UPLOAD_LOAD);
     if (segment_load_begin(st, &u->load, seg, upload_load_done)) {
         upload_build(u);
@@ -329,7 +351,11 @@ static void upload_run(struct bg_job *j)
     struct upload *u = container_of(j, struct upload, job);
     struct store *store = u->st->env->store;
     bundle_builder_seal(&u->builder);
-    u->err = store->driver->put(store, u->name, u->builder.parts, u->builder.part_count, false);
+    struct store_object o = { .name = u->name,
+                              .parts = u->builder.parts,
+                              .part_count = u->builder.part_count,
+                              .pace = &u->pace };
+    u->err = store->driver->put(store, &o);
 }
 
 static void upload_put_done(struct bg_job *j);
@@ -539,6 +565,46 @@ static struct upload *slot_free(struct uploader *up)
     return NULL;
 }
 
+/* Looks at the WAL's writes since the last tick. */
+static void ease_update(struct uploader *up)
+{
+    const struct wal *w = &up->st->wal;
+    u64 writes = w->write_total - w->write_count - up->seen_writes;
+    u64 mean = writes > 0 ? (w->sync_ns_total - up->seen_sync_ns) / writes : 0;
+    up->seen_writes += writes;
+    up->seen_sync_ns = w->sync_ns_total;
+    up->ease = mean > PRESSED_NS ? MAX(up->ease * 3 / 4, EASE_MIN) : MIN(up->ease + 5, EASE_MAX);
+}
+
+static u64 upload_pace(const struct uploader *up, const struct segment *seg)
+{
+    const struct storage *st = up->st;
+    u64 waiting = (u64)st->sealed_unregistered * HURRY / st->wal.slot_count;
+    if (st->stopping || waiting >= 2)
+        return 0;
+    u32 ease = waiting >= 1 ? EASE_MAX : up->ease;
+    u64 fill_ns = MAX(seg->sealed_ns - seg->opened_ns, NS_PER_MS);
+    u64 all = MAX((u64)seg->used * ease / 100 * NS_PER_S / fill_ns, PACE_MIN);
+    return MAX(all / up->busy, 1u);
+}
+
+static void pace_all(struct uploader *up)
+{
+    for (u32 i = 0; i < up->slot_count; i++)
+        if (up->slots[i].seg)
+            __atomic_store_n(&up->slots[i].pace, upload_pace(up, up->slots[i].seg),
+                             __ATOMIC_RELAXED);
+}
+
+static void pace_fire(struct timer *t)
+{
+    struct uploader *up = container_of(t, struct uploader, pace_timer);
+    ease_update(up);
+    pace_all(up);
+    if (up->busy > 0)
+        timer_start(&up->st->shard->timers, t, up->st->shard->now_ns + PACE_TICK_NS, pace_fire);
+}
+
 static void start_next(struct uploader *up)
 {
     struct storage *st = up->st;
@@ -579,6 +645,7 @@ void uploader_kick(struct storage *st)
     up->kicking = true; /* starting may end at once and call back here */
     commit_next(up);
     start_next(up);
+    pace_all(up);
     commit_next(up);
     up->kicking = false;
 }

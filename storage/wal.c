@@ -8,8 +8,9 @@
  *                            end of the unbroken row of completed writes
  *
  * Group commit: a hook at the end of each turn (wal_flush) gives [flushed, appended) to the disk as
- * one durable write while fewer than write_max are in flight; otherwise frames gather until one
- * completes. A flush that ends inside a block is closed by a PAD frame, and the next frame starts
+ * one durable write when none is in flight; otherwise frames gather until it completes, or until
+ * they are worth a further write beside it (at most write_max): flushes cost the disk more than
+ * bytes do. A flush that ends inside a block is closed by a PAD frame, and the next frame starts
  * in the next block.
  *
  * Invariants
@@ -34,6 +35,8 @@
  * acknowledged frames is provable. A trade of one 4 KiB write against how long a quiet log's last
  * frames can rot unnoticed. */
 #define MARK_DELAY_NS (20 * NS_PER_MS)
+/* Bytes gathered, for each write in flight, that start one more beside it. */
+#define GATHER_BYTES (256 * KIB)
 
 #ifdef LEAT_PLANT
 int plant = PLANT_NONE;
@@ -257,7 +260,9 @@ static void flush_once(struct storage *st)
 void wal_flush(struct storage *st)
 {
     struct wal *w = &st->wal;
-    while (w->flushed < w->appended && w->write_count < w->write_max && w->failed == ERR_NONE)
+    while (w->flushed < w->appended && w->write_count < w->write_max && w->failed == ERR_NONE &&
+           (w->write_count == 0 || w->open == NULL ||
+            w->appended - w->flushed >= w->write_count * GATHER_BYTES))
         flush_once(st);
 }
 

@@ -284,7 +284,7 @@ static void wal_adopt_super(struct storage *st)
         ~(WAL_BLOCK_BYTES - 1);
     u64 budget = config_u64(st->shard->cfg, CFG_memory_budget) / st->env->shard_count;
     st->image_max = (u32)MAX(budget / w->segment_bytes, (u64)SLOTS_MIN);
-    st->spare_max = 1;
+    st->spare_max = (u32)config_u64(st->shard->cfg, CFG_store_uploads);
 }
 
 /* ---- reading ahead ---- */

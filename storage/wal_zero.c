@@ -12,6 +12,8 @@
 #define ZERO_BYTES ((u32)MIB)
 #define ZERO_SKIP 4u /* segments left to the log when it has caught up */
 #define ZERO_REST_NS NS_PER_S
+/* Between two writes while the log is in use: flushes of the log wait for the zeros, too. */
+#define ZERO_PAUSE_NS (25 * NS_PER_MS)
 
 static void zero_step(struct storage *st);
 
@@ -31,6 +33,12 @@ static void zero_rested(struct timer *t)
     w->zero_at = 0;
     w->zero_seq = w->next_seq + ZERO_SKIP;
     zero_step(st);
+}
+
+static void zero_paused(struct timer *t)
+{
+    struct wal *w = container_of(t, struct wal, zero_timer);
+    zero_step(container_of(w, struct storage, wal));
 }
 
 static void zero_done(struct io_op *op)
@@ -53,7 +61,13 @@ static void zero_done(struct io_op *op)
         storage_room_made(st);
         return;
     }
-    zero_step(st);
+    bool used = w->zero_append_count != w->append_count;
+    w->zero_append_count = w->append_count;
+    if (used)
+        timer_start(&st->shard->timers, &w->zero_timer, st->shard->now_ns + ZERO_PAUSE_NS,
+                    zero_paused);
+    else
+        zero_step(st);
 }
 
 static void zero_step(struct storage *st)

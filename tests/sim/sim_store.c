@@ -95,8 +95,7 @@ static void object_store(const char *name, const struct bytes *parts, u32 part_c
     o->bytes = total;
 }
 
-static err sim_put(struct store *s, const char *name, const struct bytes *parts, u32 part_count,
-                   bool if_absent)
+static err sim_put(struct store *s, const struct store_object *o)
 {
     (void)s;
     sim_effect("before put");
@@ -108,10 +107,10 @@ static err sim_put(struct store *s, const char *name, const struct bytes *parts,
         sim.faults_hit++;
         return ERR_DISK_FULL;
     }
-    if (if_absent && object_find(name))
+    if (o->if_absent && object_find(o->name))
         return ERR_EXISTS;
-    object_store(name, parts, part_count);
-    TRACE("object %s is stored", name);
+    object_store(o->name, o->parts, o->part_count);
+    TRACE("object %s is stored", o->name);
     STAT(puts);
     sim_effect("after put");
     return lost_answer ? ERR_IO : ERR_NONE;

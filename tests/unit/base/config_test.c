@@ -257,8 +257,8 @@ static void values_print_back(void **state)
             assert_int_equal(again, v);
         }
     }
-    assert_string_equal(config_text(&cfg, CFG_wal_size, true, buf, sizeof buf), "1g");
-    assert_string_equal(config_text(&cfg, CFG_wal_size, false, buf, sizeof buf), "1073741824");
+    assert_string_equal(config_text(&cfg, CFG_wal_size, true, buf, sizeof buf), "4g");
+    assert_string_equal(config_text(&cfg, CFG_wal_size, false, buf, sizeof buf), "4294967296");
     assert_string_equal(config_text(&cfg, CFG_net_idle_timeout_ms, true, buf, sizeof buf), "10m");
     assert_string_equal(
         config_text(&cfg, CFG_log_cleaner_min_cleanable_ratio, false, buf, sizeof buf), "0.5");

@@ -43,8 +43,7 @@ static inline void fault_hold(const u32 *flag)
     while (__atomic_load_n(flag, __ATOMIC_ACQUIRE))
         usleep(200);
 }
-static inline err fault_put(struct store *s, const char *name, const struct bytes *parts, u32 n,
-                            bool if_absent)
+static inline err fault_put(struct store *s, const struct store_object *o)
 {
     (void)s;
     __atomic_fetch_add(&fault.puts, 1, __ATOMIC_RELAXED);
@@ -52,7 +51,7 @@ static inline err fault_put(struct store *s, const char *name, const struct byte
         usleep(fault.delay_put_us);
     if (fault_take(&fault.fail_puts))
         return fault.error;
-    return fault_store_below->driver->put(fault_store_below, name, parts, n, if_absent);
+    return fault_store_below->driver->put(fault_store_below, o);
 }
 static inline err fault_get(struct store *s, const char *name, u64 offset, u8 *buf, u32 len)
 {

@@ -137,6 +137,7 @@ static void recovered_segments_load_and_register(void **s)
     assert_null(seg->image);
     assert_int_equal(seg->snap_count, 2);
     static struct segment_load l, second;
+    rig->st->spare_max = 1;
     loaded = false;
     assert_false(segment_load_begin(rig->st, &l, seg, load_done));
     assert_int_equal(l.err, ERR_NONE);

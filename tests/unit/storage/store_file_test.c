@@ -24,10 +24,19 @@ static struct store *store_at(const char *sub)
     return s;
 }
 
+static err put_parts(struct store *s, const char *name, const struct bytes *parts, u32 n,
+                     bool if_absent)
+{
+    struct store_object o = {
+        .name = name, .parts = parts, .part_count = n, .if_absent = if_absent
+    };
+    return s->driver->put(s, &o);
+}
+
 static err put_text(struct store *s, const char *name, const char *text, bool if_absent)
 {
     struct bytes part = bytes_str(text);
-    return s->driver->put(s, name, &part, 1, if_absent);
+    return put_parts(s, name, &part, 1, if_absent);
 }
 
 static u32 files_in(const char *sub)
@@ -53,7 +62,7 @@ static void put_joins_parts_and_get_range_reads_them(void **state)
     struct bytes parts[3000]; /* more than one writev takes, some empty */
     for (u32 i = 0; i < 3000; i++)
         parts[i] = bytes_of(big + i, i % 3 == 0 ? 0 : 1);
-    assert_int_equal(s->driver->put(s, "b/0000/x-1", parts, 3000, false), ERR_NONE);
+    assert_int_equal(put_parts(s, "b/0000/x-1", parts, 3000, false), ERR_NONE);
     u64 size;
     assert_int_equal(s->driver->size(s, "b/0000/x-1", &size), ERR_NONE);
     assert_int_equal(size, 2000);
@@ -164,8 +173,8 @@ static void failed_put_leaves_nothing(void **state)
     setrlimit(RLIMIT_FSIZE, &small);
     static u8 big[65536];
     struct bytes part = bytes_of(big, sizeof big);
-    err e = s->driver->put(s, "b/keep", &part, 1, false);
-    err e2 = s->driver->put(s, "b/other", &part, 1, true);
+    err e = put_parts(s, "b/keep", &part, 1, false);
+    err e2 = put_parts(s, "b/other", &part, 1, true);
     setrlimit(RLIMIT_FSIZE, &was);
     assert_int_not_equal(e, ERR_NONE);
     assert_int_not_equal(e2, ERR_NONE);
