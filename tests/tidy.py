@@ -202,7 +202,9 @@ def main():
     check_keys(texts)
     for line in breaches:
         print(line)
-    print(f"tidy: {len(paths)} files, {len(breaches)} breaches")
+    bad = {line.split(":", 1)[0] for line in breaches}
+    print(f"tidy: {len(breaches)} breaches")
+    print(f"tidy: {len(paths) - len(bad & set(paths))} passed, {len(breaches)} failed")
     return 1 if breaches else 0
 
 

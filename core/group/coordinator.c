@@ -271,19 +271,20 @@ static err write_try(struct group_write *w)
                             write_appended);
 }
 
+/* In order: a write that waits keeps those behind it waiting, so that a newer record is never
+ * written before an older one. */
 static void write_retry(struct timer *t)
 {
     struct coordinator *c = container_of(t, struct coordinator, retry_timer);
-    struct list waiting;
-    list_init(&waiting);
-    list_splice_back(&waiting, &c->retry);
     struct list *l;
-    while ((l = list_pop_front(&waiting))) {
+    while ((l = list_pop_front(&c->retry))) {
         struct group_write *w = list_entry(l, struct group_write, link);
         err e = write_try(w);
-        if (e == ERR_BUSY && c->broker->shard.now_ns < w->deadline_ns)
-            list_push_back(&c->retry, &w->link);
-        else if (e != ERR_NONE)
+        if (e == ERR_BUSY && c->broker->shard.now_ns < w->deadline_ns) {
+            list_push_front(&c->retry, &w->link);
+            break;
+        }
+        if (e != ERR_NONE)
             write_finish(w, e == ERR_BUSY ? ERR_COORDINATOR_NOT_AVAILABLE : e);
     }
     if (!list_empty(&c->retry))
@@ -304,7 +305,7 @@ void group_write_end(struct group_partition *gp, struct group_write *w, group_wr
     w->deadline_ns = c->broker->shard.now_ns +
                      config_u64(c->broker->node->cfg, CFG_offsets_commit_timeout_ms) * NS_PER_MS;
     list_init(&w->link);
-    if (write_try(w) == ERR_NONE)
+    if (list_empty(&c->retry) && write_try(w) == ERR_NONE)
         return;
     /* No room, or an error: told from the timer, so that done never runs inside. */
     list_push_back(&c->retry, &w->link);

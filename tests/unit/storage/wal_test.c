@@ -140,6 +140,8 @@ static void full_ring_is_busy_until_registered(void **s)
     err e = ERR_NONE;
     u32 n = 0;
     woken = 0;
+    while (rig->st->wal.zero_bytes) /* a segment whose zeros are in flight is no room either */
+        rig_turn();
     /* Images of durable segments give way, so only the ring bounds this. */
     for (; e == ERR_NONE && n < 10000; n++) {
         e = rig_append_one(rig_part(0), 1, 200000, &ra);
