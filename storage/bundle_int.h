@@ -30,7 +30,7 @@ struct bundle_entry {
     u32 pos; /* of the block header */
     u32 data_bytes;
     u32 batch_count;
-    u64 hash; /* XXH3-64 of block header (hash 0) and data */
+    u64 hash; /* XXH3-64 of the block's header (hash 0) and of the headers of its batches */
 };
 static inline u32 bundle_block_bytes(const struct bundle_entry *e)
 {
@@ -66,7 +66,8 @@ void bundle_builder_init(struct bundle_builder *b, u32 wal, u64 seq, u32 epoch, 
  * until the parts are no longer used; it is not read before seal. */
 void bundle_builder_add(struct bundle_builder *b, const struct partition_key *key, i64 base_offset,
                         i64 last_offset, i64 max_timestamp, struct bytes batch);
-/* Reads all bytes to hash them: for a background thread. Then b->parts is the object. Once. */
+/* Hashes headers, which touches all of a segment: for a background thread. Then b->parts is the
+ * object. Once. */
 void bundle_builder_seal(struct bundle_builder *b);
 void bundle_builder_free(struct bundle_builder *b);
 
@@ -79,8 +80,11 @@ err bundle_header_decode(struct bytes head, u32 *wal, u64 *seq) MUST_USE;
 err bundle_index_check(struct bytes index, const struct bundle_footer *f) MUST_USE;
 /* Entry i of a checked index. */
 void bundle_index_entry(struct bytes index, u32 i, struct bundle_entry *out);
-/* A block's bytes (header and data): structure of the header and the hash. `out` is what the
- * header says; pos is 0. */
+/* The hash a block (header and data) should have; false when its data is not batch after batch.
+ * Needs BUNDLE_BLOCK_HEADER_BYTES at least. */
+bool bundle_block_hash(struct bytes block, u64 *hash) MUST_USE;
+/* A block's bytes (header and data): structure of the header, the hash, the CRC of each batch.
+ * `out` is what the header says; pos is 0. Reads all bytes: for a background thread. */
 err bundle_block_decode(struct bytes block, struct bundle_entry *out, struct bytes *data) MUST_USE;
 /* Walks the batches: each parses, offsets ascend and agree with the entry. Slow; for tools. */
 err bundle_data_check(struct bytes data, const struct bundle_entry *e) MUST_USE;

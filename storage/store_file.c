@@ -32,7 +32,9 @@
 #define TMP_DIR ".tmp"
 #define PATH_SIZE (STORE_NAME_MAX + 1)
 #define LIST_DEPTH_MAX 16
-#define PUT_BUF_BYTES ((u32)(256 * KIB))
+#define PUT_BUF_BYTES ((u32)(2 * MIB)) /* a huge page: cheap to pin */
+/* A write of a paced put: the log's next flush waits for it. */
+#define PACED_BYTES ((u32)(256 * KIB))
 /* Kept between puts: as many as may run at once, and then some. */
 #define PUT_BUFFERS_MAX 16u
 
@@ -199,7 +201,7 @@ static u8 *buffer_take(struct store_file *f)
     pthread_mutex_lock(&f->lock);
     u8 *buf = f->buffer_count > 0 ? f->buffers[--f->buffer_count] : NULL;
     pthread_mutex_unlock(&f->lock);
-    return buf ? buf : mem_map(PUT_BUF_BYTES, false);
+    return buf ? buf : mem_map(PUT_BUF_BYTES, true);
 }
 
 static void buffer_give(struct store_file *f, u8 *buf)
@@ -213,10 +215,15 @@ static void buffer_give(struct store_file *f, u8 *buf)
         mem_unmap(buf, PUT_BUF_BYTES);
 }
 
+static u64 writer_rate(const struct put_writer *w)
+{
+    return w->pace ? __atomic_load_n(w->pace, __ATOMIC_RELAXED) : 0;
+}
+
 static void writer_pace(struct put_writer *w, u32 len)
 {
     for (;;) {
-        u64 pace = w->pace ? __atomic_load_n(w->pace, __ATOMIC_RELAXED) : 0;
+        u64 pace = writer_rate(w);
         u64 now = clock_mono_ns();
         if (pace == 0 || w->due_ns <= now) {
             /* Counted from now: what came late is not made up for in a burst. */
@@ -251,12 +258,13 @@ static int writer_write(struct put_writer *w, u32 len)
 static int writer_add(struct put_writer *w, struct bytes part)
 {
     while (part.len > 0) {
-        u32 n = MIN(part.len, PUT_BUF_BYTES - w->len);
+        u32 n = MIN(part.len, PACED_BYTES - w->len % PACED_BYTES);
         memcpy(w->buf + w->len, part.data, n);
         w->len += n;
         part.data += n;
         part.len -= n;
-        int rc = w->len == PUT_BUF_BYTES ? writer_write(w, w->len) : 0;
+        bool whole = w->len == PUT_BUF_BYTES || (w->len % PACED_BYTES == 0 && writer_rate(w) > 0);
+        int rc = whole ? writer_write(w, w->len) : 0;
         if (rc != 0)
             return rc;
     }

@@ -40,14 +40,15 @@
  * that was written before them. Together they are paced at `ease` percent of the rate at which the
  * segment was filled: EASE_MAX, a little faster than it was filled, less and less while the WAL's
  * writes take longer than PRESSED_NS, never less than PACE_MIN bytes/s. The log gives them the
- * time: when one part in HURRY of it waits they keep up with the writes, when two wait they are
- * not paced at all. */
+ * time: RELAXED percent of it is there for bursts. Beyond that uploads give way less and less, and
+ * from HURRIED percent on they are not paced at all, because a full log stops all producers. */
 #define EASE_MAX 125u
 #define EASE_MIN 20u
 #define PACE_MIN (8 * MIB)
 #define PRESSED_NS (2 * NS_PER_MS)
 #define PACE_TICK_NS (50 * NS_PER_MS)
-#define HURRY 3u
+#define RELAXED 40u
+#define HURRIED 80u
 #define COMMIT_BYTES_MAX (1 * GIB)
 #define ORPHANS_MAX 4096u
 #define ORPHAN_DELAY_NS (2 * NS_PER_S)
@@ -103,6 +104,7 @@ struct uploader {
     struct timer retry_timer, watch_timer;
     struct timer pace_timer; /* armed while busy */
     u32 ease;                /* percent of the fill rate */
+    bool log_rests;          /* no write to the WAL in the last tick: nothing to give way to */
     u64 seen_writes, seen_sync_ns;
     u64 failing_since_ns;
     bool gave_up; /* stopping, and something failed */
@@ -573,16 +575,19 @@ static void ease_update(struct uploader *up)
     u64 mean = writes > 0 ? (w->sync_ns_total - up->seen_sync_ns) / writes : 0;
     up->seen_writes += writes;
     up->seen_sync_ns = w->sync_ns_total;
+    up->log_rests = writes == 0 && w->write_count == 0;
     up->ease = mean > PRESSED_NS ? MAX(up->ease * 3 / 4, EASE_MIN) : MIN(up->ease + 5, EASE_MAX);
 }
 
 static u64 upload_pace(const struct uploader *up, const struct segment *seg)
 {
     const struct storage *st = up->st;
-    u64 waiting = (u64)st->sealed_unregistered * HURRY / st->wal.slot_count;
-    if (st->stopping || waiting >= 2)
+    u32 waiting = (u32)((u64)st->sealed_unregistered * 100 / st->wal.slot_count);
+    if (st->stopping || up->log_rests || waiting >= HURRIED)
         return 0;
-    u32 ease = waiting >= 1 ? EASE_MAX : up->ease;
+    u32 ease = up->ease;
+    if (waiting > RELAXED)
+        ease = MAX(ease, EASE_MAX * (waiting - RELAXED) / (HURRIED - RELAXED));
     u64 fill_ns = MAX(seg->sealed_ns - seg->opened_ns, NS_PER_MS);
     u64 all = MAX((u64)seg->used * ease / 100 * NS_PER_S / fill_ns, PACE_MIN);
     return MAX(all / up->busy, 1u);

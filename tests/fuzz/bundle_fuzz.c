@@ -7,14 +7,25 @@
 #include <stdlib.h>
 
 #include "../../storage/bundle_int.h"
+#include "batch.h"
+#include "crc32c.h"
 #include "hash.h"
 
 int LLVMFuzzerTestOneInput(const u8 *in, size_t size);
 
 static void fix_block(u8 *p, u32 len)
 {
-    put_le64(p + 72, 0);
-    put_le64(p + 72, hash_bytes(p, len));
+    for (u32 at = BUNDLE_BLOCK_HEADER_BYTES; at < len && len - at >= BATCH_HEADER_BYTES;) {
+        u64 bytes = (u64)get_be32(p + at + BATCH_AT_LENGTH) + BATCH_PREFIX_BYTES;
+        if (bytes < BATCH_HEADER_BYTES || bytes > len - at)
+            break;
+        put_be32(p + at + BATCH_AT_CRC,
+                 crc32c(0, p + at + BATCH_AT_ATTRIBUTES, (u32)bytes - BATCH_AT_ATTRIBUTES));
+        at += (u32)bytes;
+    }
+    u64 hash;
+    if (bundle_block_hash(bytes_of(p, len), &hash))
+        put_le64(p + 72, hash);
 }
 
 static void fuzz_object(u8 *p, u32 len, bool fix)
