@@ -1,14 +1,21 @@
 /* The background pool: lanes, each a queue with threads of its own, so that a slow upload never
  * holds up a metadata transaction. A job goes back to its shard by shard_post.
  *
- * Threads wait on a condition variable; a shard only ever holds the lane's lock for the few
- * instructions of linking a job (the workers likewise), never while a job runs. */
+ *   shard: push on `incoming` (compare and swap), post the semaphore
+ *   worker: wait for the semaphore; under the workers' own lock take the oldest of `ready`, after
+ *           turning what has come in over into it when it is empty
+ *
+ * A shard takes no lock: a worker that was descheduled must never hold one up (P4). The semaphore
+ * counts queued jobs, so a worker that passed it finds one; without any it is told to stop. */
 #include "bg.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 
 #include "check.h"
 #include "mem.h"
@@ -18,11 +25,13 @@
 #define THREADS_MAX 512u
 
 struct lane {
-    pthread_mutex_t lock;
-    pthread_cond_t more;
-    struct bg_job *first, *last;
-    bool stopping;
+    struct bg_job *incoming; /* atomic; newest first */
+    sem_t queued;
+    pthread_mutex_t lock; /* of the workers, for what follows */
+    struct bg_job *ready; /* oldest first */
     const char *name;
+    int nice;
+    u32 threads;
 };
 
 struct bg {
@@ -49,14 +58,21 @@ static void job_returns(struct shard *at, struct msg *m)
 
 static struct bg_job *lane_take(struct lane *l)
 {
+    while (sem_wait(&l->queued) != 0)
+        CHECK(errno == EINTR);
     pthread_mutex_lock(&l->lock);
-    while (!l->first && !l->stopping)
-        pthread_cond_wait(&l->more, &l->lock);
-    struct bg_job *j = l->first;
+    if (!l->ready) {
+        struct bg_job *j = __atomic_exchange_n(&l->incoming, NULL, __ATOMIC_ACQUIRE);
+        while (j) {
+            struct bg_job *older = j->next;
+            j->next = l->ready;
+            l->ready = j;
+            j = older;
+        }
+    }
+    struct bg_job *j = l->ready;
     if (j) {
-        l->first = j->next;
-        if (!l->first)
-            l->last = NULL;
+        l->ready = j->next;
         j->next = NULL;
     }
     pthread_mutex_unlock(&l->lock);
@@ -68,6 +84,8 @@ static void *worker_main(void *arg)
     struct worker w = *(struct worker *)arg;
     mem_free(arg);
     pthread_setname_np(pthread_self(), w.lane->name);
+    /* On Linux it is the thread's, and lowering oneself is always allowed. */
+    (void)setpriority(PRIO_PROCESS, 0, w.lane->nice);
     struct bg_job *j;
     while ((j = lane_take(w.lane)) != NULL) {
         j->run(j);
@@ -78,12 +96,13 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-static void lane_start(struct bg *bg, struct lane *l, const char *name, u32 threads,
+static void lane_start(struct bg *bg, struct lane *l, const char *name, u32 threads, int nice,
                        const pthread_attr_t *attr)
 {
     pthread_mutex_init(&l->lock, NULL);
-    pthread_cond_init(&l->more, NULL);
+    CHECK(sem_init(&l->queued, 0, 0) == 0);
     l->name = name;
+    l->nice = nice;
     for (u32 i = 0; i < threads; i++) {
         struct worker *w = MEM_NEW(struct worker);
         *w = (struct worker){ bg, l };
@@ -91,6 +110,7 @@ static void lane_start(struct bg *bg, struct lane *l, const char *name, u32 thre
         int rc = pthread_create(&bg->threads[bg->thread_count], attr, worker_main, w);
         if (rc == 0) {
             bg->thread_count++;
+            l->threads++;
             continue;
         }
         mem_free(w);
@@ -113,10 +133,11 @@ struct bg *bg_create(struct shard_group *g, const struct config *cfg)
     CHECK(pthread_attr_init(&attr) == 0);
     pthread_attr_setstacksize(&attr, STACK_BYTES);
     u32 several = (u32)MIN(config_u64(cfg, CFG_bg_threads), (u64)(THREADS_MAX / 2 - 1));
-    lane_start(bg, &bg->lanes[BG_META], "bg-meta", 1, &attr);
-    lane_start(bg, &bg->lanes[BG_PUT], "bg-put", several, &attr);
-    lane_start(bg, &bg->lanes[BG_READ], "bg-read", several, &attr);
-    lane_start(bg, &bg->lanes[BG_MISC], "bg-misc", 1, &attr);
+    int nice = (int)config_u64(cfg, CFG_bg_nice);
+    lane_start(bg, &bg->lanes[BG_META], "bg-meta", 1, 0, &attr);
+    lane_start(bg, &bg->lanes[BG_PUT], "bg-put", several, nice, &attr);
+    lane_start(bg, &bg->lanes[BG_READ], "bg-read", several, nice, &attr);
+    lane_start(bg, &bg->lanes[BG_MISC], "bg-misc", 1, nice, &attr);
     pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return bg;
@@ -132,16 +153,15 @@ void bg_destroy(struct bg *bg)
 {
     for (u32 i = 0; i < BG_LANES; i++) {
         struct lane *l = &bg->lanes[i];
-        pthread_mutex_lock(&l->lock);
-        CHECK(l->first == NULL);
-        l->stopping = true;
-        pthread_cond_broadcast(&l->more);
-        pthread_mutex_unlock(&l->lock);
+        CHECK(!__atomic_load_n(&l->incoming, __ATOMIC_ACQUIRE));
+        for (u32 k = 0; k < l->threads; k++)
+            CHECK(sem_post(&l->queued) == 0);
     }
     for (u32 i = 0; i < bg->thread_count; i++)
         pthread_join(bg->threads[i], NULL);
     for (u32 i = 0; i < BG_LANES; i++) {
-        pthread_cond_destroy(&bg->lanes[i].more);
+        CHECK(bg->lanes[i].ready == NULL);
+        CHECK(sem_destroy(&bg->lanes[i].queued) == 0);
         pthread_mutex_destroy(&bg->lanes[i].lock);
     }
     mem_free(bg);
@@ -155,14 +175,10 @@ void bg_submit(struct shard *s, struct bg_job *j, enum bg_lane lane, bg_fn run, 
     j->done = done;
     j->shard = s->index;
     j->lane = lane;
-    j->next = NULL;
     struct lane *l = &s->group->bg->lanes[lane];
-    pthread_mutex_lock(&l->lock);
-    if (l->last)
-        l->last->next = j;
-    else
-        l->first = j;
-    l->last = j;
-    pthread_mutex_unlock(&l->lock);
-    pthread_cond_signal(&l->more);
+    j->next = __atomic_load_n(&l->incoming, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(&l->incoming, &j->next, j, true, __ATOMIC_RELEASE,
+                                        __ATOMIC_RELAXED))
+        ;
+    CHECK(sem_post(&l->queued) == 0);
 }
