@@ -12,8 +12,8 @@
  *           28 epoch u32 · 32 XXH3 of the index · 40 seq u64 · 48 zero u64 · 56 XXH3 of 0..55
  *
  * Invariants: blocks lie one behind the other from BUNDLE_HEADER_BYTES on, in the order of the
- * index; the index follows the last block, the footer the index, and then the object ends. Within
- * a partition offsets ascend. A block describes itself, so that a read that got the wrong bytes is
+ * index, with zeros between them where one begins at a multiple of 512; the index follows the last
+ * block, the footer the index, and then the object ends. Within a partition offsets ascend. A block describes itself, so that a read that got the wrong bytes is
  * noticed without the index.
  */
 #include "bundle_int.h"
@@ -49,9 +49,22 @@ static void builder_push_part(struct bundle_builder *b, struct bytes part)
     b->parts[b->part_count++] = part;
 }
 
+/* Zeros up to the next sector. */
+static void builder_align(struct bundle_builder *b)
+{
+    static const u8 zeros[BUNDLE_SECTOR_BYTES];
+    u32 gap = (u32)(align_up(b->bytes, BUNDLE_SECTOR_BYTES) - b->bytes);
+    if (gap == 0)
+        return;
+    builder_push_part(b, bytes_of(zeros, gap));
+    b->bytes += gap;
+}
+
 static struct bundle_entry *builder_open_block(struct bundle_builder *b,
                                                const struct partition_key *key, i64 base_offset)
 {
+    if (b->fill.aligned)
+        builder_align(b);
     if (b->entry_count == b->entry_cap) {
         b->entry_cap = b->entry_cap ? b->entry_cap * 2 : 16;
         b->entries = mem_realloc(b->entries, b->entry_cap * sizeof *b->entries);
@@ -85,8 +98,12 @@ void bundle_builder_add(struct bundle_builder *b, const struct partition_key *ke
     bool same = e != NULL && key_eq(&e->key, key);
     if (same)
         CHECK(base_offset > e->last_offset);
-    if (!same || (u64)e->data_bytes + batch.len > b->block_bytes)
+    else
+        b->fill = (struct bundle_fill){ 0 };
+    u32 at;
+    if (bundle_fill_add(&b->fill, batch.len, b->block_bytes, &at))
         e = builder_open_block(b, key, base_offset);
+    CHECK(b->bytes - e->pos == at);
     e->last_offset = last_offset;
     e->max_timestamp = MAX(e->max_timestamp, max_timestamp);
     e->batch_count++;
@@ -148,16 +165,17 @@ static void encode_footer(u8 *p, const struct bundle_builder *b, u64 index_pos, 
 /* Only headers are hashed: the rest of a batch is covered by the CRC-32C in its header, which was
  * right when it was written to the log or read back from it. A second sum over the same bytes would
  * cost 7 % of all the CPU of producing. */
-static void seal_block(struct bundle_builder *b, u32 i, u8 *header, u32 part_end)
+static void seal_block(struct bundle_builder *b, u32 i, u8 *header)
 {
     struct bundle_entry *e = &b->entries[i];
     encode_block_header(header, e);
     struct hash_stream h;
     hash_stream_init(&h, 0);
     hash_stream_update(&h, header, BUNDLE_BLOCK_HEADER_BYTES);
-    for (u32 k = b->first_part[i] + 1; k < part_end; k++) {
-        CHECK(b->parts[k].len >= BATCH_HEADER_BYTES);
-        hash_stream_update(&h, b->parts[k].data, BATCH_HEADER_BYTES);
+    const struct bytes *batches = &b->parts[b->first_part[i] + 1];
+    for (u32 k = 0; k < e->batch_count; k++) {
+        CHECK(batches[k].len >= BATCH_HEADER_BYTES);
+        hash_stream_update(&h, batches[k].data, BATCH_HEADER_BYTES);
     }
     e->hash = hash_stream_value(&h);
     put_le64(header + BLOCK_AT_HASH, e->hash);
@@ -178,7 +196,7 @@ void bundle_builder_seal(struct bundle_builder *b)
     b->parts[0] = bytes_of(p, BUNDLE_HEADER_BYTES);
     p += BUNDLE_HEADER_BYTES;
     for (u32 i = 0; i < b->entry_count; i++, p += BUNDLE_BLOCK_HEADER_BYTES)
-        seal_block(b, i, p, i + 1 < b->entry_count ? b->first_part[i + 1] : b->part_count);
+        seal_block(b, i, p);
     u8 *index = p;
     for (u32 i = 0; i < b->entry_count; i++, p += BUNDLE_ENTRY_BYTES)
         encode_entry(p, &b->entries[i]);
@@ -266,6 +284,8 @@ err bundle_index_check(struct bytes index, const struct bundle_footer *f)
     for (u32 i = 0; i < f->entry_count; i++) {
         struct bundle_entry e;
         bundle_index_entry(index, i, &e);
+        if (e.pos != pos)
+            pos = align_up(pos, BUNDLE_SECTOR_BYTES);
         if (!entry_sane(&e) || e.pos != pos)
             return ERR_CORRUPT;
         if (i > 0 && key_eq(&e.key, &last.key) && e.base_offset <= last.last_offset)

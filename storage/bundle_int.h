@@ -4,6 +4,11 @@
  *   header 32 · block* · index (entry 72)* · footer 64
  *   block = block header 80 + whole record batches of one partition, ascending offsets
  *
+ * A block whose first batch is large begins at a multiple of BUNDLE_SECTOR_BYTES, and
+ * storage_append gives each large batch of it a place in the segment image that has the same remainder as its
+ * later place in the object: a driver that writes whole sectors past the page cache (O_DIRECT) can
+ * write all but its first and last sector from where it lies. Only speed depends on it.
+ *
  * struct block (storage_int.h): pos = of the block header in the object, bytes = header and
  * batches, data_bytes = batches only.
  *
@@ -21,6 +26,10 @@
 #define BUNDLE_BLOCK_HEADER_BYTES 80u
 #define BUNDLE_ENTRY_BYTES 72u
 #define BUNDLE_FOOTER_BYTES 64u
+#define BUNDLE_SECTOR_BYTES 512u
+#ifndef BUNDLE_LARGE_BATCH /* the simulator's batches are smaller */
+#define BUNDLE_LARGE_BATCH ((u32)(16 * KIB))
+#endif
 
 /* One block as the index and its own header describe it. */
 struct bundle_entry {
@@ -35,6 +44,18 @@ struct bundle_entry {
 static inline u32 bundle_block_bytes(const struct bundle_entry *e)
 {
     return e->data_bytes + BUNDLE_BLOCK_HEADER_BYTES;
+}
+
+/* The next batch of a partition: true when it opens a block. *at = its place behind the beginning
+ * of the block's header. */
+static inline bool bundle_fill_add(struct bundle_fill *f, u32 bytes, u32 block_bytes, u32 *at)
+{
+    bool opens = f->data_bytes == 0 || (u64)f->data_bytes + bytes > block_bytes;
+    if (opens)
+        *f = (struct bundle_fill){ .aligned = bytes >= BUNDLE_LARGE_BATCH };
+    *at = BUNDLE_BLOCK_HEADER_BYTES + f->data_bytes;
+    f->data_bytes += bytes;
+    return opens;
 }
 
 struct bundle_footer {
@@ -52,8 +73,9 @@ struct bundle_footer {
 struct bundle_builder {
     u32 wal, epoch;
     u64 seq;
-    u32 block_bytes; /* a block is closed when it would pass this */
-    u64 bytes;       /* of the object so far; all of it after seal */
+    u32 block_bytes;         /* a block is closed when it would pass this */
+    u64 bytes;               /* of the object so far; all of it after seal */
+    struct bundle_fill fill; /* of the last entry's block */
     struct bytes *parts;
     u32 part_count, part_cap;
     struct bundle_entry *entries;

@@ -276,7 +276,7 @@ static bool entry_useless(const struct pindex *p, const struct entry *e)
 {
     if (entry_last_offset(e) < p->start_offset)
         return true;
-    struct segment *seg = segment_find(p->st, wal_seq(&p->st->wal, e->lsn));
+    struct segment *seg = segment_find(p->st, wal_seq(&p->st->wal, entry_lsn(e)));
     return !seg || (seg->state == SEG_REGISTERED && !seg->image);
 }
 
@@ -375,7 +375,7 @@ static bool place_entry(struct pindex *p, const struct entry *e, struct place *o
 {
     if (entry_last_offset(e) >= p->durable_offset)
         return false;
-    struct segment *seg = segment_find(p->st, wal_seq(&p->st->wal, e->lsn));
+    struct segment *seg = segment_find(p->st, wal_seq(&p->st->wal, entry_lsn(e)));
     if (!seg || (seg->state == SEG_REGISTERED && !seg->image))
         return false;
     *out = (struct place){ e, seg, NULL };
@@ -465,13 +465,13 @@ u32 pindex_segment_entries(const struct pindex *p, const struct storage *st, u64
     u32 lo = p->entry_head, hi = p->entry_end;
     while (lo < hi) {
         u32 mid = lo + (hi - lo) / 2;
-        if (p->entries[mid].lsn < from)
+        if (entry_lsn(&p->entries[mid]) < from)
             lo = mid + 1;
         else
             hi = mid;
     }
     u32 end = lo;
-    while (end < p->entry_end && p->entries[end].lsn < to)
+    while (end < p->entry_end && entry_lsn(&p->entries[end]) < to)
         end++;
     *first = end > lo ? &p->entries[lo] : NULL;
     return end - lo;

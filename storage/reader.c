@@ -206,7 +206,7 @@ static u32 small_run(const struct read_op *op, const struct entry *e, const stru
 {
     u32 n = 0;
     *bytes = 0;
-    for (; e < end && e->lsn < lsn_end; e++, n++) {
+    for (; e < end && entry_lsn(e) < lsn_end; e++, n++) {
         u64 with = (u64)*bytes + e->bytes;
         if (e->bytes >= COPY_BATCH_BYTES || with > COPY_BUF_BYTES || !entry_wanted(op, e))
             break;
@@ -223,7 +223,7 @@ static void copy_run(struct storage *st, struct read_op *op, const struct entry 
     struct read_buf *b = buf_new(st->reader, bytes, 16);
     u32 at = 0;
     for (u32 i = 0; i < n; i++) {
-        memcpy(b->bytes + at, im->bytes + e[i].lsn % st->wal.segment_bytes, e[i].bytes);
+        memcpy(b->bytes + at, im->bytes + entry_lsn(&e[i]) % st->wal.segment_bytes, e[i].bytes);
         at += e[i].bytes;
     }
     CHECK(at == bytes);
@@ -239,7 +239,7 @@ static i64 read_image(struct storage *st, struct read_op *op, const struct place
     struct image *im = pl->seg->image;
     const struct entry *e = pl->entry, *end = p->entries + p->entry_end;
     u64 lsn_end = (pl->seg->seq + 1) * st->wal.segment_bytes;
-    while (e < end && e->lsn < lsn_end && entry_wanted(op, e) && !op_full(op, e->bytes)) {
+    while (e < end && entry_lsn(e) < lsn_end && entry_wanted(op, e) && !op_full(op, e->bytes)) {
         u32 bytes;
         u32 n = e->bytes < COPY_BATCH_BYTES ? small_run(op, e, end, lsn_end, &bytes) : 0;
         bool copy = n > COPY_BATCH_COUNT || (n > 2 && bytes / n < COPY_TINY_BYTES);
@@ -247,7 +247,7 @@ static i64 read_image(struct storage *st, struct read_op *op, const struct place
             copy_run(st, op, e, n, bytes, im);
             e += n;
         } else {
-            op_add(op, &im->ref, im->bytes + e->lsn % st->wal.segment_bytes, e->bytes);
+            op_add(op, &im->ref, im->bytes + entry_lsn(e) % st->wal.segment_bytes, e->bytes);
             e++;
         }
         from = entry_last_offset(e - 1) + 1;
@@ -407,14 +407,14 @@ static void wal_span(struct storage *st, const struct read_op *op, const struct 
     const struct entry *e = pl->entry, *end = op->p->entries + op->p->entry_end;
     u64 lsn_end = (pl->seg->seq + 1) * st->wal.segment_bytes;
     u64 sum = 0;
-    w->lsn_begin = e->lsn - FRAME_BYTES;
-    u64 to = e->lsn;
-    for (bool first = true; e < end && e->lsn < lsn_end && entry_wanted(op, e); e++) {
+    w->lsn_begin = entry_frame_lsn(e);
+    u64 to = entry_lsn(e);
+    for (bool first = true; e < end && entry_lsn(e) < lsn_end && entry_wanted(op, e); e++) {
         sum += e->bytes;
-        u64 span = e->lsn + e->bytes - w->lsn_begin;
+        u64 span = entry_lsn(e) + e->bytes - w->lsn_begin;
         if (!first && (span > WAL_READ_BYTES || sum > op->max_bytes))
             break;
-        to = e->lsn + e->bytes;
+        to = entry_lsn(e) + e->bytes;
         first = false;
     }
     w->bytes = (u32)(to - w->lsn_begin);
@@ -458,7 +458,7 @@ static err wal_extract(struct read_wait *w, u32 *out_bytes)
         if (f.kind != FRAME_BATCH || f.key.partition != key->partition ||
             !uuid_eq(f.key.topic_id, key->topic_id))
             continue;
-        u64 at = f.lsn - c.base + FRAME_BYTES;
+        u64 at = f.lsn - c.base + frame_payload_at(&f);
         CHECK(at + f.payload_bytes <= w->io_bytes && out < at);
         memmove(w->buf->bytes + out, w->buf->bytes + at, f.payload_bytes);
         out += f.payload_bytes;

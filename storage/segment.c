@@ -54,10 +54,13 @@ static void image_released(struct ref *r)
         storage_room_made(im->st);
 }
 
-static struct image *image_map(struct storage *st)
+static u8 *image_memory(const struct storage *st)
 {
-    u64 bytes = st->wal.segment_bytes;
-    u8 *p = mem_map(bytes, config_bool(st->shard->cfg, CFG_memory_huge_pages));
+    return mem_map(st->wal.segment_bytes, config_bool(st->env->cfg, CFG_memory_huge_pages));
+}
+
+static struct image *image_of(struct storage *st, u8 *p)
+{
     if (!p)
         return NULL;
     struct image *im = MEM_NEW(struct image);
@@ -115,9 +118,9 @@ bool image_evict_one(struct storage *st)
     return image_evict(st, SEG_REGISTERED, 0) || image_evict(st, SEG_DURABLE, 0);
 }
 
-static bool image_add(struct storage *st)
+static bool image_add(struct storage *st, u8 *memory)
 {
-    struct image *im = st->image_count < st->image_max ? image_map(st) : NULL;
+    struct image *im = image_of(st, memory);
     if (!im)
         return false;
     /* Best effort: unregistered memory works, it only costs page pinning per write. */
@@ -128,13 +131,66 @@ static bool image_add(struct storage *st)
     return true;
 }
 
+/* storage.env and wal.segment_bytes do not change after start. */
+static void image_job_run(struct bg_job *j)
+{
+    struct storage *st = container_of(j, struct storage, image_job);
+    st->image_bytes = image_memory(st);
+    if (st->image_bytes)
+        mem_touch(st->image_bytes, st->wal.segment_bytes);
+}
+
+static void image_job_done(struct bg_job *j)
+{
+    struct storage *st = container_of(j, struct storage, image_job);
+    st->job_count--;
+    if (!image_add(st, st->image_bytes))
+        LOG(WARN, segment_memory_refused,
+            "shard=%u bytes=%u images=%u remedy=\"lower memory.budget, or give the process more\"",
+            st->shard->index, st->wal.segment_bytes, st->image_count);
+    storage_room_made(st);
+}
+
+/* The stall of touching new memory, some 25 ms an image, is not the shard's. */
+static void image_prepare(struct storage *st)
+{
+    if (st->image_job.busy || st->stopping || st->image_count >= st->image_max)
+        return;
+    st->job_count++;
+    bg_submit(st->shard, &st->image_job, BG_PUT, image_job_run, image_job_done);
+}
+
+static bool image_registered_any(const struct storage *st)
+{
+    list_for(it, &st->sealed_images)
+        if (list_entry(it, struct image, link)->seg->state == SEG_REGISTERED)
+            return true;
+    return false;
+}
+
+/* False: none now; room is told when there is one. */
+static bool image_find(struct storage *st)
+{
+    if (!list_empty(&st->free_images) || image_evict(st, SEG_REGISTERED, IMAGE_KEEP_NS))
+        return true;
+    if (st->image_count == 0 && image_add(st, image_memory(st)))
+        return true;
+    image_prepare(st);
+    if (image_evict(st, SEG_REGISTERED, 0))
+        return true;
+    return !st->image_job.busy &&
+           (image_evict(st, SEG_DURABLE, IMAGE_KEEP_NS) || image_evict_one(st));
+}
+
 static struct image *image_acquire(struct storage *st)
 {
-    if (list_empty(&st->free_images) && !image_evict(st, SEG_REGISTERED, IMAGE_KEEP_NS) &&
-        !image_add(st) && !image_evict(st, SEG_DURABLE, IMAGE_KEEP_NS) && !image_evict_one(st))
+    if (!image_find(st))
         return NULL;
     struct list *l = list_pop_front(&st->free_images);
     CHECK(l != NULL);
+    /* The next one is made ready while this one fills. */
+    if (list_empty(&st->free_images) && !image_registered_any(st))
+        image_prepare(st);
     return list_entry(l, struct image, link);
 }
 
@@ -372,16 +428,26 @@ void segment_unpin(struct storage *st, struct segment *seg)
 
 /* ---- loading an evicted segment for its upload ---- */
 
-/* Every frame must still verify: it was acknowledged. */
-static err segment_verify(const struct wal *w, const struct segment *seg, const u8 *bytes)
+err segment_load_check(const struct storage *st, const struct segment_load *l)
 {
+    const struct wal *w = &st->wal;
+    const struct segment *seg = l->seg;
     u64 base = seg->seq * w->segment_bytes;
     struct wal_cursor c;
-    wal_cursor_init(&c, bytes, w->segment_bytes, base, seg->used, w->tag, seg->epoch);
+    wal_cursor_init(&c, l->image->bytes, w->segment_bytes, base, seg->used, w->tag, seg->epoch);
     struct frame f;
     while (wal_cursor_next(&c, &f))
         ;
     return c.at >= seg->used ? ERR_NONE : ERR_CORRUPT;
+}
+
+void segment_load_tell(const struct storage *st, const struct segment_load *l, err e)
+{
+    const struct wal *w = &st->wal;
+    LOG(ERROR, wal_segment_unreadable,
+        "shard=%u file=%s offset=%" PRIu64 " error=%s remedy=\"the data in this segment can not be "
+        "read back as it was written; inspect it with leat-show\"",
+        st->shard->index, w->path, wal_file_offset(w, l->seg->seq * w->segment_bytes), err_name(e));
 }
 
 static void segment_load_release(struct storage *st, struct segment_load *l)
@@ -396,18 +462,11 @@ static void segment_load_done(struct io_op *op)
 {
     struct segment_load *l = container_of(op, struct segment_load, op);
     struct storage *st = l->image->st;
-    struct wal *w = &st->wal;
     l->err = op->err;
     if (l->err == ERR_NONE && op->result < (i64)l->read_bytes)
         l->err = ERR_TRUNCATED;
-    if (l->err == ERR_NONE)
-        l->err = segment_verify(w, l->seg, l->image->bytes);
     if (l->err != ERR_NONE) {
-        LOG(ERROR, wal_segment_unreadable,
-            "shard=%u file=%s offset=%" PRIu64 " error=%s remedy=\"the data in this segment fails "
-            "its checksum; inspect it with leat-show\"",
-            st->shard->index, w->path, wal_file_offset(w, l->seg->seq * w->segment_bytes),
-            err_name(l->err));
+        segment_load_tell(st, l, l->err);
         l->image->ref.count = 0;
         segment_load_release(st, l);
     }
@@ -428,7 +487,7 @@ bool segment_load_begin(struct storage *st, struct segment_load *l, struct segme
     if (!list_empty(&st->spares))
         im = list_entry(list_pop_front(&st->spares), struct image, link);
     else if (st->spare_used < st->spare_max)
-        im = image_map(st);
+        im = image_of(st, image_memory(st));
     if (!im) {
         l->err = ERR_BUSY;
         return false;

@@ -83,7 +83,7 @@ bool show_wal_slot(FILE *out, const struct wal_super *s, u32 slot, const u8 *byt
     if (frames)
         fprintf(out, "slot=%u segment=%" PRIu64 "\n", slot, seq);
     while (wal_cursor_next(&c, &f))
-        slot_frame(out, &f, bytes + (f.lsn - c.base) + FRAME_BYTES, frames, &sum);
+        slot_frame(out, &f, bytes + (f.lsn - c.base) + frame_payload_at(&f), frames, &sum);
     fprintf(out,
             "slot=%u segment=%" PRIu64 " epoch=%u lsn=%" PRIu64 " frames=%" PRIu64
             " batches=%" PRIu64 " records=%" PRIu64 " batch_bytes=%" PRIu64 " durable_lsn=%" PRIu64,

@@ -104,7 +104,7 @@ struct segment_load {
     struct io_op op;
     struct segment *seg;
     struct image *image; /* result; one reference, give back by segment_load_end */
-    bool spare;
+    bool spare;          /* it was read: segment_load_check before its bytes are believed */
     err err;
     u32 read_bytes;
     void (*done)(struct segment_load *l);
@@ -114,6 +114,11 @@ struct segment_load {
 bool segment_load_begin(struct storage *st, struct segment_load *l, struct segment *seg,
                         void (*done)(struct segment_load *l));
 void segment_load_end(struct storage *st, struct segment_load *l);
+/* Every frame must still verify: it was acknowledged. ERR_CORRUPT. For the background thread that
+ * uses the bytes: it reads all of them. */
+err segment_load_check(const struct storage *st, const struct segment_load *l) MUST_USE;
+/* Says so in the log. */
+void segment_load_tell(const struct storage *st, const struct segment_load *l, err e);
 
 /* The registration transaction is durable: the uploader has called pindex_add_block for every
  * block before. Moves first_unregistered, frees the slot, drops entries without image. */
@@ -140,10 +145,28 @@ bool image_evict_one(struct storage *st); /* makes an image free; false: none ca
 struct entry {
     i64 base_offset;
     i64 max_timestamp;
-    u64 lsn;   /* of the batch (behind its frame header) */
-    u32 bytes; /* of the batch */
+    u64 frame_units : 55; /* lsn of the frame's header in units of WAL_ALIGN */
+    u64 skip : 9;         /* the frame's */
+    u32 bytes;            /* of the batch */
     u32 last_offset_delta;
 };
+static inline u64 entry_frame_lsn(const struct entry *e)
+{
+    return (u64)e->frame_units * WAL_ALIGN;
+}
+static inline struct entry entry_make(i64 base_offset, u32 last_offset_delta, i64 max_timestamp,
+                                      u64 frame_lsn, u32 skip, u32 bytes)
+{
+    return (struct entry){
+        base_offset,           max_timestamp, frame_lsn / WAL_ALIGN & ((1ull << 55) - 1),
+        skip & FRAME_SKIP_MAX, bytes,         last_offset_delta
+    };
+}
+/* Of the batch. */
+static inline u64 entry_lsn(const struct entry *e)
+{
+    return entry_frame_lsn(e) + FRAME_BYTES + e->skip;
+}
 
 /* Which bundle: WAL number and segment it was made from; also its place in the b/ keys. */
 static inline u64 bundle_id(u32 wal, u64 seq)
@@ -169,6 +192,12 @@ struct block {
     u32 zero;
 };
 
+/* Where the next batch of a partition will lie in its bundle; bundle_fill_add (bundle_int.h). */
+struct bundle_fill {
+    u32 data_bytes; /* of the block so far; 0 = none is open */
+    bool aligned;   /* the block begins with a sector */
+};
+
 #define PINDEX_MAGIC 0x51d00001u
 struct pindex {
     u32 magic;
@@ -180,6 +209,7 @@ struct pindex {
     i64 registered_end;          /* offsets below lie in blocks (or are gone) */
     u64 block_bytes, tail_bytes; /* of live blocks; of live entries at or beyond registered_end */
     i64 last_seq;                /* newest segment whose `parts` holds this; -1 */
+    struct bundle_fill fill;     /* the block that last_seq's bundle will have open */
     struct entry *entries;       /* ascending; live ones are [entry_head, entry_end) */
     struct block *blocks;        /* ascending; live ones are [block_head, block_end) */
     u32 entry_head, entry_end, entry_cap;
@@ -379,8 +409,10 @@ struct storage {
     struct list spares;                     /* mapped, not in use */
     struct image **images;
     u32 image_count, image_max, spare_max, spare_used;
+    struct bg_job image_job; /* maps and touches the memory of one more image */
+    u8 *image_bytes;         /* what it mapped */
     u32 sealed_unregistered; /* SEALED … UPLOADING */
-    u32 job_count;           /* bg jobs of index.c and storage.c in flight */
+    u32 job_count;           /* bg jobs of index.c, segment.c and storage.c in flight */
     struct bg_job clean_job; /* the last commit of a clean stop */
     struct bytes clean_value;
     struct arena clean_arena;

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,7 +35,7 @@
 #define LIST_DEPTH_MAX 16
 #define PUT_BUF_BYTES ((u32)(2 * MIB)) /* a huge page: cheap to pin */
 /* A write of a paced put: the log's next flush waits for it. */
-#define PACED_BYTES ((u32)(256 * KIB))
+#define PACED_BYTES ((u32)MIB)
 /* Kept between puts: as many as may run at once, and then some. */
 #define PUT_BUFFERS_MAX 16u
 
@@ -43,7 +44,7 @@ struct store_file {
     u32 magic;
     int root_fd;
     bool sync;
-    u64 tmp_next; /* atomic */
+    u64 tmp_next;         /* atomic */
     pthread_mutex_t lock; /* of the buffers */
     u32 buffer_count;
     u8 *buffers[PUT_BUFFERS_MAX];
@@ -174,24 +175,37 @@ static void file_close(struct store *s)
 
 /* ---- put ---- */
 
-/* Gathers the parts in an aligned buffer and writes it past the page cache: a copy in user space
- * costs a fraction of the kernel's (measured: a third of the node's CPU went into the page cache
- * of objects that nobody reads soon). Files that refuse O_DIRECT are written through the cache by
- * the same calls.
+/* Written past the page cache: a copy in user space costs a fraction of the kernel's (measured: a
+ * third of the node's CPU went into the page cache of objects that nobody reads soon), and no copy
+ * less still. Whole sectors of a part that lies in memory as it will in the file are written from
+ * there; everything else is gathered in a buffer. Where a file system refuses O_DIRECT the same
+ * calls go through its cache.
+ *
+ *   parts   |--A--|------------B------------|-C-|     B is large, and B's address and its place in
+ *   sectors |----|----|----|----|----|----|----|      the file are the same modulo a sector
+ *   written | gathered |    from B     | gathered
  *
  * The WAL is often on the same device, and each of its flushes waits for everything the device took
  * before: so the writes are small, and spread in time when the object has a pace. */
 #define DIRECT_ALIGN 4096u
+#define SECTOR_BYTES 512u
+/* Parts from here on are worth an I/O vector of their own. */
+#define IN_PLACE_BYTES 8192u
+#define WRITER_IOVS 1024 /* IOV_MAX; what a piece needs, twice */
 /* The pace is looked at again at least this often. */
 #define PACE_SLEEP_NS_MAX (50 * NS_PER_MS)
+_Static_assert(PUT_BUF_BYTES / IN_PLACE_BYTES * 4 <= WRITER_IOVS, "a piece needs no more vectors");
 
 struct put_writer {
     int fd;
-    u8 *buf;
-    u32 len;    /* in buf */
-    u64 offset; /* of buf in the file */
+    u64 offset; /* in the file, of what is pending */
+    u32 len;    /* pending */
+    u8 *buf;    /* PUT_BUF_BYTES: gathered bytes, those of the pending vectors */
+    u32 buf_used;
+    u32 iov_count;
     const u64 *pace;
     u64 due_ns; /* when the next write may begin */
+    struct iovec iov[WRITER_IOVS];
 };
 
 /* Buffers stay mapped: mapping one for each object would stall the shards on the memory map's
@@ -236,35 +250,77 @@ static void writer_pace(struct put_writer *w, u32 len)
     }
 }
 
-static int writer_write(struct put_writer *w, u32 len)
+static int writer_write(struct put_writer *w)
 {
-    writer_pace(w, len);
-    u32 done = 0;
-    while (done < len) {
-        ssize_t n = pwrite(w->fd, w->buf + done, len - done, (off_t)(w->offset + done));
+    struct iovec *iov = w->iov;
+    writer_pace(w, w->len);
+    while (w->len > 0) {
+        ssize_t n = pwritev(w->fd, iov, (int)w->iov_count, (off_t)w->offset);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0)
-            return errno;
-        if (n == 0)
-            return EIO;
-        done += (u32)n;
+        if (n <= 0)
+            return n < 0 ? errno : EIO;
+        w->offset += (u64)n;
+        w->len -= (u32)n;
+        for (; n > 0 && (size_t)n >= iov->iov_len; iov++, w->iov_count--)
+            n -= (ssize_t)iov->iov_len;
+        if (n > 0) {
+            iov->iov_base = (u8 *)iov->iov_base + n;
+            iov->iov_len -= (size_t)n;
+        }
     }
-    w->offset += len;
-    w->len = 0;
+    w->iov_count = w->buf_used = 0;
     return 0;
+}
+
+static void writer_vector(struct put_writer *w, const u8 *data, u32 len)
+{
+    CHECK(w->iov_count < WRITER_IOVS);
+    /* pwritev only reads it. */
+    w->iov[w->iov_count++] = (struct iovec){ (u8 *)(uintptr_t)data, len };
+    w->len += len;
+}
+
+static void writer_gather(struct put_writer *w, const u8 *data, u32 len)
+{
+    u8 *to = w->buf + w->buf_used;
+    struct iovec *last = w->iov_count > 0 ? &w->iov[w->iov_count - 1] : NULL;
+    memcpy(to, data, len);
+    w->buf_used += len;
+    if (!last || (u8 *)last->iov_base + last->iov_len != to) {
+        writer_vector(w, to, len);
+        return;
+    }
+    last->iov_len += len;
+    w->len += len;
+}
+
+/* The next bytes of a part, at most `room`; returns how many. */
+static u32 writer_take(struct put_writer *w, struct bytes part, u32 room)
+{
+    u64 pos = w->offset + w->len;
+    u32 n = MIN(part.len, room);
+    bool in_place = part.len >= IN_PLACE_BYTES && ((uintptr_t)part.data - pos) % SECTOR_BYTES == 0;
+    u32 seam = (u32)(align_up(pos, SECTOR_BYTES) - pos);
+    if (in_place && seam == 0 && n >= SECTOR_BYTES) {
+        n -= n % SECTOR_BYTES;
+        writer_vector(w, part.data, n);
+        return n;
+    }
+    if (in_place && seam > 0)
+        n = MIN(n, seam);
+    writer_gather(w, part.data, n);
+    return n;
 }
 
 static int writer_add(struct put_writer *w, struct bytes part)
 {
     while (part.len > 0) {
-        u32 n = MIN(part.len, PACED_BYTES - w->len % PACED_BYTES);
-        memcpy(w->buf + w->len, part.data, n);
-        w->len += n;
+        u32 n = writer_take(w, part, PACED_BYTES - w->len % PACED_BYTES);
         part.data += n;
         part.len -= n;
         bool whole = w->len == PUT_BUF_BYTES || (w->len % PACED_BYTES == 0 && writer_rate(w) > 0);
-        int rc = whole ? writer_write(w, w->len) : 0;
+        int rc = whole ? writer_write(w) : 0;
         if (rc != 0)
             return rc;
     }
@@ -274,13 +330,27 @@ static int writer_add(struct put_writer *w, struct bytes part)
 /* The last block is padded for the device and cut off again. */
 static int writer_finish(struct put_writer *w)
 {
+    static const u8 zeros[DIRECT_ALIGN];
     u64 bytes = w->offset + w->len;
-    u32 padded = (u32)align_up(w->len, DIRECT_ALIGN);
-    memset(w->buf + w->len, 0, padded - w->len);
-    int rc = writer_write(w, padded);
+    u32 pad = (u32)(align_up(w->len, DIRECT_ALIGN) - w->len);
+    if (pad > 0)
+        writer_gather(w, zeros, pad);
+    int rc = writer_write(w);
     if (rc == 0 && ftruncate(w->fd, (off_t)bytes) != 0)
         rc = errno;
     return rc;
+}
+
+/* Room for all of it at once: fewer and longer extents, and a full disk is told before anything is
+ * written. Where that is unknown, writing will do. */
+static int reserve(int fd, const struct store_object *o)
+{
+    u64 bytes = 0;
+    for (u32 i = 0; i < o->part_count; i++)
+        bytes += o->parts[i].len;
+    if (bytes == 0 || fallocate(fd, 0, 0, (off_t)align_up(bytes, DIRECT_ALIGN)) == 0)
+        return 0;
+    return errno == ENOSPC || errno == EDQUOT || errno == EIO ? errno : 0;
 }
 
 static int write_parts(struct store_file *f, int fd, const struct store_object *o)
@@ -288,7 +358,7 @@ static int write_parts(struct store_file *f, int fd, const struct store_object *
     struct put_writer w = { .fd = fd, .buf = buffer_take(f), .pace = o->pace };
     if (!w.buf)
         return ENOMEM;
-    int rc = 0;
+    int rc = reserve(fd, o);
     for (u32 i = 0; rc == 0 && i < o->part_count; i++)
         rc = writer_add(&w, o->parts[i]);
     if (rc == 0)

@@ -341,7 +341,7 @@ static void upload_add_part(struct upload *u, struct pindex *p)
     for (u32 i = 0; i < n; i++, e++) {
         if (entry_last_offset(e) < p->start_offset)
             continue; /* deleted already */
-        u32 at = (u32)(e->lsn % st->wal.segment_bytes);
+        u32 at = (u32)(entry_lsn(e) % st->wal.segment_bytes);
         CHECK((u64)at + e->bytes <= u->seg->used);
         bundle_builder_add(&u->builder, &p->key, e->base_offset, entry_last_offset(e),
                            e->max_timestamp, bytes_of(u->load.image->bytes + at, e->bytes));
@@ -352,6 +352,9 @@ static void upload_run(struct bg_job *j)
 {
     struct upload *u = container_of(j, struct upload, job);
     struct store *store = u->st->env->store;
+    u->err = u->load.spare ? segment_load_check(u->st, &u->load) : ERR_NONE;
+    if (u->err != ERR_NONE)
+        return;
     bundle_builder_seal(&u->builder);
     struct store_object o = { .name = u->name,
                               .parts = u->builder.parts,
@@ -389,6 +392,8 @@ static void upload_put_done(struct bg_job *j)
     struct upload *u = container_of(j, struct upload, job);
     struct storage *st = u->st;
     CHECK(u->step == UPLOAD_PUT);
+    if (u->err == ERR_CORRUPT && u->load.spare)
+        segment_load_tell(st, &u->load, u->err);
     segment_load_end(st, &u->load);
     observe_since(st, H_store_put, u->job_ns);
     if (u->err != ERR_NONE) {

@@ -58,21 +58,22 @@ err wal_super_decode(const u8 in[WAL_SUPER_BYTES], struct wal_super *out)
     return ERR_NONE;
 }
 
-/* The header, and in FRAME_BATCH the batch's header, which lies right behind it and holds the CRC
- * of its records (docs/decisions/0003-frame-checksum.md). */
-static u64 frame_hash(const u8 *p, enum frame_kind kind)
+/* The header, and in FRAME_BATCH what is skipped and the batch's header, which holds the CRC of its
+ * records (docs/decisions/0003-frame-checksum.md). */
+static u64 frame_hash(const u8 *p, const struct frame *f)
 {
-    u32 end = kind == FRAME_BATCH ? FRAME_BYTES + BATCH_HEADER_BYTES : FRAME_BYTES;
+    u32 end = f->kind == FRAME_BATCH ? frame_payload_at(f) + BATCH_HEADER_BYTES : FRAME_BYTES;
     return hash_bytes(p + FRAME_AT_MAGIC, end - FRAME_AT_MAGIC);
 }
 
 void frame_encode(u8 *p, const struct frame *f)
 {
     CHECK(f->lsn % WAL_ALIGN == 0);
+    CHECK(f->skip <= FRAME_SKIP_MAX && (f->skip == 0 || f->kind == FRAME_BATCH));
     put_le32(p + FRAME_AT_MAGIC, FRAME_MAGIC);
     p[FRAME_AT_VERSION] = FRAME_VERSION;
     p[FRAME_AT_KIND] = (u8)f->kind;
-    put_le16(p + FRAME_AT_ZERO, 0);
+    put_le16(p + FRAME_AT_SKIP, (u16)f->skip);
     put_le32(p + FRAME_AT_EPOCH, f->epoch);
     put_le32(p + FRAME_AT_PAYLOAD_BYTES, f->payload_bytes);
     put_le64(p + FRAME_AT_LSN, f->lsn);
@@ -80,23 +81,24 @@ void frame_encode(u8 *p, const struct frame *f)
     memcpy(p + FRAME_AT_TOPIC_ID, f->key.topic_id.b, 16);
     put_le32(p + FRAME_AT_PARTITION, f->key.partition);
     put_le32(p + FRAME_AT_WAL_TAG, f->wal_tag);
-    put_le64(p + FRAME_AT_HASH, frame_hash(p, f->kind));
+    put_le64(p + FRAME_AT_HASH, frame_hash(p, f));
 }
 
 /* What must hold before the hash may be computed. */
 static err frame_check_shape(const u8 *p, u64 room, const struct frame *f)
 {
-    if (p[FRAME_AT_VERSION] != FRAME_VERSION || get_le16(p + FRAME_AT_ZERO) != 0)
+    if (p[FRAME_AT_VERSION] != FRAME_VERSION || f->skip > FRAME_SKIP_MAX)
         return ERR_CORRUPT;
-    if (f->payload_bytes > room - FRAME_BYTES || f->lsn % WAL_ALIGN != 0 || f->durable_lsn > f->lsn)
+    if ((u64)f->skip + f->payload_bytes > room - FRAME_BYTES || f->lsn % WAL_ALIGN != 0 ||
+        f->durable_lsn > f->lsn)
         return ERR_CORRUPT;
     switch (f->kind) {
     case FRAME_BATCH:
         return f->payload_bytes >= BATCH_HEADER_BYTES ? ERR_NONE : ERR_CORRUPT;
     case FRAME_PAD:
-        return f->payload_bytes % WAL_ALIGN == 0 ? ERR_NONE : ERR_CORRUPT;
+        return f->payload_bytes % WAL_ALIGN == 0 && f->skip == 0 ? ERR_NONE : ERR_CORRUPT;
     case FRAME_MARK:
-        return f->payload_bytes == 0 ? ERR_NONE : ERR_CORRUPT;
+        return f->payload_bytes == 0 && f->skip == 0 ? ERR_NONE : ERR_CORRUPT;
     default:
         return ERR_CORRUPT;
     }
@@ -118,6 +120,7 @@ err frame_decode(const u8 *p, u64 room, struct frame *out)
         .kind = (enum frame_kind)p[FRAME_AT_KIND],
         .epoch = get_le32(p + FRAME_AT_EPOCH),
         .payload_bytes = get_le32(p + FRAME_AT_PAYLOAD_BYTES),
+        .skip = get_le16(p + FRAME_AT_SKIP),
         .wal_tag = get_le32(p + FRAME_AT_WAL_TAG),
         .lsn = get_le64(p + FRAME_AT_LSN),
         .durable_lsn = get_le64(p + FRAME_AT_DURABLE_LSN),
@@ -127,10 +130,10 @@ err frame_decode(const u8 *p, u64 room, struct frame *out)
     err e = frame_check_shape(p, room, &f);
     if (e != ERR_NONE)
         return e;
-    if (get_le64(p + FRAME_AT_HASH) != frame_hash(p, f.kind))
+    if (get_le64(p + FRAME_AT_HASH) != frame_hash(p, &f))
         return ERR_CORRUPT;
     if (f.kind == FRAME_BATCH)
-        e = frame_check_batch(p + FRAME_BYTES, f.payload_bytes);
+        e = frame_check_batch(p + frame_payload_at(&f), f.payload_bytes);
     if (e != ERR_NONE)
         return e;
     *out = f;

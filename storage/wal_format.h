@@ -18,7 +18,8 @@
 #define WAL_FORMAT_VERSION 1u
 #define WAL_ALIGN 8u
 
-#define FRAME_BYTES 64u         /* of the header; the payload follows */
+#define FRAME_BYTES 64u         /* of the header; skip, then the payload follow */
+#define FRAME_SKIP_MAX 511u     /* so that a payload may begin at any position in a sector */
 #define FRAME_MAGIC 0x4d52464cu /* "LFRM" */
 #define FRAME_VERSION 1u
 
@@ -34,7 +35,7 @@ enum frame_field {
     FRAME_AT_MAGIC = 8,
     FRAME_AT_VERSION = 12,
     FRAME_AT_KIND = 13,
-    FRAME_AT_ZERO = 14, /* u16, 0 */
+    FRAME_AT_SKIP = 14, /* u16 */
     FRAME_AT_EPOCH = 16,
     FRAME_AT_PAYLOAD_BYTES = 20,
     FRAME_AT_LSN = 24,
@@ -48,6 +49,7 @@ struct frame {
     enum frame_kind kind;
     u32 epoch;
     u32 payload_bytes;
+    u32 skip;        /* bytes between header and payload, zeros; FRAME_BATCH only, else 0 */
     u32 wal_tag;     /* first 4 bytes of the WAL's uuid: frames of an earlier file never verify */
     u64 lsn;         /* of the header's first byte */
     u64 durable_lsn; /* everything below was durable when the frame was made */
@@ -68,17 +70,22 @@ void wal_super_encode(const struct wal_super *s, u8 out[WAL_SUPER_BYTES]);
  * impossible numbers. */
 err wal_super_decode(const u8 in[WAL_SUPER_BYTES], struct wal_super *out) MUST_USE;
 
-/* Writes the header at p; for FRAME_BATCH the payload already lies at p + FRAME_BYTES. The records
- * are covered by the batch's own CRC-32C, which must be right: it lies in the hashed header. */
+/* Writes the header at p; for FRAME_BATCH the payload already lies at its place. The records are
+ * covered by the batch's own CRC-32C, which must be right: it lies in the hashed header. */
 void frame_encode(u8 *p, const struct frame *f);
 /* Reads and verifies the frame at p with `room` bytes up to the end of its segment. When hash, CRC
  * and structure hold: ERR_NONE. ERR_NOT_FOUND: no frame magic. ERR_CORRUPT: anything else.
  * Positions and epochs are the caller's to compare. */
 err frame_decode(const u8 *p, u64 room, struct frame *out) MUST_USE;
+/* From the header to the payload. */
+static inline u32 frame_payload_at(const struct frame *f)
+{
+    return FRAME_BYTES + f->skip;
+}
 /* Bytes from the header to where the next frame may start. */
 static inline u64 frame_total_bytes(const struct frame *f)
 {
-    return align_up((u64)FRAME_BYTES + f->payload_bytes, WAL_ALIGN);
+    return align_up((u64)FRAME_BYTES + f->skip + f->payload_bytes, WAL_ALIGN);
 }
 
 /* Walks the frames of one segment in order, over its bytes in memory. Survives any bytes. */

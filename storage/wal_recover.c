@@ -414,8 +414,8 @@ static err scan_batch(struct scan *s, struct segment *seg, const struct frame *f
     if (b.base_offset > p->next_offset || (b.base_offset < p->next_offset && !empty))
         return scan_corrupt(s, f->lsn, "a batch whose offsets do not follow those before it");
     if (last >= p->next_offset) {
-        struct entry e = { b.base_offset, b.max_timestamp, f->lsn + FRAME_BYTES, b.bytes,
-                           (u32)b.last_offset_delta };
+        struct entry e = entry_make(b.base_offset, (u32)b.last_offset_delta, b.max_timestamp,
+                                    f->lsn, f->skip, b.bytes);
         pindex_add_entry(p, &e);
         p->durable_offset = p->next_offset;
         seg->data_bytes += b.bytes;
@@ -437,7 +437,8 @@ static bool scan_need_frame(struct scan *s, u32 at)
     const u8 *p = s->buf[s->seq & 1] + at;
     if (get_le32(p + FRAME_AT_MAGIC) != FRAME_MAGIC || p[FRAME_AT_KIND] != FRAME_BATCH)
         return true;
-    u64 need = (u64)at + FRAME_BYTES + get_le32(p + FRAME_AT_PAYLOAD_BYTES);
+    u64 need =
+        (u64)at + FRAME_BYTES + get_le16(p + FRAME_AT_SKIP) + get_le32(p + FRAME_AT_PAYLOAD_BYTES);
     return scan_need(s, (u32)MIN(need, (u64)seg));
 }
 
@@ -460,7 +461,7 @@ static err scan_segment(struct scan *s, u32 epoch, u32 limit, u32 *end)
         }
         if (f.kind != FRAME_BATCH)
             continue;
-        err e = scan_batch(s, seg, &f, bytes + (f.lsn - c.base) + FRAME_BYTES);
+        err e = scan_batch(s, seg, &f, bytes + (f.lsn - c.base) + frame_payload_at(&f));
         if (e != ERR_NONE)
             return e;
     }
@@ -521,8 +522,9 @@ static bool scan_head_proves(struct scan *s, u64 seq, u32 epoch, u64 lsn)
         get_le64(buf + FRAME_AT_LSN) != seq * w->segment_bytes ||
         get_le32(buf + FRAME_AT_EPOCH) != epoch || get_le64(buf + FRAME_AT_DURABLE_LSN) <= lsn)
         return false;
-    u64 total =
-        align_up((u64)FRAME_BYTES + get_le32(buf + FRAME_AT_PAYLOAD_BYTES), WAL_BLOCK_BYTES);
+    u64 total = align_up((u64)FRAME_BYTES + get_le16(buf + FRAME_AT_SKIP) +
+                             get_le32(buf + FRAME_AT_PAYLOAD_BYTES),
+                         WAL_BLOCK_BYTES);
     total = MIN(total, (u64)w->segment_bytes);
     if (file_read(s->st, buf, (u32)total, offset) != ERR_NONE)
         return false;

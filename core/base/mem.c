@@ -98,6 +98,13 @@ void *mem_map(u64 bytes, bool huge)
     return q;
 }
 
+void mem_touch(void *p, u64 bytes)
+{
+    volatile u8 *b = p;
+    for (u64 at = 0; at < bytes; at += 4096)
+        b[at] = 0;
+}
+
 void mem_unmap(void *p, u64 bytes)
 {
     CHECK(munmap(p, align_up(bytes, 4096)) == 0);

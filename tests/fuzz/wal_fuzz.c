@@ -31,17 +31,18 @@ static void repair(u8 *bytes, u64 base)
             payload = 0;
         if (kind == FRAME_PAD)
             payload &= ~7u;
-        if (p[FRAME_AT_ZERO] & 1) /* sometimes to the end of the block */
+        u32 skip = kind == FRAME_BATCH ? get_le16(p + FRAME_AT_SKIP) % (FRAME_SKIP_MAX + 1) : 0;
+        if (p[FRAME_AT_SKIP] & 1) /* sometimes to the end of the block */
             payload = (u32)(align_up(at + FRAME_BYTES, WAL_BLOCK_BYTES) - at - FRAME_BYTES);
-        if (at + FRAME_BYTES + payload > SEGMENT)
+        if (at + FRAME_BYTES + skip + payload > SEGMENT)
             return;
         struct frame f = { .kind = (enum frame_kind)kind, .epoch = EPOCH, .payload_bytes = payload,
-                           .wal_tag = TAG, .lsn = base + at,
+                           .skip = skip, .wal_tag = TAG, .lsn = base + at,
                            .durable_lsn = MIN(get_le64(p + FRAME_AT_DURABLE_LSN), base + at) };
         if (kind == FRAME_BATCH) {
             if (payload < BATCH_HEADER_BYTES)
                 return;
-            u8 *b = p + FRAME_BYTES;
+            u8 *b = p + frame_payload_at(&f);
             put_be32(b + BATCH_AT_LENGTH, payload - BATCH_PREFIX_BYTES);
             put_be32(b + BATCH_AT_CRC,
                      crc32c(0, b + BATCH_AT_ATTRIBUTES, payload - BATCH_AT_ATTRIBUTES));
@@ -63,8 +64,9 @@ static void walk(const u8 *bytes, u32 limit, u64 base)
         CHECK(f.lsn + frame_total_bytes(&f) <= base + SEGMENT);
         next = f.lsn + frame_total_bytes(&f);
         struct batch b;
+        const u8 *payload = bytes + (f.lsn - base) + frame_payload_at(&f);
         if (f.kind == FRAME_BATCH)
-            (void)!batch_parse(bytes_of(bytes + (f.lsn - base) + FRAME_BYTES, f.payload_bytes), &b);
+            (void)!batch_parse(bytes_of(payload, f.payload_bytes), &b);
     }
     CHECK(c.bad ? c.at < limit : c.at >= limit);
     CHECK(c.at <= SEGMENT);

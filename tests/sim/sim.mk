@@ -2,7 +2,7 @@
 SEEDS ?= 10000
 FIRST ?= 1
 JOBS ?= 2
-SIM_CFLAGS := -DLEAT_DEBUG -DWAL_SEGMENT_BYTES_MIN=65536
+SIM_CFLAGS := -DLEAT_DEBUG -DWAL_SEGMENT_BYTES_MIN=65536 -DBUNDLE_LARGE_BATCH=1500u
 SIM_WRAP := $(foreach f,rng_seed_os mkdir open flock close mem_map,-Wl,--wrap=$(f))
 SIM_BUILD := $(BUILD)/sim
 SIM_PLANT_BUILD := $(BUILD)/sim-plant

@@ -52,7 +52,8 @@ static u64 expected_hash(u32 *count)
         while (wal_cursor_next(&c, &f)) {
             if (f.kind != FRAME_BATCH)
                 continue;
-            h = rig_mix(h, seg->image->bytes + (f.lsn - c.base) + FRAME_BYTES, f.payload_bytes);
+            const u8 *payload = seg->image->bytes + (f.lsn - c.base) + frame_payload_at(&f);
+            h = rig_mix(h, payload, f.payload_bytes);
             ++*count;
         }
         assert_false(c.bad);
@@ -149,7 +150,7 @@ static void recovered_segments_load_and_register(void **s)
     u32 n = pindex_segment_entries(rig_part(0), rig->st, seg->seq, &e);
     assert_true(n > 3);
     struct batch b;
-    u32 off = (u32)(e[1].lsn % rig->st->wal.segment_bytes);
+    u32 off = (u32)(entry_lsn(&e[1]) % rig->st->wal.segment_bytes);
     assert_int_equal(batch_parse(bytes_of(l.image->bytes + off, e[1].bytes), &b), ERR_NONE);
     assert_int_equal(b.base_offset, e[1].base_offset);
     assert_int_equal(batch_check_crc(&b), ERR_NONE);

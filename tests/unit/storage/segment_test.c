@@ -1,4 +1,5 @@
 /* Segments and images: what may be taken away, and when. */
+#include "../../../storage/bundle_int.h"
 #include "wal_rig.h"
 
 static int setup(void **s)
@@ -55,6 +56,39 @@ static void images_are_bounded_and_unregistered_ones_give_way(void **s)
     assert_true(pindex_place(rig_part(0), e->base_offset, &at));
     assert_non_null(at.entry); /* the reader goes to the WAL file */
     assert_null(at.seg->image);
+}
+
+/* Large batches lie in their sectors as they will in the bundle. */
+static void large_batches_lie_as_in_their_bundle(void **s)
+{
+    (void)s;
+    for (u32 i = 0; i < 60; i++)
+        rig_put(i % 3, 1, i % 7 == 3 ? 500 : 20000 + 37 * i);
+    struct segment *seg = segment_first_unregistered(rig->st);
+    struct bundle_builder b;
+    bundle_builder_init(&b, 0, 0, 1, (u32)config_u64(rig->st->env->cfg, CFG_store_block_bytes));
+    for (u32 i = 0; i < seg->part_count; i++) {
+        const struct entry *e;
+        u32 n = pindex_segment_entries(seg->parts[i], rig->st, seg->seq, &e);
+        for (u32 k = 0; k < n; k++)
+            bundle_builder_add(
+                &b, &seg->parts[i]->key, e[k].base_offset, entry_last_offset(&e[k]), 0,
+                bytes_of(seg->image->bytes + entry_lsn(&e[k]) % rig->st->wal.segment_bytes,
+                         e[k].bytes));
+    }
+    bundle_builder_seal(&b);
+    u64 pos = 0;
+    u32 large = 0;
+    for (u32 i = 0; i < b.part_count; i++) {
+        if (b.parts[i].len >= BUNDLE_LARGE_BATCH && i + 1 < b.part_count) {
+            assert_int_equal((uintptr_t)b.parts[i].data % 512, pos % 512);
+            large++;
+        }
+        pos += b.parts[i].len;
+    }
+    assert_int_equal(pos, b.bytes);
+    assert_true(large > 20);
+    bundle_builder_free(&b);
 }
 
 static void referenced_images_stay(void **s)
@@ -134,6 +168,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(registered_images_stay_until_needed),
         T(images_are_bounded_and_unregistered_ones_give_way),
+        T(large_batches_lie_as_in_their_bundle),
         T(referenced_images_stay),
         T(pinned_slots_are_not_reused),
         T(dropped_partition_leaves_segments),

@@ -76,6 +76,51 @@ static void put_joins_parts_and_get_range_reads_them(void **state)
     s->driver->close(s);
 }
 
+/* Large parts lie in memory as in the file, now and then, with and without a pace. */
+static void put_writes_parts_in_place(void **state)
+{
+    (void)state;
+    enum { IMAGE = 12 * MIB, PARTS = 400 };
+    struct store *s = store_at("/p");
+    u8 *image = mem_map(IMAGE, false), *want = mem_alloc(IMAGE), *got = mem_alloc(IMAGE);
+    u32 rnd = 12345;
+    for (u32 i = 0; i < IMAGE; i++)
+        image[i] = (u8)(i ^ i >> 8 ^ i >> 16);
+    for (u32 round = 0; round < 6; round++) {
+        struct bytes parts[PARTS];
+        u64 pos = 0;
+        u32 at = 0, n = 0;
+        for (; n < PARTS; n++) {
+            rnd = rnd * 1664525u + 1013904223u;
+            u32 len = (rnd >> 8) % (rnd >> 28 == 0 ? 3u << 20 : rnd % 4 ? 70000u : 300u);
+            if ((rnd >> 5) % 5)
+                at += (u32)(pos - at) % 512;
+            if (at + len > IMAGE || pos + len > IMAGE)
+                break;
+            parts[n] = bytes_of(image + at, len);
+            memcpy(want + pos, image + at, len);
+            at += len;
+            pos += len;
+        }
+        u64 pace = GIB;
+        char name[32];
+        snprintf(name, sizeof name, "b/%u", round);
+        struct store_object o = {
+            .name = name, .parts = parts, .part_count = n, .pace = round % 2 ? &pace : NULL
+        };
+        assert_int_equal(s->driver->put(s, &o), ERR_NONE);
+        u64 size;
+        assert_int_equal(s->driver->size(s, name, &size), ERR_NONE);
+        assert_int_equal(size, pos);
+        assert_int_equal(s->driver->get_range(s, name, 0, got, (u32)pos), ERR_NONE);
+        assert_memory_equal(got, want, pos);
+    }
+    mem_unmap(image, IMAGE);
+    mem_free(want);
+    mem_free(got);
+    s->driver->close(s);
+}
+
 static void put_replaces_unless_if_absent(void **state)
 {
     (void)state;
@@ -254,6 +299,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(put_joins_parts_and_get_range_reads_them),
+        T(put_writes_parts_in_place),
         T(put_replaces_unless_if_absent),
         T(remove_is_idempotent),
         T(list_walks_folders_by_prefix),
