@@ -13,8 +13,8 @@
  *
  * Invariants: blocks lie one behind the other from BUNDLE_HEADER_BYTES on, in the order of the
  * index, with zeros between them where one begins at a multiple of 512; the index follows the last
- * block, the footer the index, and then the object ends. Within a partition offsets ascend. A block describes itself, so that a read that got the wrong bytes is
- * noticed without the index.
+ * block, the footer the index, and then the object ends. Within a partition offsets ascend.
+ * A block describes itself, so that a read that got the wrong bytes is noticed without the index.
  */
 #include "bundle_int.h"
 
