@@ -7,7 +7,8 @@
  * A block whose first batch is large begins at a multiple of BUNDLE_SECTOR_BYTES, and
  * storage_append gives each large batch of it a place in the segment image that has the same
  * remainder as its later place in the object: a driver that writes whole sectors past the page
- * cache (O_DIRECT) can write all but its first and last sector from where it lies. Only speed depends on it.
+ * cache (O_DIRECT) can write all but its first and last sector from where it lies. Only speed
+ * depends on it.
  *
  * struct block (storage_int.h): pos = of the block header in the object, bytes = header and
  * batches, data_bytes = batches only.
