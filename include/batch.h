@@ -323,6 +323,15 @@ err batch_builder_add(struct batch_builder *b, i64 timestamp, struct bytes key, 
 err batch_builder_add_at(struct batch_builder *b, i32 offset_delta, i64 timestamp, struct bytes key,
                          struct bytes value, const struct header *headers,
                          u32 header_count) MUST_USE;
+/* Compaction: a batch like `from` that will hold some of its records. After a reset: takes all
+ * header fields, without the delete horizon. Then batch_builder_keep for each record that stays,
+ * ascending, and batch_builder_end_at so that the offset range is what it was. */
+void batch_builder_like(struct batch_builder *b, const struct batch *from);
+err batch_builder_keep(struct batch_builder *b, const struct record *r) MUST_USE;
+void batch_builder_end_at(struct batch_builder *b, i32 last_offset_delta);
+/* Before the first record: marks the batch with the time from which on its tombstones may go, which
+ * takes the base timestamp's place (KIP-534). */
+void batch_builder_set_horizon(struct batch_builder *b, i64 ms);
 /* The bytes a record would add at most, before compression. */
 u64 batch_builder_record_bytes(struct bytes key, struct bytes value, const struct header *headers,
                                u32 header_count);

@@ -11,6 +11,11 @@ u64 hash_bytes_seeded(const void *p, size_t n, u64 seed);
 u64 hash_view(struct bytes b);
 u64 hash_str(const char *s);
 u64 hash_uuid(struct uuid id);
+/* 128 bits (XXH3-128), for where a collision would lose data: with a seed nobody knows. */
+struct hash128 {
+    u64 lo, hi;
+};
+struct hash128 hash_bytes_128(const void *p, size_t n, u64 seed);
 /* A bijective mixer for integer keys. */
 u64 hash_u64(u64 v);
 

@@ -127,7 +127,7 @@ static u8 *builder_put_record(struct batch_builder *b, i32 offset_delta, i64 tim
 {
     CHECK(offset_delta > b->last_offset_delta);
     CHECK(b->record_count < INT32_MAX);
-    if (b->record_count == 0)
+    if (b->record_count == 0 && !(b->flags & BATCH_ATTR_DELETE_HORIZON))
         b->base_timestamp = timestamp;
     i64 timestamp_delta = (i64)((u64)timestamp - (u64)b->base_timestamp);
     u64 body = 1 + varint_size_i64(timestamp_delta) + varint_size_i32(offset_delta) +
@@ -185,6 +185,39 @@ err batch_builder_add(struct batch_builder *b, i64 timestamp, struct bytes key,
     CHECK(b->last_offset_delta < INT32_MAX);
     return batch_builder_add_at(b, b->last_offset_delta + 1, timestamp, key, value, headers,
                                 header_count);
+}
+
+/* ---- rewriting ---- */
+
+void batch_builder_like(struct batch_builder *b, const struct batch *from)
+{
+    CHECK(b->record_count == 0);
+    b->base_offset = from->base_offset;
+    b->producer_id = from->producer_id;
+    b->leader_epoch = from->leader_epoch;
+    b->base_sequence = from->base_sequence;
+    b->producer_epoch = from->producer_epoch;
+    b->flags = (i16)(from->attributes & ~(BATCH_ATTR_CODEC | BATCH_ATTR_DELETE_HORIZON));
+    b->codec = batch_codec(from);
+}
+
+err batch_builder_keep(struct batch_builder *b, const struct record *r)
+{
+    return batch_builder_put(b, r->offset_delta, r->timestamp, r->key, r->value, r->headers,
+                             r->header_count);
+}
+
+void batch_builder_end_at(struct batch_builder *b, i32 last_offset_delta)
+{
+    CHECK(last_offset_delta >= b->last_offset_delta);
+    b->last_offset_delta = last_offset_delta;
+}
+
+void batch_builder_set_horizon(struct batch_builder *b, i64 ms)
+{
+    CHECK(b->record_count == 0);
+    b->flags |= BATCH_ATTR_DELETE_HORIZON;
+    b->base_timestamp = ms;
 }
 
 /* ---- finishing ---- */

@@ -41,6 +41,12 @@ u64 hash_uuid(struct uuid id)
     return XXH3_64bits(id.b, sizeof id.b);
 }
 
+struct hash128 hash_bytes_128(const void *p, size_t n, u64 seed)
+{
+    XXH128_hash_t h = XXH3_128bits_withSeed(p, n, seed);
+    return (struct hash128){ h.low64, h.high64 };
+}
+
 u64 hash_u64(u64 v)
 {
     v = (v ^ (v >> 30)) * 0xbf58476d1ce4e5b9u;
