@@ -94,6 +94,7 @@ struct broker {
     struct timer stalled_timer;
     struct timer housekeeping; /* retention and expiry, every few seconds */
     struct fetch_sessions *sessions;
+    struct cleaner *cleaner; /* compaction */
     struct coordinator *coordinator;
     struct controller *controller; /* shard 0 only */
     struct compressor *compressor; /* scratch of this shard */
@@ -225,6 +226,8 @@ struct partition {
     struct producer *producers; /* hash by producer id */
     u32 producer_count;
     bool producers_changed; /* since the last snapshot */
+    u32 clean_tries;        /* failures of compaction in a row */
+    u64 clean_retry_ns;     /* not before */
 };
 
 /* The partition owned by this shard, else NULL with *why = ERR_UNKNOWN_TOPIC_OR_PARTITION or

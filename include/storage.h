@@ -123,6 +123,40 @@ void pindex_set_start(struct pindex *p, i64 offset, struct pindex_op *op,
  * durable end, never inside a block or open segment. Returns the new start (≥ the old one). */
 i64 pindex_retention_offset(const struct pindex *p, i64 bytes, i64 min_timestamp);
 
+/* ---- compaction by key ---- */
+
+/* What a partition has to be cleaned. Its blocks in the object store, from the log start on: clean
+ * ones, then dirty ones, of which a round takes those before `end`. */
+struct clean_bounds {
+    u64 clean_bytes, cleanable_bytes;
+    i64 end;            /* behind the last block that may be taken; the dirty start when none */
+    i64 oldest_time_ms; /* of a dirty block's newest record; INT64_MAX: nothing is dirty */
+};
+/* Not beyond `end_offset`, nor from the first dirty block on that holds a record newer than
+ * `newest_ms` (INT64_MAX: no such bound). */
+void pindex_clean_bounds(const struct pindex *p, i64 end_offset, i64 newest_ms,
+                         struct clean_bounds *out);
+
+/* A round: removes records that a newer one of the same key, below `end`, supersedes. What is read
+ * by others meanwhile is either the old or the new state of a stretch. One round of a shard at a
+ * time. */
+struct clean_op {
+    struct pindex *p;
+    i64 end;                 /* in: from pindex_clean_bounds */
+    i64 delete_retention_ms; /* in */
+    /* out. ERR_CANCELED: the shard stops, or the partition was dropped. Whatever it is, what was
+     * done stays done, and nothing is lost. */
+    err err;
+    const char *what; /* failed */
+    i64 from, to;     /* dirty offsets that were taken in; to < end: the map was full */
+    u32 runs;         /* objects written */
+    u64 read_bytes, written_bytes;
+    u64 records, records_removed;
+    void (*done)(struct clean_op *op);
+};
+/* False: a round is going on (done never runs). */
+bool pindex_clean(struct clean_op *op, void (*done)(struct clean_op *op));
+
 /* ---- append ---- */
 
 struct append; /* a field of its owner */

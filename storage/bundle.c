@@ -402,8 +402,8 @@ err bundle_data_find(struct bytes data, i64 offset, u32 *pos)
 
 char *bundle_name(char *buf, u64 bundle, u32 epoch)
 {
-    snprintf(buf, BUNDLE_NAME_SIZE, "b/%04x/%016" PRIx64 "-%08x", bundle_wal(bundle),
-             bundle_seq(bundle), epoch);
+    snprintf(buf, BUNDLE_NAME_SIZE, "%c/%04x/%016" PRIx64 "-%08x",
+             object_is_run(bundle) ? 'r' : 'b', bundle_wal(bundle), bundle_seq(bundle), epoch);
     return buf;
 }
 
@@ -427,42 +427,57 @@ static bool hex_parse(const char *s, u32 digits, u64 *out)
 bool bundle_name_parse(const char *name, u64 *bundle, u32 *epoch)
 {
     u64 wal, seq, e;
-    if (strlen(name) != 32 || memcmp(name, "b/", 2) != 0 || name[6] != '/' || name[23] != '-')
+    bool run = name[0] == 'r';
+    if (strlen(name) != 32 || (!run && name[0] != 'b') || name[1] != '/' || name[6] != '/' ||
+        name[23] != '-')
         return false;
     if (!hex_parse(name + 2, 4, &wal) || !hex_parse(name + 7, 16, &seq) || seq >> 48 != 0 ||
-        !hex_parse(name + 24, 8, &e))
+        wal >= RUN_WAL || !hex_parse(name + 24, 8, &e))
         return false;
-    *bundle = bundle_id((u32)wal, seq);
+    *bundle = bundle_id((u32)wal | (run ? RUN_WAL : 0), seq);
     *epoch = (u32)e;
     return true;
 }
 
 /* ---- registrations ----
  *   0 version u8 · 1 zero 3 · 4 block count u32 · 8 object bytes u64 · 16 epoch u32 · 20 zero u32 ·
- *   24 created ms i64 · 32 XXH3 of the value (this field 0) · 40 blocks, each:
+ *   24 created ms i64 · 32 XXH3 of the value (this field 0) ·
+ *   of a run (version 2): 40 cover from i64 · 48 cover to i64 · 56 clean to i64 ·
+ *   blocks, each:
  *   0 topic id 16 · 16 partition u32 · 20 pos u32 · 24 bytes u32 · 28 data bytes u32 ·
  *   32 base offset i64 · 40 last offset i64 · 48 max timestamp i64 */
 
+static u32 reg_head_bytes(bool run)
+{
+    return run ? BUNDLE_REG_RUN_HEAD_BYTES : BUNDLE_REG_HEAD_BYTES;
+}
+
 struct bytes bundle_reg_begin(struct arena *a, const struct bundle_reg *reg, u8 **raw)
 {
-    u64 len = BUNDLE_REG_HEAD_BYTES + (u64)reg->block_count * BUNDLE_REG_BLOCK_BYTES;
+    u64 len = reg_head_bytes(reg->run) + (u64)reg->block_count * BUNDLE_REG_BLOCK_BYTES;
     CHECK(len <= UINT32_MAX);
     u8 *p = arena_alloc(a, len);
     *raw = p;
     if (p == NULL)
         return (struct bytes){ NULL, 0 };
-    p[0] = BUNDLE_REG_VERSION;
+    p[0] = reg->run ? BUNDLE_REG_RUN_VERSION : BUNDLE_REG_VERSION;
     put_le32(p + 4, reg->block_count);
     put_le64(p + 8, reg->object_bytes);
     put_le32(p + 16, reg->epoch);
     put_le64(p + 24, (u64)reg->created_ms);
+    if (reg->run) {
+        put_le64(p + 40, (u64)reg->cover_from);
+        put_le64(p + 48, (u64)reg->cover_to);
+        put_le64(p + 56, (u64)reg->clean_to);
+    }
     return bytes_of(p, (u32)len);
 }
 
 void bundle_reg_set(u8 *raw, u32 i, const struct partition_key *key, const struct block *b)
 {
     CHECK(i < get_le32(raw + 4));
-    u8 *p = raw + BUNDLE_REG_HEAD_BYTES + (size_t)i * BUNDLE_REG_BLOCK_BYTES;
+    u8 *p =
+        raw + reg_head_bytes(raw[0] == BUNDLE_REG_RUN_VERSION) + (size_t)i * BUNDLE_REG_BLOCK_BYTES;
     put_key(p, key);
     put_le32(p + 20, b->pos);
     put_le32(p + 24, b->bytes);
@@ -486,27 +501,54 @@ static bool reg_block_sane(const struct bundle_reg *reg, const struct block *b)
            (u64)b->pos + b->bytes <= reg->object_bytes;
 }
 
-err bundle_reg_decode(struct bytes value, struct bundle_reg *out)
+/* A run: one partition, ascending, inside what it covers, up to its end. */
+static bool reg_run_sane(const struct bundle_reg *reg)
 {
-    const u8 *p = value.data;
-    if (value.len < BUNDLE_REG_HEAD_BYTES)
-        return ERR_CORRUPT;
-    if (p[0] != BUNDLE_REG_VERSION)
-        return ERR_UNSUPPORTED;
-    *out = (struct bundle_reg){ .epoch = get_le32(p + 16),
-                                .object_bytes = get_le64(p + 8),
-                                .created_ms = (i64)get_le64(p + 24),
-                                .block_count = get_le32(p + 4),
-                                .blocks = p + BUNDLE_REG_HEAD_BYTES };
-    if (value.len != BUNDLE_REG_HEAD_BYTES + (u64)out->block_count * BUNDLE_REG_BLOCK_BYTES)
-        return ERR_CORRUPT;
+    struct partition_key first, key;
+    struct block b;
+    i64 next = reg->cover_from;
+    if (reg->cover_from < 0 || reg->cover_to <= reg->cover_from || reg->block_count == 0)
+        return false;
+    bundle_reg_get(reg, 0, 0, &first, &b);
+    for (u32 i = 0; i < reg->block_count; i++) {
+        bundle_reg_get(reg, i, 0, &key, &b);
+        if (!key_eq(&first, &key) || b.base_offset < next)
+            return false;
+        next = b.last_offset + 1;
+    }
+    return next == reg->cover_to && reg->clean_to >= 0 && reg->clean_to <= reg->cover_to;
+}
+
+static bool reg_hash_right(struct bytes value)
+{
     static const u8 zero[8];
+    const u8 *p = value.data;
     struct hash_stream h;
     hash_stream_init(&h, 0);
     hash_stream_update(&h, p, REG_AT_HASH);
     hash_stream_update(&h, zero, sizeof zero);
     hash_stream_update(&h, p + REG_AT_HASH + 8, value.len - REG_AT_HASH - 8);
-    if (hash_stream_value(&h) != get_le64(p + REG_AT_HASH))
+    return hash_stream_value(&h) == get_le64(p + REG_AT_HASH);
+}
+
+err bundle_reg_decode(struct bytes value, struct bundle_reg *out)
+{
+    const u8 *p = value.data;
+    if (value.len < BUNDLE_REG_HEAD_BYTES)
+        return ERR_CORRUPT;
+    bool run = p[0] == BUNDLE_REG_RUN_VERSION;
+    if (!run && p[0] != BUNDLE_REG_VERSION)
+        return ERR_UNSUPPORTED;
+    u32 head = reg_head_bytes(run);
+    *out = (struct bundle_reg){ .epoch = get_le32(p + 16),
+                                .object_bytes = get_le64(p + 8),
+                                .created_ms = (i64)get_le64(p + 24),
+                                .block_count = get_le32(p + 4),
+                                .run = run,
+                                .blocks = p + head };
+    if (value.len != head + (u64)out->block_count * BUNDLE_REG_BLOCK_BYTES)
+        return ERR_CORRUPT;
+    if (!reg_hash_right(value))
         return ERR_CORRUPT;
     for (u32 i = 0; i < out->block_count; i++) {
         struct partition_key key;
@@ -515,7 +557,12 @@ err bundle_reg_decode(struct bytes value, struct bundle_reg *out)
         if (!reg_block_sane(out, &b))
             return ERR_CORRUPT;
     }
-    return ERR_NONE;
+    if (!run)
+        return ERR_NONE;
+    out->cover_from = (i64)get_le64(p + 40);
+    out->cover_to = (i64)get_le64(p + 48);
+    out->clean_to = (i64)get_le64(p + 56);
+    return reg_run_sane(out) ? ERR_NONE : ERR_CORRUPT;
 }
 
 void bundle_reg_get(const struct bundle_reg *reg, u32 i, u64 bundle, struct partition_key *key,

@@ -118,20 +118,26 @@ err bundle_data_find(struct bytes data, i64 offset, u32 *pos) MUST_USE;
 /* ---- names and registrations ---- */
 
 #define BUNDLE_NAME_SIZE 48
-/* "b/<wal:4>/<seq:16>-<epoch:8>"; buf of BUNDLE_NAME_SIZE. Returns buf. */
+/* "b/<wal:4>/<seq:16>-<epoch:8>", "r/…" of a run; buf of BUNDLE_NAME_SIZE. Returns buf. */
 char *bundle_name(char *buf, u64 bundle, u32 epoch);
-/* False when it is no bundle's name. */
+/* False when it is the name of neither bundle nor run. */
 bool bundle_name_parse(const char *name, u64 *bundle, u32 *epoch);
 
-/* Value of a b/ key. */
+/* Value of a b/ key, and, with a longer head, of an r/ key. */
 #define BUNDLE_REG_VERSION 1u
+#define BUNDLE_REG_RUN_VERSION 2u
 #define BUNDLE_REG_HEAD_BYTES 40u
+#define BUNDLE_REG_RUN_HEAD_BYTES 64u
 #define BUNDLE_REG_BLOCK_BYTES 56u
 struct bundle_reg {
     u32 epoch;
     u64 object_bytes;
     i64 created_ms;
     u32 block_count;
+    bool run;
+    /* Of a run: the offsets it stands for, [from, to): blocks of bundles inside are superseded. And
+     * up to where the log was clean once it was in place; 0: not known. */
+    i64 cover_from, cover_to, clean_to;
     const u8 *blocks; /* raw */
 };
 /* Room for `block_count` blocks, to be filled with bundle_reg_set and ended by bundle_reg_end. In
@@ -144,21 +150,26 @@ err bundle_reg_decode(struct bytes value, struct bundle_reg *out) MUST_USE;
 void bundle_reg_get(const struct bundle_reg *reg, u32 i, u64 bundle, struct partition_key *key,
                     struct block *b);
 
-/* ---- the bundles this shard has to do with: retention.c ---- */
+/* ---- the objects this shard has to do with: retention.c ---- */
 
-struct bundle_info {
+struct bundle_info { /* of a bundle or run */
     u64 id;
     i64 created_ms;
     u32 epoch;
     u32 live;     /* blocks of this shard's partitions that are still wanted */
     bool foreign; /* other shards have blocks in it, too (made under another shard count) */
     bool collecting;
+    i64 cover_from; /* of a run */
     UT_hash_handle hh;
 };
 struct bundle_info *retention_bundle(const struct storage *st, u64 bundle); /* NULL: unknown */
 /* `live` blocks were given to pindexes. When 0: collected at once. */
 void retention_bundle_add(struct storage *st, u64 bundle, const struct bundle_reg *reg, u32 live,
                           bool foreign);
+
+/* A run's registration was deleted, because another took its place: its object goes after the grace
+ * time. */
+void retention_run_replaced(struct storage *st, u64 run);
 
 /* ---- cached blocks: cache.c ---- */
 

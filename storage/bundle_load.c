@@ -1,5 +1,9 @@
-/* Start-up: bundle registrations from the metadata into the indexes of this shard's partitions,
- * and blocking reads of single blocks. No object is read to start. */
+/* Start-up: registrations from the metadata into the indexes of this shard's partitions. No object
+ * is read to start.
+ *
+ * Runs first: each says which offsets of its partition it stands for. Blocks of bundles inside are
+ * superseded; they are not taken into the index and do not count as live, so that a bundle of which
+ * nothing else is left gets collected. A block lies in a run's range as a whole or not at all. */
 #include "bundle_int.h"
 
 #include <stdio.h>
@@ -8,13 +12,21 @@
 struct loaded_block {
     struct pindex *p;
     struct block block;
+    i64 gap_from; /* offsets from here to the block were compacted away */
+};
+
+struct cover { /* of a run */
+    const struct pindex *p;
+    i64 from, to;
 };
 
 struct load {
     struct storage *st;
     struct loaded_block *blocks;
+    struct cover *covers; /* sorted before bundles are loaded */
     u32 count, cap;
-    u64 bundles;
+    u32 cover_count, cover_cap;
+    u64 objects;
 };
 
 static err load_error(struct storage *st, struct bytes key, const char *what)
@@ -25,13 +37,79 @@ static err load_error(struct storage *st, struct bytes key, const char *what)
     return ERR_CORRUPT;
 }
 
-static void load_push(struct load *l, struct pindex *p, const struct block *b)
+static void load_push(struct load *l, struct pindex *p, const struct block *b, i64 gap_from)
 {
     if (l->count == l->cap) {
         l->cap = l->cap ? l->cap * 2 : 256;
         l->blocks = mem_realloc(l->blocks, l->cap * sizeof *l->blocks);
     }
-    l->blocks[l->count++] = (struct loaded_block){ p, *b };
+    l->blocks[l->count++] = (struct loaded_block){ p, *b, gap_from };
+}
+
+static void cover_push(struct load *l, const struct pindex *p, const struct bundle_reg *reg)
+{
+    if (l->cover_count == l->cover_cap) {
+        l->cover_cap = l->cover_cap ? l->cover_cap * 2 : 64;
+        l->covers = mem_realloc(l->covers, l->cover_cap * sizeof *l->covers);
+    }
+    l->covers[l->cover_count++] = (struct cover){ p, reg->cover_from, reg->cover_to };
+}
+
+static int cover_compare(const void *x, const void *y)
+{
+    const struct cover *a = x, *b = y;
+    if (a->p != b->p)
+        return (uintptr_t)a->p < (uintptr_t)b->p ? -1 : 1;
+    return (a->from > b->from) - (a->from < b->from);
+}
+
+/* Does a run stand for the block? One that reaches only into it does not: that can't be, and
+ * load_add_all will find that both hold the same offsets. */
+static bool covered(const struct load *l, const struct pindex *p, const struct block *b)
+{
+    u32 lo = 0, hi = l->cover_count;
+    while (lo < hi) { /* the first that ends behind the block's begin */
+        u32 mid = lo + (hi - lo) / 2;
+        const struct cover *c = &l->covers[mid];
+        bool before = (uintptr_t)c->p < (uintptr_t)p || (c->p == p && c->to <= b->base_offset);
+        if (before)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    const struct cover *c = lo < l->cover_count ? &l->covers[lo] : NULL;
+    return c != NULL && c->p == p && c->from <= b->base_offset && b->last_offset < c->to;
+}
+
+/* False: superseded, or below the log start. */
+static bool load_block(struct load *l, struct pindex *p, const struct bundle_reg *reg, u32 i,
+                       const struct block *b)
+{
+    if (reg->run) {
+        if (i == 0) {
+            cover_push(l, p, reg);
+            p->clean_end = MAX(p->clean_end, reg->clean_to);
+        }
+    } else if (covered(l, p, b)) {
+        return false;
+    }
+    if (b->last_offset < p->start_offset)
+        return false;
+    load_push(l, p, b, reg->run ? reg->cover_from : b->base_offset);
+    return true;
+}
+
+static err load_reg(struct load *l, const struct meta_kv *kv, u64 *id, struct bundle_reg *reg)
+{
+    struct storage *st = l->st;
+    if (!meta_key_bundle_parse(kv->key, id))
+        return load_error(st, kv->key, "not the key of a bundle or run");
+    err e = bundle_reg_decode(kv->value, reg);
+    if (e == ERR_UNSUPPORTED)
+        return load_error(st, kv->key, "written by a newer version: start that one");
+    if (e != ERR_NONE || reg->run != object_is_run(*id))
+        return load_error(st, kv->key, "fails its checksum");
+    return ERR_NONE;
 }
 
 static err load_one(void *arg, const struct meta_kv *kv)
@@ -40,13 +118,9 @@ static err load_one(void *arg, const struct meta_kv *kv)
     struct storage *st = l->st;
     u64 id;
     struct bundle_reg reg;
-    if (!meta_key_bundle_parse(kv->key, &id))
-        return load_error(st, kv->key, "not the key of a bundle");
-    err e = bundle_reg_decode(kv->value, &reg);
-    if (e == ERR_UNSUPPORTED)
-        return load_error(st, kv->key, "written by a newer version: start that one");
+    err e = load_reg(l, kv, &id, &reg);
     if (e != ERR_NONE)
-        return load_error(st, kv->key, "fails its checksum");
+        return e;
     u32 mine = 0, live = 0;
     for (u32 i = 0; i < reg.block_count; i++) {
         struct partition_key key;
@@ -57,13 +131,9 @@ static err load_one(void *arg, const struct meta_kv *kv)
         mine++;
         if (!storage_owns(st, &key))
             continue; /* its topic was deleted */
-        struct pindex *p = pindex_open(st, &key);
-        if (b.last_offset < p->start_offset)
-            continue;
-        load_push(l, p, &b);
-        live++;
+        live += load_block(l, pindex_open(st, &key), &reg, i, &b);
     }
-    l->bundles++;
+    l->objects++;
     bool ours = bundle_wal(id) % st->env->shard_count == st->shard->index;
     if (mine > 0 || (reg.block_count == 0 && ours))
         retention_bundle_add(st, id, &reg, live, mine < reg.block_count);
@@ -94,14 +164,13 @@ static err load_add_all(struct load *l)
         i64 expected = first ? MAX(p->start_offset, 0) : l->blocks[i - 1].block.last_offset + 1;
         if (!first && b->base_offset < expected) {
             snprintf(st->env->error, sizeof st->env->error,
-                     "two registered bundles hold offset %" PRId64
-                     " of partition %u: bundle %04x/%" PRIx64
+                     "two registered objects hold offset %" PRId64 " of partition %u: %04x/%" PRIx64
                      "; restore the metadata folder from a copy",
                      b->base_offset, p->key.partition, bundle_wal(b->bundle),
                      bundle_seq(b->bundle));
             return ERR_CORRUPT;
         }
-        if (b->base_offset > expected)
+        if (l->blocks[i].gap_from > expected)
             LOG(ERROR, index_gap,
                 "shard=%u partition=%u from_offset=%" PRId64 " to_offset=%" PRId64
                 " effect=\"no registered bundle holds these offsets\"",
@@ -115,17 +184,22 @@ err uploader_load(struct storage *st)
 {
     struct load l = { .st = st };
     st->env->error[0] = '\0';
-    err e = meta_range(st->env->meta, bytes_str("b/"), load_one, &l);
+    err e = meta_range(st->env->meta, bytes_str("r/"), load_one, &l);
+    if (l.cover_count > 0)
+        qsort(l.covers, l.cover_count, sizeof *l.covers, cover_compare);
+    if (e == ERR_NONE)
+        e = meta_range(st->env->meta, bytes_str("b/"), load_one, &l);
     if (e == ERR_NONE)
         e = load_add_all(&l);
     if (e != ERR_NONE && st->env->error[0] == '\0')
         snprintf(st->env->error, sizeof st->env->error,
-                 "the registrations of bundles can't be read: %s; check the metadata folder and "
+                 "the registrations of objects can't be read: %s; check the metadata folder and "
                  "the disk",
                  err_text(e));
-    if (e == ERR_NONE && l.bundles > 0)
-        LOG(INFO, bundles_loaded, "shard=%u bundles=%" PRIu64 " blocks=%u", st->shard->index,
-            l.bundles, l.count);
+    if (e == ERR_NONE && l.objects > 0)
+        LOG(INFO, bundles_loaded, "shard=%u objects=%" PRIu64 " runs=%u blocks=%u",
+            st->shard->index, l.objects, l.cover_count, l.count);
     mem_free(l.blocks);
+    mem_free(l.covers);
     return e;
 }

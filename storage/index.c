@@ -14,6 +14,10 @@
  *  3. Blocks ascend and do not overlap; the last one ends below registered_end.
  *  4. No live block or entry lies wholly below start_offset.
  *  5. block_bytes and tail_bytes count every live batch once.
+ *  6. Blocks may leave gaps where batches were compacted away, but the last block of a rewritten
+ *     range ends where the range did: registered_end never goes back.
+ *  7. What compaction took away is not found in an image either: a swap drops the entries below its
+ *     end. Else a reader would see an old value in an image and no tombstone behind it.
  *
  * An empty partition costs sizeof(struct pindex); arrays grow by halves and shrink when they are
  * mostly empty.
@@ -98,7 +102,7 @@ bool meta_key_partition_parse(struct bytes key, struct partition_key *out)
 struct bytes meta_key_bundle(char *buf, u64 bundle)
 {
     char *p = buf;
-    *p++ = 'b';
+    *p++ = object_is_run(bundle) ? 'r' : 'b';
     *p++ = '/';
     p = put_hex(p, bundle_wal(bundle), 4);
     *p++ = '/';
@@ -109,10 +113,13 @@ struct bytes meta_key_bundle(char *buf, u64 bundle)
 bool meta_key_bundle_parse(struct bytes key, u64 *bundle)
 {
     u64 wal, seq;
-    if (!get_char(&key, 'b') || !get_char(&key, '/') || !get_hex(&key, 4, &wal) ||
-        !get_char(&key, '/') || !get_hex(&key, 16, &seq) || key.len != 0 || seq >> 48)
+    bool run = get_char(&key, 'r');
+    if ((!run && !get_char(&key, 'b')) || !get_char(&key, '/') || !get_hex(&key, 4, &wal) ||
+        !get_char(&key, '/') || !get_hex(&key, 16, &seq) || key.len != 0)
         return false;
-    *bundle = bundle_id((u32)wal, seq);
+    if (seq >> 48 || wal >= RUN_WAL)
+        return false;
+    *bundle = bundle_id((u32)wal | (run ? RUN_WAL : 0), seq);
     return true;
 }
 
@@ -342,6 +349,52 @@ void pindex_add_block(struct pindex *p, const struct block *b)
     pindex_check(p);
 }
 
+/* Entries below `to` lie in blocks: they are not needed. */
+static void entries_drop_below(struct pindex *p, i64 to)
+{
+    CHECK(to <= p->registered_end);
+    while (p->entry_head < p->entry_end && entry_last_offset(&p->entries[p->entry_head]) < to)
+        p->entry_head++;
+    entries_release_empty(p);
+}
+
+static void blocks_splice(struct pindex *p, u32 at, u32 old_count, const struct block *b, u32 count)
+{
+    u32 behind = p->block_end - at - old_count;
+    u32 end = at + count + behind;
+    if (end > p->block_cap) {
+        p->block_cap = end + 2;
+        p->blocks = mem_realloc(p->blocks, p->block_cap * sizeof *b);
+    }
+    if (behind > 0)
+        memmove(p->blocks + at + count, p->blocks + at + old_count, behind * sizeof *b);
+    if (count > 0)
+        memcpy(p->blocks + at, b, count * sizeof *b);
+    p->block_end = end;
+}
+
+void pindex_swap_blocks(struct pindex *p, i64 from, i64 to, const struct block *blocks, u32 count)
+{
+    pindex_check(p);
+    CHECK(!p->dropped);
+    CHECK(from < to && to <= p->registered_end);
+    u32 at = pindex_block_at(p, from), end = at;
+    while (end < p->block_end && p->blocks[end].base_offset < to) {
+        const struct block *b = &p->blocks[end++];
+        CHECK(b->base_offset >= from && b->last_offset < to);
+        p->block_bytes -= b->data_bytes;
+        if (!object_is_run(b->bundle))
+            retention_block_gone(p->st, b->bundle);
+    }
+    for (u32 i = 0; i < count; i++) {
+        CHECK(blocks[i].base_offset >= from && blocks[i].last_offset < to);
+        p->block_bytes += blocks[i].data_bytes;
+    }
+    blocks_splice(p, at, end - at, blocks, count);
+    entries_drop_below(p, to);
+    pindex_check(p);
+}
+
 /* ---- searching ---- */
 
 /* First live entry whose last offset is ≥ offset; entry_end when none. */
@@ -358,7 +411,7 @@ static u32 entry_search(const struct pindex *p, i64 offset)
     return lo;
 }
 
-static u32 block_search(const struct pindex *p, i64 offset)
+u32 pindex_block_at(const struct pindex *p, i64 offset)
 {
     u32 lo = p->block_head, hi = p->block_end;
     while (lo < hi) {
@@ -390,7 +443,7 @@ bool pindex_place(struct pindex *p, i64 offset, struct place *out)
     bool have = ei < p->entry_end;
     if (have && p->entries[ei].base_offset <= offset && place_entry(p, &p->entries[ei], out))
         return true;
-    u32 bi = block_search(p, offset);
+    u32 bi = pindex_block_at(p, offset);
     if (bi < p->block_end) {
         *out = (struct place){ NULL, NULL, &p->blocks[bi] };
         return true;

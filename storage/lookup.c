@@ -154,7 +154,8 @@ static enum read_next lookup_read(struct lookup_op *op, i64 from, u32 bytes)
     return storage_read(&op->read, lookup_read_done);
 }
 
-/* What a finished read means. True: the lookup is over. */
+/* What a finished read means. True: the lookup is over. Else it begins again where it is; without
+ * any batch, compaction or the log start took away what the index led to: from the beginning. */
 static bool lookup_took(struct lookup_op *op)
 {
     struct lookup_state *s = state_of(op);
@@ -164,6 +165,10 @@ static bool lookup_took(struct lookup_op *op)
         err e = lookup_search(op);
         for (u32 i = 0; i < op->read.extent_count; i++)
             ref_put(op->read.extents[i].ref);
+        if (op->read.extent_count == 0 && op->read.offset < s->end_offset) {
+            op->err = ERR_OFFSET_OUT_OF_RANGE;
+            return false;
+        }
         if (e == ERR_NOT_FOUND && op->read.extent_count > 0 && s->next_offset > before)
             return false;
         if (e != ERR_NOT_FOUND)

@@ -13,8 +13,10 @@
  *  3. Every extent holds its own reference; a read that ends with an error holds none.
  *  4. A waiting read stands in p->reads and holds its partition; one struct read_wait is its wait.
  *     `done` runs from the hook only, so never inside storage_read or storage_read_cancel.
- *  5. After a wait everything is looked up again: the batch may have moved from WAL to bundle, the
- *     log start may have passed it, the partition may be gone.
+ *  5. After a wait everything is looked up again: the batch may have moved from WAL to bundle or
+ *     from bundle to run, the log start may have passed it, the partition may be gone. A load that
+ *     failed is looked up again, too, when its block is not in the index any more: its object was
+ *     replaced.
  *
  * Small batches: below about 1 KiB a piece of a send costs more than copying it does; above, a read
  * would run out of extents before it has much. So runs of small batches are copied into one buffer
@@ -76,6 +78,7 @@ struct read_wait {
     struct storage *st;
     struct cache_wait cache;
     struct cache_block *block; /* one reference, while FINISH */
+    u64 wanted;                /* object waited for, while BLOCK and FINISH; no id: none */
     struct list link;
     err err;
     /* WAIT_WAL */
@@ -361,6 +364,7 @@ static struct read_wait *wait_begin(struct storage *st, struct read_op *op, enum
     }
     w->state = state;
     w->filled = false;
+    w->wanted = UINT64_MAX;
     w->err = ERR_NONE;
     return w;
 }
@@ -389,6 +393,7 @@ static void wait_cache_done(struct cache_wait *cw, err e)
 static enum read_next wait_block(struct storage *st, struct read_op *op, const struct block *b)
 {
     struct read_wait *w = wait_begin(st, op, WAIT_BLOCK);
+    w->wanted = b->bundle;
     w->cache.fn = wait_cache_done;
     err e = cache_load(st, op->p, b, &w->cache);
     if (e != ERR_NONE) {
@@ -633,12 +638,22 @@ static void wait_end(struct read_wait *w)
     op->done(op);
 }
 
+/* What was waited for is not where the log is any more: compaction replaced the object. */
+static bool was_replaced(const struct read_wait *w)
+{
+    struct place pl;
+    if (w->wanted == UINT64_MAX || w->op->p->dropped)
+        return false;
+    return pindex_place(w->op->p, w->op->offset, &pl) &&
+           (pl.block == NULL || pl.block->bundle != w->wanted);
+}
+
 static void finish_one(struct read_wait *w)
 {
     struct read_op *op = w->op;
     struct cache_block *block = w->block;
     w->block = NULL;
-    err e = w->err;
+    err e = w->err != ERR_NONE && was_replaced(w) ? ERR_NONE : w->err;
     if (op->p->dropped)
         e = ERR_UNKNOWN_TOPIC_OR_PARTITION;
     if (op->canceled)

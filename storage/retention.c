@@ -1,7 +1,7 @@
-/* Retention: where a partition's log may start, and bundles that nobody refers to any more.
+/* Retention: where a partition's log may start, and objects that nobody refers to any more.
  *
- * Every bundle with blocks of this shard's partitions has a bundle_info that counts the blocks
- * still in an index. At 0 it is collected:
+ * Every bundle and run with blocks of this shard's partitions has a bundle_info that counts the
+ * blocks still in an index. At 0 it is collected:
  *
  *   live 0 ─► UNREGISTER (metadata) ─► GRACE (store.delete_delay) ─► REMOVE (object) ─► gone
  *
@@ -229,6 +229,13 @@ static err unregister_shared(struct collect *c, struct bytes key, struct arena *
     return meta_commit(m, &t);
 }
 
+static void info_forget(struct retention *r, struct bundle_info *info)
+{
+    HASH_DEL(r->bundles, info);
+    r->bundle_count--;
+    mem_free(info);
+}
+
 static void collect_unregister_run(struct bg_job *j)
 {
     struct collect *c = container_of(j, struct collect, job);
@@ -256,11 +263,8 @@ static void collect_unregister_done(struct bg_job *j)
         collect_failed(c, "unregister");
     } else {
         struct bundle_info *info = retention_bundle(st, c->id);
-        if (info != NULL) {
-            HASH_DEL(r->bundles, info);
-            r->bundle_count--;
-            mem_free(info);
-        }
+        if (info != NULL)
+            info_forget(r, info);
         c->unregistered = true;
         c->tries = 0;
         if (c->keep_object)
@@ -296,20 +300,40 @@ static void collect_remove_done(struct bg_job *j)
     collects_begin(st->retention);
 }
 
-static void bundle_collect(struct retention *r, struct bundle_info *info)
+static struct collect *collect_new(struct retention *r, const struct bundle_info *info)
 {
-    CHECK(info->live == 0);
-    if (info->collecting || r->st->replaying)
-        return;
-    info->collecting = true;
     struct collect *c = MEM_NEW(struct collect);
     c->st = r->st;
     c->id = info->id;
     c->epoch = info->epoch;
     c->foreign = info->foreign;
     list_init(&c->link);
+    return c;
+}
+
+static void bundle_collect(struct retention *r, struct bundle_info *info)
+{
+    CHECK(info->live == 0);
+    if (info->collecting || r->st->replaying)
+        return;
+    info->collecting = true;
+    struct collect *c = collect_new(r, info);
     list_push_back(&r->waiting, &c->link);
     collects_begin(r);
+}
+
+void retention_run_replaced(struct storage *st, u64 run)
+{
+    struct retention *r = st->retention;
+    MAGIC_CHECK(r, RETENTION_MAGIC);
+    CHECK(object_is_run(run));
+    struct bundle_info *info = retention_bundle(st, run);
+    if (info == NULL || info->collecting)
+        return; /* the log start passed it meanwhile */
+    struct collect *c = collect_new(r, info);
+    c->unregistered = true;
+    info_forget(r, info);
+    collect_rest(c, config_u64(st->env->cfg, CFG_store_delete_delay_ms) * NS_PER_MS);
 }
 
 /* ---- the count ---- */
@@ -333,6 +357,7 @@ void retention_bundle_add(struct storage *st, u64 bundle, const struct bundle_re
     b->created_ms = reg->created_ms;
     b->live = live;
     b->foreign = foreign;
+    b->cover_from = reg->cover_from;
     HASH_ADD(hh, r->bundles, id, sizeof b->id, b);
     r->bundle_count++;
     if (live == 0)

@@ -253,6 +253,7 @@ void storage_stop(struct storage *st)
     st->stop_step = STOP_UPLOADS;
     st->stop_deadline_ns = st->shard->now_ns + STOP_UPLOAD_NS;
     wal_stop(st);
+    cleaner_stop(st);
     storage_room_made(st);
     uploader_kick(st);
     st->shard->turn_again = true;
@@ -315,7 +316,8 @@ bool storage_stopped(const struct storage *st)
 {
     MAGIC_CHECK(st, STORAGE_MAGIC);
     return st->stop_step == STOP_DONE && st->wal.write_count == 0 && st->job_count == 0 &&
-           wal_zero_idle(&st->wal) && uploader_idle(st) && reader_idle(st) && retention_idle(st);
+           wal_zero_idle(&st->wal) && uploader_idle(st) && reader_idle(st) && retention_idle(st) &&
+           cleaner_idle(st);
 }
 
 void storage_free(struct storage *st)

@@ -10,7 +10,9 @@
  *   uploader.c     sealed segments → bundles → registration; loads registrations at start
  *   bundle.c       the object format
  *   reader.c       storage_read, storage_lookup;  cache.c: blocks in memory
- *   retention.c    pindex_retention_offset, collection of bundles nobody refers to
+ *   retention.c    pindex_retention_offset, collection of objects nobody refers to
+ *   rewrite.c      blocks of a partition → a run (an object of one partition) in their place
+ *   compact.c      the filter of key compaction;  cleaner.c: a round of it over a partition
  *
  * A segment's life (who moves it):
  *   OPEN ──wal_seal──► SEALED ──durable reached its end (wal.c)──► DURABLE ──uploader──►
@@ -168,23 +170,39 @@ static inline u64 entry_lsn(const struct entry *e)
     return entry_frame_lsn(e) + FRAME_BYTES + e->skip;
 }
 
-/* Which bundle: WAL number and segment it was made from; also its place in the b/ keys. */
+/* Which object. A bundle: WAL number and segment it was made from; also its place in the b/ keys. A
+ * run: the same with the highest bit set, and for a segment the epoch of the life that wrote it
+ * and a number counted in that life, so that no id is given twice, whatever becomes of the object.
+ * */
+#define RUN_WAL 0x8000u
+#define RUN_NUMBER_BITS 28u
+#define RUN_EPOCH_MAX ((1u << (48 - RUN_NUMBER_BITS)) - 1)
+#define RUN_NUMBER_MAX ((1u << RUN_NUMBER_BITS) - 1)
+_Static_assert(SHARDS_MAX <= RUN_WAL, "the number of a WAL leaves room for the bit of runs");
 static inline u64 bundle_id(u32 wal, u64 seq)
 {
     return (u64)wal << 48 | seq;
 }
+static inline u64 run_id(u32 wal, u32 epoch, u32 number)
+{
+    return bundle_id(RUN_WAL | wal, (u64)epoch << RUN_NUMBER_BITS | number);
+}
+static inline bool object_is_run(u64 id)
+{
+    return id >> 63;
+}
 static inline u32 bundle_wal(u64 id)
 {
-    return (u32)(id >> 48);
+    return (u32)(id >> 48) & ~RUN_WAL;
 }
 static inline u64 bundle_seq(u64 id)
 {
     return id & 0xffffffffffffu;
 }
 
-/* A span of consecutive batches of one partition in a bundle. */
+/* A span of consecutive batches of one partition in a bundle or run. */
 struct block {
-    u64 bundle;
+    u64 bundle;                   /* id of the object */
     i64 base_offset, last_offset; /* inclusive */
     i64 max_timestamp;
     u32 pos, bytes; /* in the object; as bundle.c defines */
@@ -207,6 +225,7 @@ struct pindex {
     i64 start_offset, next_offset, durable_offset;
     i64 start_target;            /* start_offset when all queued moves are durable */
     i64 registered_end;          /* offsets below lie in blocks (or are gone) */
+    i64 clean_end;               /* of each key at most the newest record is left below */
     u64 block_bytes, tail_bytes; /* of live blocks; of live entries at or beyond registered_end */
     i64 last_seq;                /* newest segment whose `parts` holds this; -1 */
     struct bundle_fill fill;     /* the block that last_seq's bundle will have open */
@@ -247,6 +266,12 @@ u32 pindex_segment_entries(const struct pindex *p, const struct storage *st, u64
 /* Adds a block behind the last one (offsets ascending; gaps allowed where batches were below the
  * log start). At load and at registration. At load also moves next and durable. */
 void pindex_add_block(struct pindex *p, const struct block *b);
+/* The live blocks within [from, to) give way to the `count` given ones; batches below `to` are
+ * found in blocks only from now on. The caller has made the same change durable, and looks after
+ * the objects of runs; bundles are told. */
+void pindex_swap_blocks(struct pindex *p, i64 from, i64 to, const struct block *blocks, u32 count);
+/* First live block with last offset >= `offset`; block_end: none. */
+u32 pindex_block_at(const struct pindex *p, i64 offset);
 void pindex_hold(struct pindex *p);
 void pindex_release(struct pindex *p); /* may free p */
 /* Private. */
@@ -260,7 +285,7 @@ void index_free(struct storage *st);
 struct bytes meta_key_partition(char *buf, char kind,
                                 const struct partition_key *k); /* 'p' or 's' */
 bool meta_key_partition_parse(struct bytes key, struct partition_key *out);
-struct bytes meta_key_bundle(char *buf, u64 bundle);
+struct bytes meta_key_bundle(char *buf, u64 bundle); /* b/…, or r/… of a run */
 bool meta_key_bundle_parse(struct bytes key, u64 *bundle);
 struct bytes meta_key_wal(char *buf, u32 wal);
 
@@ -342,6 +367,7 @@ static inline u64 wal_seq(const struct wal *w, u64 lsn)
 struct bytes wal_meta_value(const struct wal *w, u64 first_unregistered, bool clean,
                             struct arena *a);
 bool wal_meta_is_clean(struct bytes value); /* nothing unregistered in the WAL */
+u32 wal_meta_epoch(struct bytes value);     /* newest one; 0: not a value of a w/ key */
 void wal_check(const struct wal *w);
 /* Room for a frame of `total` bytes in the open segment; seals and opens as needed. */
 err wal_room(struct storage *st, u64 total) MUST_USE;
@@ -385,6 +411,10 @@ void retention_free(struct storage *st);
 /* One block less refers to the bundle: behind the log start, or its partition was dropped. */
 void retention_block_gone(struct storage *st, u64 bundle);
 
+/* cleaner.c: a round is going on; the engine may not be freed. A stop ends it soon. */
+bool cleaner_idle(const struct storage *st);
+void cleaner_stop(struct storage *st);
+
 /* ---- the engine of a shard ---- */
 
 #define STORAGE_MAGIC 0x57040001u
@@ -426,6 +456,8 @@ struct storage {
     struct reader *reader;
     struct cache *cache;
     struct retention *retention;
+    struct clean *cleaning; /* the round of this shard; NULL: none */
+    u32 run_number;         /* of the next run of this life */
 };
 
 /* Wakes room waiters, if there is room; in a later step of the turn it is safe to append. */

@@ -660,7 +660,7 @@ void uploader_kick(struct storage *st)
     up->kicking = false;
 }
 
-/* ---- orphans: objects of earlier lives that were never registered ---- */
+/* ---- orphans: objects of earlier lives, bundles and runs, that are not registered ---- */
 
 static void orphans_listed(struct bg_job *j);
 static void orphans_checked(struct bg_job *j);
@@ -692,9 +692,15 @@ static void orphans_list_run(struct bg_job *j)
 {
     struct orphans *o = container_of(j, struct orphans, job);
     struct store *store = o->st->env->store;
-    char prefix[16];
-    snprintf(prefix, sizeof prefix, "b/%04x/", o->st->wal.index);
-    o->err = store->driver->list(store, o->st->wal.index == 0 ? "b/" : prefix, orphans_see, o);
+    static const char kinds[] = { 'b', 'r' };
+    o->err = ERR_NONE;
+    for (u32 i = 0; i < ARRAY_COUNT(kinds) && o->err == ERR_NONE; i++) {
+        char prefix[16];
+        snprintf(prefix, sizeof prefix, "%c/%04x/", kinds[i], o->st->wal.index);
+        if (o->st->wal.index == 0)
+            prefix[2] = '\0';
+        o->err = store->driver->list(store, prefix, orphans_see, o);
+    }
 }
 
 static void orphans_check_run(struct bg_job *j)

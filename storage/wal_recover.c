@@ -107,6 +107,13 @@ static bool wal_meta_parse(struct bytes b, struct arena *a, struct wal_meta *out
     return true;
 }
 
+u32 wal_meta_epoch(struct bytes b)
+{
+    if (b.len < WAL_META_HEAD_BYTES + WAL_META_EPOCH_BYTES || b.data[0] != 1)
+        return 0;
+    return get_le32(b.data + b.len - WAL_META_EPOCH_BYTES);
+}
+
 bool wal_meta_is_clean(struct bytes value)
 {
     return value.len >= WAL_META_HEAD_BYTES && (value.data[1] & WAL_META_CLEAN);

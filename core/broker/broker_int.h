@@ -74,6 +74,10 @@ err broker_configs_load(struct node *n);
 /* ---- retention.c ---- */
 void retention_run(struct broker *b);
 
+/* ---- cleaner.c ---- */
+void cleaner_start(struct broker *b);
+void cleaner_free(struct broker *b); /* the storage has stopped */
+
 /* ---- controller.c ---- */
 void controller_start(struct broker *b);
 void controller_free(struct broker *b);

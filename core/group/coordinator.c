@@ -187,10 +187,12 @@ static void load_next(struct group_partition *gp)
         op->at_least_one = true;
         if (storage_read(op, load_read_done) == READ_WAIT)
             return;
-        if (op->err != ERR_NONE || op->extent_count == 0) {
+        if (op->err != ERR_NONE) {
             load_failed(gp, op->err);
             return;
         }
+        if (op->extent_count == 0)
+            break; /* compaction took away what was left below the end */
         load_take(gp);
     }
     load_finish(gp);

@@ -339,6 +339,7 @@ err broker_start(struct shard *s)
         return e;
     }
     timer_start(&s->timers, &b->housekeeping, s->now_ns + NS_PER_S, housekeeping);
+    cleaner_start(b);
     __atomic_store_n(&b->serving, true, __ATOMIC_RELEASE);
     return ERR_NONE;
 }
@@ -363,6 +364,7 @@ static void broker_free(struct broker *b)
     timer_stop(&b->shard.timers, &b->stalled_timer);
     net_free(b->net);
     coordinator_free(b);
+    cleaner_free(b);
     catalog_free(b);
     storage_free(b->storage);
     fetch_sessions_free(b);

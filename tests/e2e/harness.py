@@ -217,7 +217,7 @@ class Kafka:
 
     def start(self):
         kafka("start", "--name", f"e2e-{os.getpid()}", "--dir", self.directory, "--port", str(self.port),
-              "--heap", "1g")
+              "--heap", "1g", "-c", "log.cleaner.backoff.ms=500")
 
     def alive(self):
         return answers(self.port)
@@ -249,7 +249,9 @@ class Leat:
         # Shorter than the default of 3 s, to save time; not 0: kafka-python 3.0.12 that becomes a leader before
         # it has the topic's metadata joins again, and when its poll() ends between that JoinGroup and the
         # answer to its SyncGroup it never takes up the assignment nor heartbeats, whatever the broker answers.
-        self.settings = ["group.initial.rebalance.delay.ms=400", *settings]
+        # Segments leave early, so that what works on the object store (compaction) has something to do.
+        self.settings = ["group.initial.rebalance.delay.ms=400", "wal.seal_age=2s", "log.cleaner.backoff.ms=500",
+                         *settings]
         self.process = None
 
     def command(self):

@@ -195,4 +195,98 @@ def groups_admin(client, address, topic):
     expect(name in [g.group_id for g in client.list_consumer_groups().result(30).valid], False, "listed after deletion")
 
 
-main({"roundtrip": roundtrip, "group": group, "admin": admin})
+# ---- compaction ----
+
+TINY = {"min.cleanable.dirty.ratio": "0.01", "segment.ms": "500", "max.compaction.lag.ms": "1000"}
+
+
+def contents(address, topic, partition=0):
+    """All records of a partition, [(offset, key, value)]."""
+    source = consumer(address, **{"enable.partition.eof": True})
+    low, high = source.get_watermark_offsets(TopicPartition(topic, partition), 10)
+    source.assign([TopicPartition(topic, partition, low)])
+    got = []
+
+    def at_end():
+        for message in source.consume(1000, 0.2):
+            if message.error():  # the end
+                continue
+            got.append((message.offset(), message.key(), message.value()))
+        return source.position([TopicPartition(topic, partition)])[0].offset >= high
+    if high > low:
+        eventually(at_end, f"the end of {topic}-{partition}")
+    source.close()
+    expect(sorted({o for o, _, _ in got}), [o for o, _, _ in got], "ascending offsets")
+    return got
+
+
+def newest(records):
+    state = {}
+    for _, key, value in records:
+        state[key] = value
+    return {k: v for k, v in state.items() if v is not None}
+
+
+def compact(address):
+    for codec in ("none", "zstd", "snappy"):
+        topic = make_topic(address, 1, {"cleanup.policy": "compact", "delete.retention.ms": "1000", **TINY})
+        wanted, sent = {}, 0
+        for part in range(4):
+            records = []
+            for i in range(500):
+                number = part * 500 + i
+                key = b"key-%d" % (number * 7 % 40)
+                value = None if number % 40 == 3 else b"value %d of %s " % (number, key) * 5
+                records.append((key, value, [("n", b"%d" % number)], 0))
+                wanted[key] = value
+            sent += len(records)
+            send(address, topic, records, **{"compression.type": codec, "enable.idempotence": part % 2 == 0})
+            expect(newest(contents(address, topic)), {k: v for k, v in wanted.items() if v is not None}, "the map")
+        wanted = {k: v for k, v in wanted.items() if v is not None}
+
+        def small():
+            # Kafka closes a segment when something is written to it.
+            nonlocal sent
+            send(address, topic, [(b"tick", b"%d" % sent, [], 0)], **{"compression.type": codec})
+            wanted[b"tick"] = b"%d" % sent
+            sent += 1
+            got = contents(address, topic)
+            expect(newest(got), wanted, "the map while it is compacted")
+            expect(got[-1][0], sent - 1, "the last offset")
+            # Tombstones go, too: only what is newest is left, and what came since.
+            return len(got) < 2 * len(wanted) and all(v is not None for _, _, v in got)
+        eventually(small, f"{topic} to shrink", 60)
+    committed_offsets(address)
+
+
+def committed_offsets(address):
+    """Many commits of one group: its records are compacted away, its offset stays."""
+    topic, name = make_topic(address), fresh("confluent-group")
+    client = admin_client(address)
+    source = consumer(address, name)
+    part = TopicPartition(topic, 0)
+    source.assign([part])
+    for offset in range(300):
+        part.offset = offset
+        source.commit(offsets=[part], asynchronous=False)
+    change = ConfigResource(ConfigResource.Type.TOPIC, "__consumer_offsets", incremental_configs=[
+        ConfigEntry(k, v, incremental_operation=AlterConfigOpType.SET) for k, v in TINY.items()])
+    client.incremental_alter_configs([change])[change].result(30)
+    partitions = client.list_topics("__consumer_offsets", 10).topics["__consumer_offsets"].partitions
+
+    def records():
+        return [r for p in partitions for r in contents(address, "__consumer_offsets", p) if topic.encode() in r[1]]
+    done = 300
+
+    def small():
+        nonlocal done
+        part.offset = done
+        source.commit(offsets=[part], asynchronous=False)
+        done += 1
+        return len(records()) < 100
+    eventually(small, "the offsets topic to shrink", 60)
+    expect(source.committed([TopicPartition(topic, 0)], 10)[0].offset, done - 1, "committed")
+    source.close()
+
+
+main({"roundtrip": roundtrip, "group": group, "admin": admin, "compact": compact})

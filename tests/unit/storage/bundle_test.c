@@ -202,7 +202,7 @@ static void names_round_trip(void **state)
     assert_int_equal(epoch, 0xdeadbeef);
     assert_false(bundle_name_parse("b/001f/0000123456789abc-deadbee", &id, &epoch));
     assert_false(bundle_name_parse("b/001f/0001123456789abc-deadbeef", &id, &epoch));
-    assert_false(bundle_name_parse("r/001f/0000123456789abc-deadbeef", &id, &epoch));
+    assert_false(bundle_name_parse("q/001f/0000123456789abc-deadbeef", &id, &epoch));
     assert_false(bundle_name_parse("b/001F/0000123456789abc-deadbeef", &id, &epoch));
 }
 

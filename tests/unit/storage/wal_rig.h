@@ -168,6 +168,15 @@ void reader_dropped(struct pindex *p)
 {
     (void)p;
 }
+bool cleaner_idle(const struct storage *st)
+{
+    (void)st;
+    return true;
+}
+void cleaner_stop(struct storage *st)
+{
+    (void)st;
+}
 err retention_create(struct storage *st)
 {
     (void)st;
