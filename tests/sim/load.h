@@ -11,7 +11,7 @@ struct load_plan { /* of a seed */
     u32 batches; /* each producer makes, over all */
     u32 value_bytes_max;
     u64 think_ns; /* mean pause between sends */
-    bool compress, deletes, commits, plain, churn, group;
+    bool compress, deletes, commits, plain, churn, group, compact;
 };
 extern struct load_plan load_plan;
 extern bool load_quiet;   /* nobody begins anything new */
@@ -24,6 +24,11 @@ void consumers_start(void);
 void churner_start(void);
 void group_start(void);
 bool group_stable(void);
+void compact_start(void);
+bool compact_idle(void);
+void compact_verify_begin(void);
+bool compact_verified(void);
+void compact_describe(char *buf, size_t size);
 void group_describe(char *buf, size_t size);
 void admin_start(void);
 bool admin_idle(void);

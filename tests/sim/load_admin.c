@@ -355,6 +355,8 @@ void load_start(void)
         group_start();
     if (load_plan.churn)
         churner_start();
+    if (load_plan.compact)
+        compact_start();
 }
 
 void load_describe(char *buf, size_t size)
@@ -363,4 +365,5 @@ void load_describe(char *buf, size_t size)
              topics_ready ? "ready" : "not ready", admin.pending);
     producers_describe(buf, size);
     group_describe(buf, size);
+    compact_describe(buf, size);
 }

@@ -278,6 +278,9 @@ static void stats_take(void)
         STAT_ADD(wal_full, metric_get(m, M_wal_full));
         STAT_ADD(uploads, metric_get(m, M_uploads));
         STAT_ADD(cache_loads, metric_get(m, M_store_gets));
+        STAT_ADD(compactions, metric_get(m, M_compactions));
+        STAT_ADD(runs, metric_get(m, M_compaction_runs));
+        STAT_ADD(records_removed, metric_get(m, M_compaction_records));
     }
 }
 

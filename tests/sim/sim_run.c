@@ -65,6 +65,10 @@ static void node_configure(void)
     set(CFG_net_response_memory, (i64)MIB * (i64)rnd_between(1, 4) * sim.shards);
     set(CFG_log_retention_check_interval_ms, (i64)rnd_log(100, 10000));
     set(CFG_fetch_sessions, (i64)rnd_between(0, 4));
+    set(CFG_log_cleaner_backoff_ms, (i64)rnd_log(1, 3000));
+    set(CFG_log_cleaner_dedupe_bytes, one_in(3) ? (i64)rnd_log(1, 4096) : (i64)MIB);
+    set(CFG_log_cleaner_io_max_bytes, one_in(3) ? (i64)rnd_log(100000, 10000000) : (i64)GIB);
+    set(CFG_store_run_bytes, (i64)rnd_log(2000, 500000));
 }
 
 /* ---- faults and load ---- */
@@ -111,6 +115,7 @@ static void load_choose(void)
         .plain = one_in(3),
         .churn = one_in(3),
         .group = one_in(4),
+        .compact = one_in(2),
     };
     topic_count = (u32)rnd_between(1, 2);
     for (u32 i = 0; i < topic_count; i++) {
@@ -143,6 +148,26 @@ static bool wal_is_trimmed(void)
     return true;
 }
 
+/* Nothing that is due for compaction is left, of what the keeper wrote. */
+static bool compaction_is_done(void)
+{
+    for (u32 i = 0; i < sim.shards; i++) {
+        struct broker *b = sim.node->brokers[i];
+        struct topic_entry *t = catalog_by_name(b, bytes_str("compacted"));
+        if (b->storage->cleaning)
+            return false;
+        for (i32 k = 0; t && k < t->topic->partition_count; k++) {
+            struct clean_bounds d;
+            if (!t->partitions[k])
+                continue;
+            pindex_clean_bounds(t->partitions[k]->pindex, INT64_MAX, INT64_MAX, &d);
+            if (d.cleanable_bytes * 90 > d.clean_bytes + d.cleanable_bytes)
+                return false;
+        }
+    }
+    return true;
+}
+
 static bool deadline_passed(const char *what)
 {
     if (sim.now_ns < phase_deadline)
@@ -164,19 +189,22 @@ static bool wants_stop(void)
             load_quiet = true;
             faults_end();
         }
-        if (load_quiet && producers_idle() && admin_idle() && group_stable()) {
+        if (load_quiet && producers_idle() && admin_idle() && group_stable() && compact_idle()) {
             phase = PHASE_VERIFY;
             verify_begin();
+            compact_verify_begin();
             return false;
         }
         (void)deadline_passed("clients still wait");
         return false;
     case PHASE_VERIFY:
     case PHASE_AGAIN:
-        if (verify_done() && wal_is_trimmed())
+        if (verify_done() && wal_is_trimmed() && compaction_is_done() && compact_verified())
             return true;
-        (void)deadline_passed(verify_done() ? "the WAL is not uploaded"
-                                            : "the verifier still reads");
+        (void)deadline_passed(!verify_done()          ? "the verifier still reads"
+                              : !wal_is_trimmed()     ? "the WAL is not uploaded"
+                              : !compaction_is_done() ? "the log is not compacted"
+                                                      : "the scanner still reads");
         return false;
     }
     return false;
@@ -282,8 +310,10 @@ static enum life_end quiet_life(int begin, bool heals)
         faults_end();
     else
         phase_deadline = life_deadline + QUIET_NS;
-    if (phase == PHASE_AGAIN)
+    if (phase == PHASE_AGAIN) {
         verify_begin();
+        compact_verify_begin();
+    }
     enum life_end end = life_run(wants_stop, why, sizeof why);
     if (end == LIFE_REFUSED && !heals)
         sim_fail("start: without faults the node refuses to start: %s", why);
