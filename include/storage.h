@@ -148,6 +148,7 @@ struct clean_op {
      * done stays done, and nothing is lost. */
     err err;
     const char *what; /* failed */
+    char object[48];  /* and with which one, or the last one that was worked on */
     i64 from, to;     /* dirty offsets that were taken in; to < end: the map was full */
     u32 runs;         /* objects written */
     u64 read_bytes, written_bytes;

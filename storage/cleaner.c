@@ -16,8 +16,8 @@
  *  2. Memory: the map (this shard's share of log.cleaner.dedupe.buffer.size), one piece being
  *     written (about store.run_bytes), one block being read, one decoded batch.
  *  3. One job at a time, resting as long as it worked, and not above this shard's share of
- *     log.cleaner.io.max.bytes.per.second. Blocks do not go through the cache: what consumers read
- *     stays there.
+ *     log.cleaner.io.max.bytes.per.second; all shards share one thread (rewrite.c). Blocks do not
+ *     go through the cache: what consumers read stays there.
  *  4. Between jobs the partition may be dropped, its log start may move, blocks may be added: every
  *     step looks the index up again.
  */
@@ -25,6 +25,7 @@
 #include "compact_int.h"
 
 #define CLEAN_MAGIC 0xc1ea0001u
+_Static_assert(sizeof(((struct clean_op *)0)->object) == BUNDLE_NAME_SIZE, "storage.h");
 
 struct clean {
     u32 magic;
@@ -32,8 +33,9 @@ struct clean {
     struct clean_op *op;
     struct compaction compaction;
     struct rewrite rewrite;
-    u64 rate; /* bytes/s */
-    i64 at;   /* next piece begins here */
+    u64 rate;     /* of reading: this shard's share, bytes/s */
+    u64 put_rate; /* objects are written one at a time in the whole node */
+    i64 at;       /* next piece begins here */
     i64 piece_end;
     /* MAP */
     struct bg_job job;
@@ -101,6 +103,7 @@ static void clean_finish(struct clean *c, err e, const char *what)
     CHECK(!c->job.busy && !timer_armed(&c->timer) && c->rewrite.step == REWRITE_IDLE);
     op->err = e;
     op->what = what;
+    memcpy(op->object, c->name, sizeof op->object);
     op->to = c->compaction.map_end;
     op->records = c->compaction.records;
     op->records_removed = c->compaction.records_removed;
@@ -151,7 +154,7 @@ static void piece_next(struct clean *c)
     c->rewrite.filter = &k->filter;
     c->rewrite.clean_to = MAX(k->map_end, c->op->p->clean_end);
     c->rewrite.read_rate = c->rate;
-    c->rewrite.put_pace = &c->rate;
+    c->rewrite.put_pace = &c->put_rate;
     c->rewrite.done = piece_done;
     c->at = rewrite_begin(&c->rewrite, from, k->map_end, bytes);
     if (c->at <= from)
@@ -164,6 +167,7 @@ static void piece_done(struct rewrite *r)
     c->op->read_bytes += r->read_bytes;
     c->op->written_bytes += r->written_bytes;
     c->op->runs += r->written;
+    memcpy(c->name, r->name, sizeof c->name);
     if (r->err != ERR_NONE)
         clean_finish(c, r->err, r->what);
     else
@@ -204,7 +208,7 @@ static void map_next(struct clean *c)
     bundle_name(c->name, c->block.bundle, info->epoch);
     c->job_ns = clock_mono_ns();
     count_up(c->st, M_store_gets, 1);
-    bg_submit(c->st->shard, &c->job, BG_READ, map_run, map_done);
+    bg_submit(c->st->shard, &c->job, BG_MISC, map_run, map_done);
 }
 
 static void map_rested(struct timer *t)
@@ -232,13 +236,24 @@ static void map_done(struct bg_job *j)
     }
 }
 
+static bool numbers_left(const struct storage *st)
+{
+    bool left = st->wal.epoch <= RUN_EPOCH_MAX && st->run_number < RUN_NUMBER_MAX;
+    if (!left)
+        LOG(WARN, compaction_out_of_numbers,
+            "shard=%u epoch=%u number=%u effect=\"nothing is compacted\" remedy=\"restart the "
+            "node; "
+            "an epoch above %u needs a new data directory\"",
+            st->shard->index, st->wal.epoch, st->run_number, RUN_EPOCH_MAX);
+    return left;
+}
+
 bool pindex_clean(struct clean_op *op, void (*done)(struct clean_op *op))
 {
     struct pindex *p = op->p;
     struct storage *st = p->st;
     CHECK(!p->dropped);
-    bool numbers_left = st->wal.epoch <= RUN_EPOCH_MAX && st->run_number < RUN_NUMBER_MAX;
-    if (st->cleaning != NULL || st->stopping || !numbers_left)
+    if (st->cleaning != NULL || st->stopping || !numbers_left(st))
         return false;
     const struct config *cfg = st->env->cfg;
     struct clean_bounds bounds;
@@ -251,7 +266,8 @@ bool pindex_clean(struct clean_op *op, void (*done)(struct clean_op *op))
     op->runs = 0;
     op->read_bytes = op->written_bytes = 0;
     u32 shards = MAX(st->env->shard_count, 1);
-    c->rate = MAX(config_u64(cfg, CFG_log_cleaner_io_max_bytes) / shards, 1);
+    c->put_rate = config_u64(cfg, CFG_log_cleaner_io_max_bytes);
+    c->rate = MAX(c->put_rate / shards, 1);
     compaction_init(&c->compaction, op->from, st->shard->now_ms, op->delete_retention_ms);
     pindex_clean_bounds(p, op->end, INT64_MAX, &bounds);
     pindex_hold(p);

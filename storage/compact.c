@@ -127,14 +127,28 @@ static err decode(struct compaction *c, const struct batch *b, struct record_ite
     return e == ERR_NONE ? ERR_NONE : ERR_CORRUPT;
 }
 
+/* The next record; ERR_NOT_FOUND behind the last. Offsets ascend within the batch's range: the
+ * leader saw to that, so anything else is damage. `last` is the delta before, -1 at first. */
+static err next_record(struct record_iter *it, const struct batch *b, struct record *r, i32 *last)
+{
+    err e = record_next(it, r);
+    if (e == ERR_NOT_FOUND)
+        return e;
+    if (e != ERR_NONE || r->offset_delta <= *last || r->offset_delta > b->last_offset_delta)
+        return ERR_CORRUPT;
+    *last = r->offset_delta;
+    return ERR_NONE;
+}
+
 static err map_batch(struct compaction *c, const struct batch *b)
 {
     struct record_iter it;
     struct record r;
+    i32 last = -1;
     err e = decode(c, b, &it);
     if (e != ERR_NONE)
         return e;
-    while ((e = record_next(&it, &r)) == ERR_NONE) {
+    while ((e = next_record(&it, b, &r, &last)) == ERR_NONE) {
         if (r.offset < c->map_end || r.key.data == NULL)
             continue;
         if (!key_map_put(&c->map, r.key, r.offset)) {
@@ -142,14 +156,15 @@ static err map_batch(struct compaction *c, const struct batch *b)
             return ERR_BUSY;
         }
     }
-    return e == ERR_NOT_FOUND ? ERR_NONE : ERR_CORRUPT;
+    return e == ERR_NOT_FOUND ? ERR_NONE : e;
 }
 
 err compaction_map(struct compaction *c, struct bytes data)
 {
     struct batch b;
     while (data.len > 0) {
-        if (batch_next(&data, &b) != ERR_NONE)
+        if (batch_next(&data, &b) != ERR_NONE || b.base_offset < 0 ||
+            b.base_offset > INT64_MAX - 1 - b.last_offset_delta)
             return ERR_CORRUPT;
         if (batch_last_offset(&b) < c->map_end)
             continue;
@@ -191,17 +206,18 @@ static err batch_judge(struct compaction *c, const struct batch *b, struct verdi
 {
     struct record_iter it;
     struct record r;
+    i32 last = -1;
     *v = (struct verdict){ 0 };
     err e = decode(c, b, &it);
     if (e != ERR_NONE)
         return e;
-    while ((e = record_next(&it, &r)) == ERR_NONE) {
+    while ((e = next_record(&it, b, &r, &last)) == ERR_NONE) {
         bool stays = record_stays(c, b, &r);
         v->stay += stays;
         v->go += !stays;
         v->tombstones |= stays && r.value.data == NULL && r.offset < c->map_end;
     }
-    return e == ERR_NOT_FOUND ? ERR_NONE : ERR_CORRUPT;
+    return e == ERR_NOT_FOUND ? ERR_NONE : e;
 }
 
 static err batch_shrink(struct compaction *c, const struct batch *b, bool set_horizon,

@@ -10,6 +10,9 @@
  *   COMMIT  one metadata transaction: the new r/ key, and the r/ keys of the runs it replaces go
  *   REST    so that this takes a part of a background thread and of the disk, never all
  *
+ * All of it but the transaction runs in the one thread for slow work: neither uploads, which
+ * producers wait for, nor reads of consumers ever wait for a thread because of compaction.
+ *
  *  1. A source is a whole run (what is live of it) or a block of a bundle. The new run stands for
  *     all offsets from the first source's begin to the last one's end, and for everything the
  *     replaced runs stood for: the blocks that those once superseded may still be in registrations
@@ -255,7 +258,7 @@ static void block_next(struct rewrite *r)
     bundle_name(r->name, b->bundle, info->epoch);
     r->job_ns = clock_mono_ns();
     count_up(r->st, M_store_gets, 1);
-    bg_submit(r->st->shard, &r->job, BG_READ, block_run, block_done);
+    bg_submit(r->st->shard, &r->job, BG_MISC, block_run, block_done);
 }
 
 /* ---- resting ---- */
@@ -324,7 +327,7 @@ static void put(struct rewrite *r)
     bundle_name(r->name, r->id, st->wal.epoch);
     r->job_ns = clock_mono_ns();
     count_up(st, M_store_puts, 1);
-    bg_submit(st->shard, &r->job, BG_PUT, put_run, put_done);
+    bg_submit(st->shard, &r->job, BG_MISC, put_run, put_done);
 }
 
 static void block_done(struct bg_job *j)

@@ -1,4 +1,4 @@
-/* leat-show for bundles: reads the whole object, verifies all of it, prints it. */
+/* leat-show for bundles and runs: reads the whole object, verifies all of it, prints it. */
 #include "show_int.h"
 
 #include <stdio.h>
@@ -138,9 +138,12 @@ int show_bundle(const char *path, int verbose)
         status = damaged(path, footer_at, "footer", e);
         goto out;
     }
-    printf("bundle file=%s bytes=%u version=%u wal=%u segment=%" PRIu64 " epoch=%u blocks=%u "
+    bool run = f.wal & RUN_WAL;
+    printf("%s file=%s bytes=%u version=%u wal=%u %s=%" PRIu64 " epoch=%u blocks=%u "
            "index_pos=%" PRIu64 "\n",
-           path, len, BUNDLE_FORMAT_VERSION, f.wal, f.seq, f.epoch, f.entry_count, f.index_pos);
+           run ? "run" : "bundle", path, len, BUNDLE_FORMAT_VERSION, f.wal & ~RUN_WAL,
+           run ? "number" : "segment", run ? f.seq & RUN_NUMBER_MAX : f.seq, f.epoch, f.entry_count,
+           f.index_pos);
     status = show_blocks(path, bytes, &f, verbose);
     if (f.wal != wal || f.seq != seq)
         status = damaged(path, 0, "header and footer differ", ERR_CORRUPT);

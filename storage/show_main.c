@@ -7,7 +7,7 @@
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: leat-show wal FILE [-v]            a write-ahead log (wal.path/*.wal)\n"
-                 "       leat-show bundle FILE [-v | -vv]   an object of the store\n"
+                 "       leat-show bundle FILE [-v | -vv]   an object of the store, bundle or run\n"
                  "-v prints frames or blocks, -vv also batches. Files are only read.\n"
                  "Exit status: 0 sound, 1 damaged or unreadable, 2 wrong usage.\n");
     return status;

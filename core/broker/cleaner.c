@@ -34,43 +34,46 @@ static void cleaner_later(struct cleaner *c, u64 ns)
 
 /* ---- choosing ---- */
 
-/* Thousandths of its bytes that are dirty; -1: it is not due. */
-static i64 partition_dirt(const struct partition *p, struct clean_bounds *b)
+/* Share of its bytes that may be compacted and are not, in CONFIG_RATIO_ONE. */
+static i64 partition_dirt(const struct partition *p, struct clean_bounds *b, bool *due)
 {
     const struct topic_config *tc = &p->topic->config;
     i64 now = p->broker->shard.now_ms;
     i64 newest = tc->min_compaction_lag_ms > 0 ? now - tc->min_compaction_lag_ms : INT64_MAX;
     pindex_clean_bounds(p->pindex, partition_high_watermark(p), newest, b);
+    *due = false;
     if (b->cleanable_bytes == 0)
-        return -1;
-    i64 dirt = (i64)(b->cleanable_bytes * 1000 / (b->clean_bytes + b->cleanable_bytes));
+        return 0;
+    i64 dirt = (i64)(b->cleanable_bytes * CONFIG_RATIO_ONE / (b->clean_bytes + b->cleanable_bytes));
     bool overdue = b->oldest_time_ms < now - tc->max_compaction_lag_ms;
-    bool due = overdue || dirt > tc->min_cleanable_dirty_ratio * 1000 / CONFIG_RATIO_ONE;
-    return due ? dirt : -1;
+    *due = overdue || dirt > tc->min_cleanable_dirty_ratio;
+    return dirt;
 }
 
 static struct partition *partition_choose(struct broker *b, struct clean_bounds *bounds)
 {
     struct topic_entry *e, *next;
     struct partition *best = NULL;
-    i64 best_dirt = -1;
+    i64 best_dirt = -1, most = 0;
     HASH_ITER(hh_name, b->topics_by_name, e, next) {
         if (!(e->topic->config.cleanup_policy & CLEANUP_COMPACT))
             continue;
         for (i32 i = 0; i < e->topic->partition_count; i++) {
             struct partition *p = e->partitions[i];
             struct clean_bounds its;
-            if (!p || p->clean_retry_ns > b->shard.now_ns)
+            bool due;
+            if (!p)
                 continue;
-            i64 dirt = partition_dirt(p, &its);
-            if (dirt > best_dirt) {
+            i64 dirt = partition_dirt(p, &its, &due);
+            most = MAX(most, dirt);
+            if (due && dirt > best_dirt && p->clean_retry_ns <= b->shard.now_ns) {
                 best = p;
                 best_dirt = dirt;
                 *bounds = its;
             }
         }
     }
-    metric_set(b->shard.metrics, M_compaction_dirty_percent, (u64)MAX(best_dirt, 0) / 10);
+    metric_set(b->shard.metrics, M_compaction_dirty_percent, (u64)(most * 100 / CONFIG_RATIO_ONE));
     return best;
 }
 
@@ -84,9 +87,9 @@ static void clean_failed(struct partition *p, const struct clean_op *op)
     p->clean_retry_ns = s->now_ns + pause;
     metric_add(s->metrics, M_compactions_failed, 1);
     LOG(WARN, compaction_failed,
-        "topic=%.*s partition=%d what=\"%s\" error=%s text=\"%s\" tries=%u retry_ms=%" PRIu64
-        " effect=\"old records stay\" remedy=\"%s\"",
-        (int)p->topic->name.len, (const char *)p->topic->name.data, p->index, op->what,
+        "topic=%.*s partition=%d what=\"%s\" object=%s error=%s text=\"%s\" tries=%u "
+        "retry_ms=%" PRIu64 " effect=\"old records stay\" remedy=\"%s\"",
+        (int)p->topic->name.len, (const char *)p->topic->name.data, p->index, op->what, op->object,
         err_name(op->err), err_text(op->err), p->clean_tries, pause / NS_PER_MS,
         op->err == ERR_CORRUPT ? "an object fails its checksum: restore it from a copy"
                                : "check the object store and the metadata store");

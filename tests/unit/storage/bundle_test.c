@@ -206,6 +206,75 @@ static void names_round_trip(void **state)
     assert_false(bundle_name_parse("b/001F/0000123456789abc-deadbeef", &id, &epoch));
 }
 
+static void names_of_runs_are_their_own(void **state)
+{
+    (void)state;
+    char buf[BUNDLE_NAME_SIZE], key[META_KEY_SIZE];
+    u64 id, run = run_id(0x1f, 0x12345, 0x6789abc);
+    u32 epoch;
+    assert_true(object_is_run(run));
+    assert_false(object_is_run(bundle_id(SHARDS_MAX, UINT64_MAX >> 16)));
+    assert_int_equal(bundle_wal(run), 0x1f);
+    assert_string_equal(bundle_name(buf, run, 0x12345), "r/001f/0000123456789abc-00012345");
+    assert_true(store_name_valid(buf));
+    assert_true(bundle_name_parse(buf, &id, &epoch));
+    assert_true(id == run);
+    assert_int_equal(epoch, 0x12345);
+    struct bytes k = meta_key_bundle(key, run);
+    assert_true(bytes_eq_str(k, "r/001f/0000123456789abc"));
+    assert_true(meta_key_bundle_parse(k, &id));
+    assert_true(id == run);
+    /* The bit is not the name's to give. */
+    assert_false(bundle_name_parse("b/801f/0000123456789abc-00012345", &id, &epoch));
+    assert_false(meta_key_bundle_parse(bytes_str("b/801f/0000123456789abc"), &id));
+}
+
+static void run_registration_round_trips(void **state)
+{
+    (void)state;
+    struct arena a;
+    arena_init(&a, 4096, MIB);
+    struct bundle_reg good = { .epoch = 9,
+                               .object_bytes = 5000,
+                               .created_ms = 123,
+                               .block_count = 2,
+                               .run = true,
+                               .cover_from = 5,
+                               .cover_to = 30,
+                               .clean_to = 17 };
+    for (u32 what = 0; what < 6; what++) {
+        struct bundle_reg reg = good, got;
+        struct partition_key k = key_make(1, 1), other = key_make(1, 2);
+        reg.cover_from = what == 1 ? 11 : 5; /* behind its first block */
+        reg.cover_to = what == 2 ? 31 : 30;  /* not where the last one ends */
+        reg.clean_to = what == 3 ? 31 : 17;  /* beyond its end */
+        u8 *raw;
+        struct bytes v = bundle_reg_begin(&a, &reg, &raw);
+        for (u32 i = 0; i < 2; i++) {
+            struct block b = { .pos = 32 + i * 200,
+                               .bytes = 200,
+                               .data_bytes = 120,
+                               .base_offset = what == 4 ? 10 : 10 + i * 10,
+                               .last_offset = 19 + i * 10 };
+            bundle_reg_set(raw, i, what == 5 && i == 1 ? &other : &k, &b);
+        }
+        bundle_reg_end(raw, v.len);
+        assert_int_equal(bundle_reg_decode(v, &got), what == 0 ? ERR_NONE : ERR_CORRUPT);
+        if (what > 0)
+            continue;
+        assert_true(got.run);
+        assert_int_equal(got.cover_from, 5);
+        assert_int_equal(got.cover_to, 30);
+        assert_int_equal(got.clean_to, 17);
+        struct block b;
+        bundle_reg_get(&got, 1, 42, &k, &b);
+        assert_int_equal(b.base_offset, 20);
+        for (u32 len = 0; len < v.len; len++)
+            assert_int_not_equal(bundle_reg_decode(bytes_of(v.data, len), &got), ERR_NONE);
+    }
+    arena_free(&a);
+}
+
 static void registration_round_trips_and_damage_is_noticed(void **state)
 {
     (void)state;
@@ -257,6 +326,8 @@ int main(void)
         cmocka_unit_test(every_truncation_is_refused),
         cmocka_unit_test(find_gives_the_batch_that_holds_the_offset),
         cmocka_unit_test(names_round_trip),
+        cmocka_unit_test(names_of_runs_are_their_own),
+        cmocka_unit_test(run_registration_round_trips),
         cmocka_unit_test(registration_round_trips_and_damage_is_noticed),
     };
     return cmocka_run_group_tests_name("bundle", tests, NULL, NULL);
