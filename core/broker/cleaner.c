@@ -109,16 +109,23 @@ static void clean_succeeded(struct partition *p, const struct clean_op *op, u64 
         op->written_bytes, op->runs, (s->now_ns - began_ns) / NS_PER_MS);
 }
 
+static u64 backoff_ns(const struct cleaner *c)
+{
+    return MAX(config_u64(c->broker->node->cfg, CFG_log_cleaner_backoff_ms), 1) * NS_PER_MS;
+}
+
 static void clean_done(struct clean_op *op)
 {
     struct cleaner *c = container_of(op, struct cleaner, op);
     struct partition *p = pindex_user(op->p); /* NULL: dropped meanwhile */
+    bool moved = op->err != ERR_NONE || op->to > op->from;
     op->p = NULL;
     if (p && op->err == ERR_NONE)
         clean_succeeded(p, op, c->began_ns);
     else if (p && op->err != ERR_CANCELED)
         clean_failed(p, op);
-    cleaner_later(c, 0);
+    /* A round that got nowhere would be chosen again at once. */
+    cleaner_later(c, moved ? 0 : backoff_ns(c));
 }
 
 static void cleaner_tick(struct timer *t)
@@ -139,7 +146,7 @@ static void cleaner_tick(struct timer *t)
             return;
         c->op.p = NULL;
     }
-    cleaner_later(c, MAX(config_u64(cfg, CFG_log_cleaner_backoff_ms), 1) * NS_PER_MS);
+    cleaner_later(c, backoff_ns(c));
 }
 
 void cleaner_start(struct broker *b)
@@ -147,7 +154,7 @@ void cleaner_start(struct broker *b)
     struct cleaner *c = MEM_NEW(struct cleaner);
     c->broker = b;
     b->cleaner = c;
-    cleaner_later(c, config_u64(b->node->cfg, CFG_log_cleaner_backoff_ms) * NS_PER_MS);
+    cleaner_later(c, backoff_ns(c));
 }
 
 void cleaner_free(struct broker *b)

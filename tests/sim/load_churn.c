@@ -1,5 +1,6 @@
 /* One who makes a topic, writes to it, reads it, deletes it, and makes it again under the same
- * name: nothing of an earlier topic may be seen in a later one. One request at a time. */
+ * name: nothing of an earlier topic may be seen in a later one. One request at a time. Now and then
+ * the topic is compacted, so that it may be deleted while it is. */
 #include <stdio.h>
 #include <string.h>
 
@@ -69,6 +70,12 @@ static void create(void)
     t.name = bytes_str(NAME);
     t.num_partitions = (i32)rnd_between(1, 3);
     t.replication_factor = 1;
+    struct create_topics_request_creatable_topic_config c[2] = {
+        { bytes_str("cleanup.policy"), bytes_str("compact") },
+        { bytes_str("min.cleanable.dirty.ratio"), bytes_str("0.01") },
+    };
+    t.configs.v = c;
+    t.configs.n = one_in(3) ? ARRAY_COUNT(c) : 0;
     client_call(&churner, 19, (i16)rnd_between(2, 7), &q, created, NULL);
 }
 
@@ -148,7 +155,8 @@ static void produce(void)
     batch_builder_reset(&b);
     put_le64(value, value_tag);
     i64 ms = sim.wall_base_ms + (i64)(sim.now_ns / NS_PER_MS);
-    err e = batch_builder_add(&b, ms, (struct bytes){ NULL, 0 }, bytes_of(value, 8), NULL, 0);
+    u8 key = (u8)rnd(4); /* the topic may be compacted */
+    err e = batch_builder_add(&b, ms, bytes_of(&key, 1), bytes_of(value, 8), NULL, 0);
     CHECK(e == ERR_NONE);
     e = batch_builder_finish(&b, NULL, &p.records);
     CHECK(e == ERR_NONE);
