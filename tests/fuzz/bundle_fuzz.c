@@ -71,6 +71,10 @@ static void fuzz_registration(u8 *p, u32 len, bool fix)
     }
     if (bundle_reg_decode(bytes_of(p, len), &reg) != ERR_NONE)
         return;
+    if (reg.run) {
+        CHECK(reg.block_count > 0);
+        CHECK(reg.cover_from < reg.cover_to && reg.clean_to <= reg.cover_to);
+    }
     for (u32 i = 0; i < reg.block_count; i++) {
         struct partition_key key;
         struct block b;
