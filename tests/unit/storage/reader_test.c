@@ -205,6 +205,9 @@ static void start_that_moves_under_a_read_is_told(void **state)
     assert_int_equal(r.op.err, ERR_OFFSET_OUT_OF_RANGE);
 }
 
+/* In the first block of an object, wherever that begins. */
+#define DAMAGE_AT (BUNDLE_SECTOR_BYTES + 200)
+
 /* Turns a byte over in every object. */
 static void damage_objects(bool truncate_them)
 {
@@ -219,12 +222,12 @@ static void damage_objects(bool truncate_them)
         int fd = open(path, O_RDWR);
         assert_true(fd >= 0);
         u8 b;
-        assert_int_equal(pread(fd, &b, 1, 200), 1);
+        assert_int_equal(pread(fd, &b, 1, DAMAGE_AT), 1);
         b ^= 1;
         if (truncate_them)
             assert_int_equal(ftruncate(fd, 20), 0);
         else
-            assert_int_equal(pwrite(fd, &b, 1, 200), 1);
+            assert_int_equal(pwrite(fd, &b, 1, DAMAGE_AT), 1);
         close(fd);
     }
     closedir(d);
