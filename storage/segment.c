@@ -95,8 +95,9 @@ static void image_detach(struct storage *st, struct image *im)
             pindex_trim_entries(seg->parts[i]);
 }
 
-/* Frees one image that nobody uses. Of those that are uploaded the oldest; of those that are only
- * durable the youngest: the oldest is uploaded next and would have to be read back at once. */
+/* Frees one image that nobody uses and that is older than keep_ns. Of those that are uploaded the
+ * oldest; of those that are only durable the youngest, and never the one that is uploaded next: it
+ * would have to be read back at once. */
 static bool image_evict(struct storage *st, enum segment_state state, u64 keep_ns)
 {
     bool oldest = state == SEG_REGISTERED;
@@ -105,6 +106,7 @@ static bool image_evict(struct storage *st, enum segment_state state, u64 keep_n
          it = oldest ? it->next : it->prev) {
         struct image *im = list_entry(it, struct image, link);
         if (im->ref.count > 0 || im->seg->state != state ||
+            im->seg->seq == st->wal.registered_seq ||
             st->shard->now_ns - im->seg->sealed_ns < keep_ns)
             continue;
         image_detach(st, im);
@@ -115,7 +117,13 @@ static bool image_evict(struct storage *st, enum segment_state state, u64 keep_n
 
 bool image_evict_one(struct storage *st)
 {
-    return image_evict(st, SEG_REGISTERED, 0) || image_evict(st, SEG_DURABLE, 0);
+    if (image_evict(st, SEG_REGISTERED, 0) || image_evict(st, SEG_DURABLE, 0))
+        return true;
+    struct segment *next = segment_first_unregistered(st);
+    if (!next || next->state != SEG_DURABLE || !next->image || next->image->ref.count > 0)
+        return false;
+    image_detach(st, next->image);
+    return true;
 }
 
 static bool image_add(struct storage *st, u8 *memory)
@@ -144,10 +152,13 @@ static void image_job_done(struct bg_job *j)
 {
     struct storage *st = container_of(j, struct storage, image_job);
     st->job_count--;
-    if (!image_add(st, st->image_bytes))
+    if (!image_add(st, st->image_bytes)) {
         LOG(WARN, segment_memory_refused,
-            "shard=%u bytes=%u images=%u remedy=\"lower memory.budget, or give the process more\"",
+            "shard=%u bytes=%u images=%u effect=\"no more are asked for\" remedy=\"lower "
+            "memory.budget, or give the process more\"",
             st->shard->index, st->wal.segment_bytes, st->image_count);
+        st->image_max = st->image_count;
+    }
     storage_room_made(st);
 }
 
