@@ -1,7 +1,7 @@
 /* leat: runs one node in the foreground. Wiring only: configuration → node → threads → signals.
  *
- * SIGTERM and SIGINT stop cleanly (a second one ends at once); SIGHUP reads the files again and
- * applies what may change live.
+ * SIGTERM and SIGINT stop cleanly (a second one ends at once); SIGHUP reads the files again: what
+ * changed in them takes effect, live changes of other keys stay.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -69,27 +69,44 @@ static err config_load(struct config *cfg, const struct options *o, char *why, s
     return e == ERR_NONE ? config_validate(cfg, why, why_size) : e;
 }
 
-/* What the files say now, applied to the running node where it differs. */
-static void config_reload(struct config *cfg, const struct options *o)
+struct reloaded {
+    struct config *cfg;
+    const struct config *fresh;
+    u32 counts[CONFIG_RELOAD_RESTART + 1];
+};
+
+static void key_reloaded(void *arg, enum config_key k, enum config_reloaded what)
+{
+    static const char *const results[] = { "changed", "kept", "needs_restart" };
+    struct reloaded *r = arg;
+    char now[CONFIG_VALUE_SIZE], file[CONFIG_VALUE_SIZE], quoted[2][200];
+    r->counts[what]++;
+    LOG(INFO, config_reloaded, "key=%s result=%s value=%s from=\"%s\" files_say=%s",
+        config_defs[k].name, results[what],
+        log_quote(quoted[0], sizeof quoted[0],
+                  bytes_str(config_text(r->cfg, k, true, now, sizeof now))),
+        config_source_name(config_source(r->cfg, k)),
+        log_quote(quoted[1], sizeof quoted[1],
+                  bytes_str(config_text(r->fresh, k, true, file, sizeof file))));
+}
+
+/* What changed in the files since they were last read takes effect; see config_reload. */
+static void reload(struct config *cfg, const struct options *o)
 {
     struct config fresh;
-    char why[512], now[CONFIG_VALUE_SIZE], wanted[CONFIG_VALUE_SIZE];
+    struct reloaded r = { .cfg = cfg, .fresh = &fresh };
+    char why[512], quoted[600];
     config_init(&fresh);
-    if (config_load(&fresh, o, why, sizeof why) != ERR_NONE) {
-        LOG(ERROR, config_reload_refused, "why=\"%s\"", why);
-        config_free(&fresh);
-        return;
-    }
-    for (u32 i = 0; i < CFG_COUNT; i++) {
-        enum config_key k = (enum config_key)i;
-        const char *a = config_text(cfg, k, false, now, sizeof now);
-        const char *b = config_text(&fresh, k, false, wanted, sizeof wanted);
-        if (strcmp(a, b) == 0)
-            continue;
-        err e = config_set_live(cfg, config_defs[i].name, b, why, sizeof why);
-        LOG(INFO, config_reloaded, "key=%s result=%s", config_defs[i].name,
-            e == ERR_NONE ? "changed" : why);
-    }
+    err e = config_load(&fresh, o, why, sizeof why);
+    if (e == ERR_NONE)
+        e = config_reload(cfg, &fresh, key_reloaded, &r, why, sizeof why);
+    if (e != ERR_NONE)
+        LOG(ERROR, config_reload_refused, "why=%s effect=\"nothing changed\"",
+            log_quote(quoted, sizeof quoted, bytes_str(why)));
+    else
+        LOG(INFO, config_reload_done, "changed=%u kept=%u needs_restart=%u",
+            r.counts[CONFIG_RELOAD_CHANGED], r.counts[CONFIG_RELOAD_KEPT],
+            r.counts[CONFIG_RELOAD_RESTART]);
     config_free(&fresh);
 }
 
@@ -145,7 +162,7 @@ static void wait_for_signals(struct config *cfg, const struct options *o, const 
         if (sig != SIGHUP)
             return;
         notify_systemd("RELOADING=1");
-        config_reload(cfg, o);
+        reload(cfg, o);
         notify_systemd("READY=1");
     }
 }
@@ -202,12 +219,12 @@ static int run(struct config *cfg, const struct options *o)
         fprintf(stderr, "leat: %s\n", why);
         return 1;
     }
-    node_admin_set_state(admin, NULL);
+    node_admin_ready(admin);
     log_started(n, started_ns);
     notify_systemd("READY=1");
     wait_for_signals(cfg, o, &set);
     LOG(INFO, stopping, "remedy=\"a second signal ends at once\"");
-    node_admin_set_state(admin, "stopping");
+    node_admin_stopping(admin);
     notify_systemd("STOPPING=1");
     signal(SIGTERM, SIG_DFL);
     signal(SIGINT, SIG_DFL);

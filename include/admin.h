@@ -7,10 +7,11 @@
  *   GET /v1/config          JSON array of all keys
  *   GET /v1/config/KEY      JSON object of one key
  *   PUT /v1/config/KEY      body: the new value; 200, 400 refused, 404 unknown, 409 needs a restart
- *   DELETE /v1/config/KEY   back to what files, command line or default say
+ *   DELETE /v1/config/KEY   back to the stored value, or what command line, files or default say
  *
  * There is no authentication: the default address is loopback. Connections, their memory and
- * their time are bounded. A live change lasts until the node stops.
+ * their time are bounded. See config.h for how long a live
+ * change lasts.
  */
 #ifndef LEAT_ADMIN_H
 #define LEAT_ADMIN_H

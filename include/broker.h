@@ -26,6 +26,7 @@ struct topic;
 struct partition;
 struct coordinator;    /* core/group: the groups of one shard */
 struct fetch_sessions; /* fetch_session.c */
+struct topic_defaults; /* topic_defaults.c */
 
 #define CONTROLLER_SHARD 0
 #define NODE_SHARD_IDS 1024 /* net.advertise=shard: broker id = node.id * 1024 + shard */
@@ -46,6 +47,7 @@ struct node {
     int lock_fd;           /* of the data directory */
     struct topic **topics; /* as loaded at start; each shard has put them into its tables */
     u32 topic_count, topic_cap;
+    struct topic_defaults *defaults;
 };
 
 /* ---- topics ---- */

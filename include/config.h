@@ -7,16 +7,20 @@
  * (KiB, MiB, GiB, TiB; all powers of 1024), durations us ms s m h d. A bare number is in the unit
  * of the key's type. Where Kafka has a name of its own for a key, both names are accepted.
  *
- * Order of precedence: live change > command line (-w) > files, later ones first > default.
+ * Order of precedence: live change > stored change > command line (-w) > files, later ones first >
+ * default. A live change (leatctl) holds until the node stops, it is reset, or the files say
+ * something new for the key (config_reload). A stored change (Kafka's AlterConfigs on a broker) is
+ * kept in the metadata store: it holds until it is deleted by the same API.
  *
  * Threads: a node fills its `struct config` before any other thread runs, then calls
  * config_validate. After that, keys that are not strings may be read on any thread (relaxed
- * atomics) and dynamic ones be changed by config_set_live, one caller at a time; strings never
- * change again. There is no global: each node of a process has its own.
+ * atomics) and dynamic ones be changed on any thread but a shard's, for changes take a lock;
+ * strings never change again. There is no global: each node of a process has its own.
  */
 #ifndef LEAT_CONFIG_H
 #define LEAT_CONFIG_H
 
+#include <pthread.h>
 #include <stdio.h>
 
 #include "base.h"
@@ -47,7 +51,7 @@ enum config_type {
 };
 
 enum config_change { CONFIG_STATIC, CONFIG_DYNAMIC };
-enum config_source { CONFIG_DEFAULT, CONFIG_FILE, CONFIG_COMMAND_LINE, CONFIG_LIVE };
+enum config_source { CONFIG_DEFAULT, CONFIG_FILE, CONFIG_COMMAND_LINE, CONFIG_STORED, CONFIG_LIVE };
 
 /* A numeric key whose default is empty ("not set") reads as this. */
 #define CONFIG_UNSET INT64_MIN
@@ -77,10 +81,13 @@ struct config {
     u32 magic;
     bool frozen;                /* config_validate succeeded: strings are fixed from here on */
     i64 values[CFG_COUNT];      /* relaxed atomics; strings unused */
-    i64 base_values[CFG_COUNT]; /* what config_reset_live goes back to */
     u8 sources[CFG_COUNT];      /* enum config_source, relaxed atomics */
+    i64 base_values[CFG_COUNT]; /* what command line, files and default say */
     u8 base_sources[CFG_COUNT];
-    char *strings[CFG_COUNT]; /* owned; NULL for keys that are neither string nor enum */
+    i64 stored_values[CFG_COUNT]; /* where `stored` */
+    bool stored[CFG_COUNT];
+    pthread_mutex_t change_lock; /* held by whoever changes something after config_validate */
+    char *strings[CFG_COUNT];    /* owned; NULL for keys that are neither string nor enum */
     struct {
         config_changed_fn fn;
         void *arg;
@@ -134,16 +141,32 @@ static inline enum config_source config_source(const struct config *cfg, enum co
     return (enum config_source)__atomic_load_n(&cfg->sources[key], __ATOMIC_RELAXED);
 }
 
-/* ---- live changes, after config_validate ---- */
+/* ---- live changes, after config_validate, on any thread but a shard's ---- */
 /* As config_set; ERR_POLICY_VIOLATION when the key needs a restart (the sentence says so).
  * Listeners run before it returns. */
 err config_set_live(struct config *cfg, const char *name, const char *value, char *why,
                     size_t why_size) MUST_USE;
-/* Goes back to what files, command line or default say. */
+/* Goes back to the stored value, else to what command line, files or default say. */
 err config_reset_live(struct config *cfg, const char *name, char *why, size_t why_size) MUST_USE;
-/* Would config_set_live accept it? Changes nothing. */
+/* A value that the metadata store keeps takes effect; value NULL: it is not kept any more. Both
+ * also end a live change of the key. */
+err config_set_stored(struct config *cfg, const char *name, const char *value, char *why,
+                      size_t why_size) MUST_USE;
+/* Would config_set_live accept it? Changes nothing and takes no lock: any thread. */
 err config_check(const struct config *cfg, const char *name, const char *value, char *why,
                  size_t why_size) MUST_USE;
+
+/* `fresh` (validated) is what command line and files say now. All or nothing: ERR_INVALID_CONFIG
+ * when the running values would not agree with each other. For each key whose running value
+ * differs from `fresh`, or did, `told` runs once:
+ *   CHANGED  the files say something else than at the last reading: that holds now, also over a
+ *            live change
+ *   KEPT     a live change, and the files say what they said; or a stored change, always
+ *   RESTART  the files differ, but the key is read at start only */
+enum config_reloaded { CONFIG_RELOAD_CHANGED, CONFIG_RELOAD_KEPT, CONFIG_RELOAD_RESTART };
+typedef void (*config_reloaded_fn)(void *arg, enum config_key key, enum config_reloaded what);
+err config_reload(struct config *cfg, const struct config *fresh, config_reloaded_fn told,
+                  void *arg, char *why, size_t why_size) MUST_USE;
 /* Before other threads run. */
 void config_listen(struct config *cfg, config_changed_fn fn, void *arg);
 

@@ -58,6 +58,10 @@ void topic_config_free(struct topic_config *tc);
 void topic_config_copy(struct topic_config *to, const struct topic_config *from);
 /* After a change of a broker key: recomputes what is not overridden. */
 void topic_config_refresh(struct topic_config *tc, const struct config *cfg);
+/* Would topic_config_refresh change nothing? */
+bool topic_config_follows(const struct topic_config *tc, const struct config *cfg);
+/* Is it a broker key that topics follow? */
+bool topic_config_uses(enum config_key key);
 
 /* ---- changing ----
  * Errors with a sentence in why: ERR_INVALID_CONFIG (unknown name, value refused, APPEND to what is

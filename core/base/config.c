@@ -5,8 +5,8 @@
  *     of a string key is never NULL and never changes once `frozen`; of an enum it holds the
  *     names of its choices from the start.
  *  2. A source never overrides a stronger one: `-w` given before a file is read still wins.
- *  3. After config_validate the values agree with each other (check_together); a live change that
- *     would break that is refused and changes nothing.
+ *  3. After config_validate the values agree with each other (config_agrees); a live change that
+ *     would break that is refused and changes nothing (config_live.c).
  */
 #include "config.h"
 
@@ -82,7 +82,7 @@ const char *config_nearest(const char *name)
     return best;
 }
 
-static err find_or_why(const char *name, enum config_key *key, char *why, size_t why_size)
+err config_find_or_why(const char *name, enum config_key *key, char *why, size_t why_size)
 {
     *key = config_find(name);
     if (*key != CFG_COUNT)
@@ -97,7 +97,7 @@ static err find_or_why(const char *name, enum config_key *key, char *why, size_t
 
 /* ---- life ---- */
 
-static void store_value(struct config *cfg, enum config_key k, i64 v, enum config_source source)
+void config_store(struct config *cfg, enum config_key k, i64 v, enum config_source source)
 {
     __atomic_store_n(&cfg->values[k], v, __ATOMIC_RELAXED);
     __atomic_store_n(&cfg->sources[k], (u8)source, __ATOMIC_RELAXED);
@@ -105,7 +105,7 @@ static void store_value(struct config *cfg, enum config_key k, i64 v, enum confi
 
 static void store_base(struct config *cfg, enum config_key k, i64 v, enum config_source source)
 {
-    store_value(cfg, k, v, source);
+    config_store(cfg, k, v, source);
     cfg->base_values[k] = v;
     cfg->base_sources[k] = (u8)source;
 }
@@ -129,6 +129,7 @@ void config_init(struct config *cfg)
 {
     memset(cfg, 0, sizeof *cfg);
     MAGIC_INIT(cfg, CONFIG_MAGIC);
+    pthread_mutex_init(&cfg->change_lock, NULL);
     for (u32 k = 0; k < CFG_COUNT; k++) {
         const struct config_def *d = &config_defs[k];
         i64 v = 0;
@@ -147,6 +148,7 @@ void config_free(struct config *cfg)
     MAGIC_CHECK(cfg, CONFIG_MAGIC);
     for (u32 k = 0; k < CFG_COUNT; k++)
         mem_free(cfg->strings[k]);
+    pthread_mutex_destroy(&cfg->change_lock);
     MAGIC_POISON(cfg);
 }
 
@@ -169,7 +171,7 @@ err config_set(struct config *cfg, const char *name, const char *value, enum con
     MAGIC_CHECK(cfg, CONFIG_MAGIC);
     CHECK(!cfg->frozen);
     enum config_key k;
-    err e = find_or_why(name, &k, why, why_size);
+    err e = config_find_or_why(name, &k, why, why_size);
     if (e)
         return e;
     const struct config_def *d = &config_defs[k];
@@ -202,7 +204,7 @@ static const struct order_rule order_rules[] = {
     { CFG_wal_segment_bytes, CFG_memory_budget },
 };
 
-static err check_together(const struct config *cfg, char *why, size_t why_size)
+err config_agrees(const struct config *cfg, char *why, size_t why_size)
 {
     for (size_t i = 0; i < ARRAY_COUNT(order_rules); i++) {
         enum config_key low = order_rules[i].low, high = order_rules[i].high;
@@ -297,7 +299,7 @@ err config_validate(struct config *cfg, char *why, size_t why_size)
     if (!e)
         e = check_address(cfg, CFG_admin_listen, why, why_size);
     if (!e)
-        e = check_together(cfg, why, why_size);
+        e = config_agrees(cfg, why, why_size);
     if (!e && *cfg->strings[CFG_node_data_dir] == '\0') {
         config_why(why, why_size, "node.data_dir must not be empty");
         e = ERR_INVALID_CONFIG;
@@ -335,80 +337,4 @@ const char *config_text(const struct config *cfg, enum config_key k, bool human,
     if (config_defs[k].type == CONFIG_STRING)
         return cfg->strings[k];
     return config_format(&config_defs[k], config_i64(cfg, k), human, buf, size);
-}
-
-/* ---- live changes ---- */
-
-static err parse_live(const struct config *cfg, const char *name, const char *value,
-                      enum config_key *k, i64 *v, char *why, size_t why_size)
-{
-    MAGIC_CHECK(cfg, CONFIG_MAGIC);
-    CHECK(cfg->frozen);
-    err e = find_or_why(name, k, why, why_size);
-    if (e)
-        return e;
-    const struct config_def *d = &config_defs[*k];
-    if (d->change != CONFIG_DYNAMIC) {
-        config_why(why, why_size, "%s needs a restart: set it in leat.conf and restart the node",
-                   d->name);
-        return ERR_POLICY_VIOLATION;
-    }
-    *v = cfg->base_values[*k];
-    e = value ? config_parse(d, value, v, why, why_size) : ERR_NONE;
-    if (e)
-        return e;
-    /* Scratch copy: the strings are shared, only a number differs. */
-    struct config *scratch = MEM_NEW(struct config);
-    memcpy(scratch, cfg, sizeof *scratch);
-    scratch->values[*k] = *v;
-    e = check_together(scratch, why, why_size);
-    mem_free(scratch);
-    return e;
-}
-
-static void tell_listeners(struct config *cfg, enum config_key k)
-{
-    for (u32 i = 0; i < cfg->listener_count; i++)
-        cfg->listeners[i].fn(cfg, k, cfg->listeners[i].arg);
-}
-
-err config_set_live(struct config *cfg, const char *name, const char *value, char *why,
-                    size_t why_size)
-{
-    enum config_key k;
-    i64 v;
-    err e = parse_live(cfg, name, value, &k, &v, why, why_size);
-    if (e)
-        return e;
-    store_value(cfg, k, v, CONFIG_LIVE);
-    tell_listeners(cfg, k);
-    return ERR_NONE;
-}
-
-err config_reset_live(struct config *cfg, const char *name, char *why, size_t why_size)
-{
-    enum config_key k;
-    i64 v;
-    err e = parse_live(cfg, name, NULL, &k, &v, why, why_size);
-    if (e)
-        return e;
-    store_value(cfg, k, v, (enum config_source)cfg->base_sources[k]);
-    tell_listeners(cfg, k);
-    return ERR_NONE;
-}
-
-err config_check(const struct config *cfg, const char *name, const char *value, char *why,
-                 size_t why_size)
-{
-    enum config_key k;
-    i64 v;
-    return parse_live(cfg, name, value, &k, &v, why, why_size);
-}
-
-void config_listen(struct config *cfg, config_changed_fn fn, void *arg)
-{
-    CHECK(cfg->listener_count < CONFIG_LISTENERS_MAX);
-    cfg->listeners[cfg->listener_count].fn = fn;
-    cfg->listeners[cfg->listener_count].arg = arg;
-    cfg->listener_count++;
 }

@@ -13,7 +13,7 @@ const char *config_kafka_name(enum config_key k)
 
 const char *config_source_name(enum config_source s)
 {
-    static const char *const names[] = { "default", "file", "command line", "live" };
+    static const char *const names[] = { "default", "file", "command line", "stored", "live" };
     CHECK((size_t)s < ARRAY_COUNT(names));
     return names[s];
 }
@@ -61,7 +61,7 @@ i8 config_kafka_type(enum config_key k)
 
 i8 config_kafka_source(enum config_source s)
 {
-    return s == CONFIG_LIVE ? 2 : s == CONFIG_DEFAULT ? 5 : 4;
+    return s >= CONFIG_STORED ? 2 : s == CONFIG_DEFAULT ? 5 : 4;
 }
 
 const char *config_default_text(enum config_key k, char *buf, size_t size)
@@ -141,9 +141,18 @@ void config_print_reference(FILE *out)
         "take\n"
         "`k m g t` (powers of 1024), durations `us ms s m h d`; a bare number is in the unit that\n"
         "the type names. A `-` before a key turns a refused line into a warning, and `${key}`\n"
-        "stands for another key's value. Order of precedence: live change, command line (`-w`),\n"
-        "files (`leat.conf`, then `conf.d/*.conf` by name), default. Where Kafka has its own name\n"
-        "for a key, both are accepted.\n",
+        "stands for another key's value. Where Kafka has its own name for a key, both are "
+        "accepted.\n"
+        "\n"
+        "Order of precedence: live change (`leatctl -w`), stored change (Kafka's AlterConfigs on\n"
+        "the broker), command line (`-w`), files (`leat.conf`, then `conf.d/*.conf` by name),\n"
+        "default. A live change holds until the node stops, `leatctl -r` ends it, or the files "
+        "say\n"
+        "something new for that key; a stored one is kept over restarts until the same API "
+        "deletes\n"
+        "it. SIGHUP reads the files again and takes what changed in them since the last reading:\n"
+        "all or nothing, and a log line for each key says whether it changed, was kept or needs a\n"
+        "restart. Topics that do not override a default follow it at once.\n",
         out);
     for (size_t i = 0; i < ARRAY_COUNT(doc_rows); i++) {
         if (doc_rows[i].section)

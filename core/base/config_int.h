@@ -6,6 +6,12 @@
 
 /* Writes a sentence for the caller of a config function; cut when long. */
 void config_why(char *why, size_t why_size, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* config_find; ERR_NOT_FOUND with the nearest name in why. */
+err config_find_or_why(const char *name, enum config_key *key, char *why, size_t why_size);
+/* Do the values fit together? */
+err config_agrees(const struct config *cfg, char *why, size_t why_size) MUST_USE;
+/* The effective value of a key that is no string. */
+void config_store(struct config *cfg, enum config_key k, i64 v, enum config_source source);
 /* Is this type held as a number? */
 static inline bool config_is_number(enum config_type t)
 {

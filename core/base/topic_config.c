@@ -89,6 +89,23 @@ void topic_config_refresh(struct topic_config *tc, const struct config *cfg)
             tc->values[i] = default_value(cfg, &rows[i]);
 }
 
+bool topic_config_follows(const struct topic_config *tc, const struct config *cfg)
+{
+    for (u32 i = 0; i < TC_COUNT; i++)
+        if (!tc->overrides[i] && tc->values[i] != default_value(cfg, &rows[i]))
+            return false;
+    return true;
+}
+
+bool topic_config_uses(enum config_key key)
+{
+    for (u32 i = 0; i < TC_COUNT; i++)
+        for (enum config_key k = rows[i].server; k != CFG_COUNT; k = fallback_of(k))
+            if (k == key)
+                return true;
+    return false;
+}
+
 void topic_config_init(struct topic_config *tc, const struct config *cfg)
 {
     memset(tc, 0, sizeof *tc);

@@ -71,6 +71,15 @@ void produce_resume(struct broker *b);
 /* At start: dynamic broker configs that were stored. */
 err broker_configs_load(struct node *n);
 
+/* ---- topic_defaults.c ---- */
+void topic_defaults_open(struct node *n);
+void topic_defaults_free(struct node *n);
+/* A key that topics follow changed: topics that do not override it follow, soon. Any thread but a
+ * shard's. */
+void topic_defaults_changed(struct node *n);
+/* Before the shards are stopped: changes are not passed on any more. Main thread. */
+void topic_defaults_close(struct node *n);
+
 /* ---- retention.c ---- */
 void retention_run(struct broker *b);
 
@@ -81,6 +90,8 @@ void cleaner_free(struct broker *b); /* the storage has stopped */
 /* ---- controller.c ---- */
 void controller_start(struct broker *b);
 void controller_free(struct broker *b);
+/* Is a task under way? */
+bool controller_busy(const struct broker *b);
 struct topic *topic_decode(const struct config *cfg, struct bytes name,
                            struct bytes value); /* NULL = corrupt */
 

@@ -245,39 +245,57 @@ struct alter_broker_op {
 #define BROKER_CONFIG_PREFIX "c/broker/"
 #define BROKER_CONFIG_KEYS_MAX 64
 
+/* After the commit, on the background thread too: changes of the configuration take a lock. */
+static void alter_broker_apply(struct alter_broker_op *o)
+{
+    struct config *cfg = o->op->call->at->node->cfg;
+    char why[512], name[128], value[1024];
+    for (i32 i = 0; i < o->q->configs.n; i++) {
+        const alter_entry *k = &o->q->configs.v[i];
+        bool set = k->config_operation == TOPIC_OP_SET;
+        snprintf(name, sizeof name, "%.*s", (int)k->name.len, (const char *)k->name.data);
+        snprintf(value, sizeof value, "%.*s", (int)k->value.len, (const char *)k->value.data);
+        err e = config_set_stored(cfg, name, set ? value : NULL, why, sizeof why);
+        LOG(INFO, config_altered, "key=%s value=%s result=\"%s\"", name, value,
+            e != ERR_NONE ? why
+            : set         ? "changed"
+                          : "no longer stored");
+    }
+}
+
+/* One key is stored under one name, whichever of its two was given. */
+static u32 alter_broker_ops(const alter_entry *k, char keys[2][128], struct meta_op ops[2])
+{
+    char name[128];
+    snprintf(name, sizeof name, "%.*s", (int)k->name.len, (const char *)k->name.data);
+    const struct config_def *d = &config_defs[config_find(name)]; /* alter_broker_check found it */
+    bool set = k->config_operation == TOPIC_OP_SET;
+    snprintf(keys[0], sizeof keys[0], BROKER_CONFIG_PREFIX "%s", d->name);
+    ops[0] = (struct meta_op){ set ? META_PUT : META_DELETE, bytes_str(keys[0]), k->value };
+    if (!d->kafka)
+        return 1;
+    snprintf(keys[1], sizeof keys[1], BROKER_CONFIG_PREFIX "%s", d->kafka);
+    ops[1] = (struct meta_op){ META_DELETE, bytes_str(keys[1]), { NULL, 0 } };
+    return 2;
+}
+
 static void alter_broker_commit(struct bg_job *j)
 {
     struct alter_broker_op *o = container_of(j, struct alter_broker_op, job);
-    struct meta_op ops[BROKER_CONFIG_KEYS_MAX];
-    char keys[BROKER_CONFIG_KEYS_MAX][128];
+    struct meta_op ops[2 * BROKER_CONFIG_KEYS_MAX];
+    char keys[2 * BROKER_CONFIG_KEYS_MAX][128];
     u32 n = 0;
-    for (i32 i = 0; i < o->q->configs.n && n < BROKER_CONFIG_KEYS_MAX; i++) {
-        const alter_entry *k = &o->q->configs.v[i];
-        snprintf(keys[n], sizeof keys[n], BROKER_CONFIG_PREFIX "%.*s", (int)k->name.len,
-                 (const char *)k->name.data);
-        bool set = k->config_operation == TOPIC_OP_SET;
-        ops[n] = (struct meta_op){ set ? META_PUT : META_DELETE, bytes_str(keys[n]), k->value };
-        n++;
-    }
+    for (i32 i = 0; i < o->q->configs.n; i++)
+        n += alter_broker_ops(&o->q->configs.v[i], &keys[n], &ops[n]);
     struct meta_txn t = { .ops = ops, .op_count = n };
     o->err = meta_commit(o->op->call->at->node->env.meta, &t);
+    if (o->err == ERR_NONE)
+        alter_broker_apply(o);
 }
 
 static void alter_broker_committed(struct bg_job *j)
 {
     struct alter_broker_op *o = container_of(j, struct alter_broker_op, job);
-    struct config *cfg = o->op->call->at->node->cfg;
-    char why[512], name[128], value[1024];
-    for (i32 i = 0; o->err == ERR_NONE && i < o->q->configs.n; i++) {
-        const alter_entry *k = &o->q->configs.v[i];
-        snprintf(name, sizeof name, "%.*s", (int)k->name.len, (const char *)k->name.data);
-        snprintf(value, sizeof value, "%.*s", (int)k->value.len, (const char *)k->value.data);
-        err e = k->config_operation == TOPIC_OP_SET
-                    ? config_set_live(cfg, name, value, why, sizeof why)
-                    : config_reset_live(cfg, name, why, sizeof why);
-        LOG(INFO, config_altered, "key=%s value=%s result=%s", name, value,
-            e == ERR_NONE ? "changed" : why);
-    }
     o->r->error_code = (i16)err_to_kafka(o->err);
     topics_op_release(o->op);
 }
@@ -341,7 +359,7 @@ static err broker_config_load(void *arg, const struct meta_kv *kv)
     char *name = mem_strndup(bytes_of(kv->key.data + skip, kv->key.len - skip));
     char *value = mem_strndup(kv->value);
     char why[512];
-    if (config_set_live(cfg, name, value, why, sizeof why) != ERR_NONE)
+    if (config_set_stored(cfg, name, value, why, sizeof why) != ERR_NONE)
         LOG(WARN, stored_config_refused, "key=%s why=\"%s\"", name, why);
     mem_free(name);
     mem_free(value);

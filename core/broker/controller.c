@@ -339,6 +339,11 @@ void controller_start(struct broker *b)
     list_init(&b->controller->producer_id_waiters);
 }
 
+bool controller_busy(const struct broker *b)
+{
+    return b->controller && b->controller->running;
+}
+
 void controller_free(struct broker *b)
 {
     mem_free(b->controller);

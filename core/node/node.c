@@ -260,6 +260,7 @@ err node_open(struct config *cfg, u32 shards, struct node **out, char *why, size
         return e;
     }
     node_make_brokers(n);
+    topic_defaults_open(n);
     n->group.bg = bg_create(&n->group, cfg);
     *out = n;
     return ERR_NONE;
@@ -269,6 +270,7 @@ void node_close(struct node *n)
 {
     if (n->group.bg)
         bg_destroy(n->group.bg);
+    topic_defaults_free(n);
     for (u32 i = 0; i < n->group.count && n->brokers[i]; i++) {
         struct broker *b = n->brokers[i];
         if (b->controller)
@@ -382,7 +384,8 @@ static bool node_serving(const struct node *n)
     return false;
 }
 
-/* Sockets first, on all shards (what is in flight is answered), then the log. */
+/* Sockets first, on all shards (what is in flight is answered), then the log. The controller's last
+ * task may still be talking to all shards. */
 bool broker_drained(struct shard *s)
 {
     struct broker *b = broker_of(s);
@@ -390,7 +393,7 @@ bool broker_drained(struct shard *s)
         net_stop(b->net);
         b->stop_step = STOP_NET_WAIT;
     }
-    if (b->stop_step == STOP_NET_WAIT && net_stopped(b->net)) {
+    if (b->stop_step == STOP_NET_WAIT && net_stopped(b->net) && !controller_busy(b)) {
         __atomic_store_n(&b->serving, false, __ATOMIC_RELEASE);
         b->stop_step = STOP_NETS_WAIT;
     }

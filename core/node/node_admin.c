@@ -79,9 +79,11 @@ static const char *api_name(i32 key)
 
 static void on_config_change(struct config *cfg, enum config_key key, void *arg)
 {
-    (void)arg;
+    const struct node_admin *a = arg;
     if (key == CFG_log_level)
         CHECK(log_set_level(config_str(cfg, CFG_log_level)));
+    if (topic_config_uses(key))
+        topic_defaults_changed(a->node);
 }
 
 err node_admin_start(struct node *n, struct node_admin **out, char *why, size_t why_size)
@@ -105,13 +107,17 @@ err node_admin_start(struct node *n, struct node_admin **out, char *why, size_t 
     return ERR_NONE;
 }
 
-void node_admin_set_state(struct node_admin *a, const char *not_ready_because)
+void node_admin_stopping(struct node_admin *a)
+{
+    topic_defaults_close(a->node);
+    __atomic_store_n(&a->not_ready, "stopping", __ATOMIC_RELEASE);
+}
+
+void node_admin_ready(struct node_admin *a)
 {
     /* Shards create their io on their own threads; it is there once the node is ready. */
-    if (!not_ready_because)
-        snprintf(a->io_text, sizeof a->io_text, "%s",
-                 io_features(a->node->brokers[0]->shard.io)->text);
-    __atomic_store_n(&a->not_ready, not_ready_because, __ATOMIC_RELEASE);
+    snprintf(a->io_text, sizeof a->io_text, "%s", io_features(a->node->brokers[0]->shard.io)->text);
+    __atomic_store_n(&a->not_ready, NULL, __ATOMIC_RELEASE);
 }
 
 void node_admin_stop(struct node_admin *a)

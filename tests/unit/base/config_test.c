@@ -218,6 +218,127 @@ static void on_change(struct config *c, enum config_key key, void *arg)
     changes++;
 }
 
+/* ---- the files read again ---- */
+
+static struct {
+    enum config_key key;
+    enum config_reloaded what;
+} told[16];
+static u32 told_count;
+
+static void reload_told(void *arg, enum config_key k, enum config_reloaded what)
+{
+    (void)arg;
+    assert_true(told_count < ARRAY_COUNT(told));
+    told[told_count].key = k;
+    told[told_count++].what = what;
+}
+
+/* Reads `text` as if the files said so now. */
+static err reload(const char *text)
+{
+    struct config fresh;
+    told_count = 0;
+    config_init(&fresh);
+    assert_int_equal(config_load_text(&fresh, "c.conf", text, strlen(text), why, sizeof why),
+                     ERR_NONE);
+    assert_int_equal(config_validate(&fresh, why, sizeof why), ERR_NONE);
+    err e = config_reload(&cfg, &fresh, reload_told, NULL, why, sizeof why);
+    config_free(&fresh);
+    return e;
+}
+
+static void expect_told(u32 count, enum config_key key, enum config_reloaded what)
+{
+    assert_int_equal(told_count, count);
+    for (u32 i = 0; i < count; i++)
+        if (told[i].key == key) {
+            assert_int_equal(told[i].what, what);
+            return;
+        }
+    fail_msg("nothing was told of %s", config_defs[key].name);
+}
+
+static void a_reload_takes_what_changed_in_the_files(void **state)
+{
+    (void)state;
+    const enum config_key age = CFG_wal_seal_age_ms;
+    assert_int_equal(set("wal.seal_age = 5s"), ERR_NONE);
+    assert_int_equal(config_validate(&cfg, why, sizeof why), ERR_NONE);
+    assert_int_equal(reload("wal.seal_age = 5s"), ERR_NONE);
+    assert_int_equal(told_count, 0);
+
+    assert_int_equal(reload("wal.seal_age = 6s"), ERR_NONE);
+    expect_told(1, age, CONFIG_RELOAD_CHANGED);
+    assert_int_equal(config_i64(&cfg, age), 6000);
+
+    /* A live change stays while the files say what they said … */
+    assert_int_equal(config_set_live(&cfg, "wal.seal_age", "9s", why, sizeof why), ERR_NONE);
+    assert_int_equal(reload("wal.seal_age = 6s\nlog.level = warn"), ERR_NONE);
+    expect_told(2, age, CONFIG_RELOAD_KEPT);
+    expect_told(2, CFG_log_level, CONFIG_RELOAD_CHANGED);
+    assert_int_equal(config_i64(&cfg, age), 9000);
+    assert_int_equal(config_source(&cfg, age), CONFIG_LIVE);
+    /* … goes back to them when it is reset … */
+    assert_int_equal(config_reset_live(&cfg, "wal.seal_age", why, sizeof why), ERR_NONE);
+    assert_int_equal(config_i64(&cfg, age), 6000);
+    /* … and gives way to an edit of its own key, also to its removal. */
+    assert_int_equal(config_set_live(&cfg, "wal.seal_age", "9s", why, sizeof why), ERR_NONE);
+    assert_int_equal(reload("log.level = warn"), ERR_NONE);
+    expect_told(1, age, CONFIG_RELOAD_CHANGED);
+    assert_int_equal(config_i64(&cfg, age), 30000);
+    assert_int_equal(config_source(&cfg, age), CONFIG_DEFAULT);
+}
+
+static void a_reload_tells_what_needs_a_restart_until_it_came(void **state)
+{
+    (void)state;
+    assert_int_equal(config_validate(&cfg, why, sizeof why), ERR_NONE);
+    for (u32 i = 0; i < 2; i++) {
+        assert_int_equal(reload("wal.size = 8g\nstore.url = file:///elsewhere"), ERR_NONE);
+        expect_told(2, CFG_wal_size, CONFIG_RELOAD_RESTART);
+        expect_told(2, CFG_store_url, CONFIG_RELOAD_RESTART);
+        assert_int_equal(config_i64(&cfg, CFG_wal_size), 4 * (i64)GIB);
+        assert_string_equal(config_str(&cfg, CFG_store_url), "file://./leat-data/store");
+    }
+}
+
+static void a_reload_is_all_or_nothing(void **state)
+{
+    (void)state;
+    assert_int_equal(config_validate(&cfg, why, sizeof why), ERR_NONE);
+    /* Alone each text is good; with the live value it is not. */
+    assert_int_equal(
+        config_set_live(&cfg, "log.cleaner.min.compaction.lag.ms", "2h", why, sizeof why),
+        ERR_NONE);
+    assert_int_equal(reload("log.cleaner.max.compaction.lag.ms = 1h\nlog.level = error"),
+                     ERR_INVALID_CONFIG);
+    assert_non_null(strstr(why, "compaction.lag"));
+    assert_int_equal(told_count, 0);
+    assert_string_equal(config_str(&cfg, CFG_log_level), "info");
+}
+
+static void a_stored_change_wins_over_the_files(void **state)
+{
+    (void)state;
+    const enum config_key age = CFG_wal_seal_age_ms;
+    assert_int_equal(set("wal.seal_age = 5s"), ERR_NONE);
+    assert_int_equal(config_validate(&cfg, why, sizeof why), ERR_NONE);
+    assert_int_equal(config_set_stored(&cfg, "wal.seal_age", "7s", why, sizeof why), ERR_NONE);
+    assert_int_equal(config_source(&cfg, age), CONFIG_STORED);
+    assert_int_equal(config_kafka_source(CONFIG_STORED), 2);
+    assert_int_equal(reload("wal.seal_age = 6s"), ERR_NONE);
+    expect_told(1, age, CONFIG_RELOAD_KEPT);
+    assert_int_equal(config_i64(&cfg, age), 7000);
+    /* A live change is above it, and its reset comes back to it. */
+    assert_int_equal(config_set_live(&cfg, "wal.seal_age", "8s", why, sizeof why), ERR_NONE);
+    assert_int_equal(config_reset_live(&cfg, "wal.seal_age", why, sizeof why), ERR_NONE);
+    assert_int_equal(config_i64(&cfg, age), 7000);
+    assert_int_equal(config_set_stored(&cfg, "wal.seal_age", NULL, why, sizeof why), ERR_NONE);
+    assert_int_equal(config_i64(&cfg, age), 6000);
+    assert_int_equal(config_source(&cfg, age), CONFIG_FILE);
+}
+
 static void live_changes(void **state)
 {
     (void)state;
@@ -305,6 +426,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(directories_are_read_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(keys_must_agree, setup, teardown),
         cmocka_unit_test_setup_teardown(live_changes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_reload_takes_what_changed_in_the_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_reload_tells_what_needs_a_restart_until_it_came, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_reload_is_all_or_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_stored_change_wins_over_the_files, setup, teardown),
         cmocka_unit_test_setup_teardown(values_print_back, setup, teardown),
         cmocka_unit_test_setup_teardown(addresses, setup, teardown),
     };

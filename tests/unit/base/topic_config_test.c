@@ -84,8 +84,12 @@ static void the_brokers_keys_are_the_defaults(void **state)
 {
     (void)state;
     assert_int_equal(config_set(&cfg, "log.retention.hours", "2", CONFIG_FILE, why, sizeof why), 0);
+    assert_false(topic_config_follows(&tc, &cfg));
     topic_config_refresh(&tc, &cfg);
+    assert_true(topic_config_follows(&tc, &cfg));
     assert_int_equal(tc.retention_ms, 7200000);
+    assert_true(topic_config_uses(CFG_log_retention_hours));
+    assert_false(topic_config_uses(CFG_wal_seal_age_ms));
     assert_int_equal(config_set(&cfg, "log.retention.minutes", "5", CONFIG_FILE, why, sizeof why),
                      0);
     assert_int_equal(config_set(&cfg, "compression.type", "zstd", CONFIG_FILE, why, sizeof why), 0);
