@@ -216,7 +216,7 @@ static int run(struct config *cfg, const struct options *o)
     if (node_admin_start(n, &admin, why, sizeof why) != ERR_NONE ||
         shard_threads_start(&n->group, broker_start, broker_drained, why, sizeof why) != ERR_NONE) {
         log_stop();
-        fprintf(stderr, "leat: %s\n", why);
+        fprintf(stderr, "leat: %s\n", node_start_error(n) ? node_start_error(n) : why);
         return 1;
     }
     node_admin_ready(admin);

@@ -20,6 +20,9 @@ err node_open(struct config *cfg, u32 shards, struct node **out, char *why,
 u32 node_shard_count(const struct config *cfg);
 /* Recovers and starts serving; io of the shard exists. ERR_* with a message in node->error. */
 err broker_start(struct shard *s) MUST_USE;
+/* After a broker_start that failed: the sentence of the first shard whose storage did not start,
+ * with cause and remedy; NULL when it was something else. */
+const char *node_start_error(const struct node *n);
 /* Takes the next step of stopping; true when nothing is left to do. */
 bool broker_drained(struct shard *s);
 /* After every shard is drained and its io destroyed. */

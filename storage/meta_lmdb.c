@@ -34,6 +34,7 @@
 #define MAP_BYTES_FIRST (64 * MIB)
 #define MAP_BYTES_DEFAULT (16 * GIB)
 #define REVISION_BYTES 8
+#define LOCK_FILE_BYTES 8192 /* what LMDB makes it for its default of 126 readers */
 
 struct meta_lmdb {
     struct meta base;
@@ -177,9 +178,27 @@ static int take_owner(struct meta_lmdb *l)
     return flock(l->owner_fd, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
 }
 
+/* LMDB writes to its lock file through a map: a page for which the disk has no room would end the
+ * process (SIGBUS) at some later moment. 0 or errno. */
+static int lock_allocate(const struct meta_lmdb *l)
+{
+    char file[4096];
+    int n = snprintf(file, sizeof file, "%s/lock.mdb", l->path);
+    if (n < 0 || (size_t)n >= sizeof file)
+        return ENAMETOOLONG;
+    int fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return errno;
+    int rc = posix_fallocate(fd, 0, LOCK_FILE_BYTES);
+    close(fd);
+    return rc;
+}
+
 static int env_open(struct meta_lmdb *l)
 {
-    int rc = mdb_env_create(&l->env);
+    int rc = lock_allocate(l);
+    if (rc == 0)
+        rc = mdb_env_create(&l->env);
     if (rc != 0)
         return rc;
     /* A database that outgrew the first size already: the map must hold it. */

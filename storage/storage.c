@@ -103,6 +103,10 @@ static void gauges_set(struct storage *st)
     metric_set(m, M_wal_used_bytes, (w->next_seq - w->trimmed_seq) * w->segment_bytes);
     metric_set(m, M_wal_size_bytes, (u64)w->slot_count * w->segment_bytes);
     metric_set(m, M_wal_inflight, w->write_count);
+    metric_set(m, M_wal_failed, (u64)-w->failed); /* own errors are negative */
+    metric_set(m, M_wal_no_room, st->no_room);
+    metric_set(m, M_upload_failures, st->upload_failures);
+    metric_set(m, M_upload_error, st->upload_failures > 0 ? (u64)-st->upload_error : 0);
     metric_set(m, M_segments_open, w->open ? 1 : 0);
     metric_set(m, M_segments_sealed, st->sealed_unregistered);
     metric_set(m, M_segment_memory_bytes, (u64)st->image_count * w->segment_bytes);

@@ -421,6 +421,7 @@ void cleaner_stop(struct storage *st);
 struct storage {
     u32 magic;
     bool stopping;
+    bool no_room;   /* the last append found no segment to open */
     bool room_told; /* room waiters are woken by the next hook */
     bool replaying; /* storage_prepare replays a WAL of another shard count: no broker above */
     struct shard *shard;

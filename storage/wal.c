@@ -336,7 +336,8 @@ err wal_room(struct storage *st, u64 total)
             return ERR_BUSY;
         wal_seal(st);
     }
-    if (wal_open_next(st))
+    st->no_room = !wal_open_next(st);
+    if (!st->no_room)
         return ERR_NONE;
     if (st->shard->metrics)
         metric_add(st->shard->metrics, M_wal_full, 1);

