@@ -91,10 +91,13 @@ struct broker {
     struct storage *storage;
     struct net *net;
     struct topic_entry *topics_by_name, *topics_by_id;
+    u64 partition_total; /* of all topics */
     struct list stalled; /* produce parts that wait for room, FIFO */
     struct room_wait room;
     struct timer stalled_timer;
     struct timer housekeeping; /* retention and expiry, every few seconds */
+    struct list producers;     /* struct producer.lru: of all partitions, longest unused first */
+    u32 producer_count;
     struct fetch_sessions *sessions;
     struct cleaner *cleaner; /* compaction */
     struct coordinator *coordinator;

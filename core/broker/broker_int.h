@@ -41,6 +41,8 @@ struct producer_batch {
 };
 struct producer {
     UT_hash_handle hh;
+    struct list lru;             /* broker->producers, longest unused first */
+    struct partition *partition; /* that remembers it */
     i64 id;
     i64 last_ms; /* of the last append, for expiry */
     i16 epoch;

@@ -69,6 +69,7 @@ void catalog_add_entry(struct broker *b, const struct topic *t)
     struct topic_entry *e = MEM_NEW(struct topic_entry);
     e->topic = t;
     e->partitions = mem_alloc((size_t)t->partition_count * sizeof *e->partitions);
+    b->partition_total += (u64)t->partition_count;
     entry_index(b, e);
 }
 
@@ -94,6 +95,7 @@ static void entry_replace(struct broker *b, struct topic_entry *e, const struct 
 {
     i32 old_count = e->topic->partition_count, count = next->partition_count;
     CHECK(count >= old_count);
+    b->partition_total += (u64)(count - old_count);
     entry_unindex(b, e);
     e->topic = next;
     entry_index(b, e);
@@ -108,6 +110,7 @@ static void entry_replace(struct broker *b, struct topic_entry *e, const struct 
 
 static void entry_remove(struct broker *b, struct topic_entry *e, bool deleted)
 {
+    b->partition_total -= (u64)e->topic->partition_count;
     for (i32 i = 0; i < e->topic->partition_count; i++)
         if (e->partitions[i]) {
             if (deleted)

@@ -268,6 +268,12 @@ static void ensure_run(struct controller_task *t)
     const struct config *cfg = b->node->cfg;
     bool offsets = bytes_eq_str(name, OFFSETS_TOPIC);
     i64 count = config_i64(cfg, offsets ? CFG_offsets_topic_num_partitions : CFG_num_partitions);
+    if (!topic_partitions_fit(b, (u64)count)) {
+        LOG(WARN, topic_not_created, "topic=%s by=auto remedy=\"raise topics.max_partitions\"",
+            te->name);
+        ensure_end(te, ERR_POLICY_VIOLATION);
+        return;
+    }
     struct topic *topic = topic_make(b, name, (i32)count);
     if (offsets)
         topic_offsets_configure(b, topic);

@@ -18,7 +18,8 @@ struct controller {
 struct topics_op {
     struct controller_task task;
     struct call *call;
-    u32 outstanding; /* changes under way, and one while the request is walked */
+    u32 outstanding;     /* changes under way, and one while the request is walked */
+    u64 partitions_more; /* that they add */
 };
 struct topics_item {
     struct topic_change change;
@@ -35,6 +36,8 @@ void topics_op_release(struct topics_op *op);
 /* printf into the call's arena; null at its limit. */
 struct bytes text_of(struct call *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
+/* topics.max_partitions: may there be so many more? */
+bool topic_partitions_fit(const struct broker *b, u64 more);
 bool topic_name_collides(struct broker *b, struct bytes name);
 void topic_offsets_configure(struct broker *b, struct topic *t);
 

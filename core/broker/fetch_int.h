@@ -31,7 +31,8 @@ struct fetch_session {
     bool by_id;    /* topic ids, not names */
     bool busy;     /* a fetch works on it */
     bool closed;   /* to be freed when no longer busy */
-    u64 used_ns;
+    u64 used_ns, created_ns;
+    u32 size; /* partitions */
     struct fetch_partition *table;
     struct list partitions;
 };

@@ -1,14 +1,22 @@
 /* Incremental fetch sessions (KIP-227): the broker remembers what a consumer wants, so that a
  * request names only changes and an answer only partitions with news.
  *
- * Bounds: max.incremental.fetch.session.cache.slots, split over shards; the least recently used
- * session makes room when it has been idle for min.incremental.fetch.session.eviction.ms (2 min),
- * else the new consumer gets no session (id 0), which every client handles.
+ * Bounds, each split over shards: max.incremental.fetch.session.cache.slots sessions, and
+ * fetch.session.memory bytes of what they remember. Who makes room is Kafka's rule
+ * (FetchSessionCache.tryEvict) for sessions of consumers, there being no others:
+ *   1. the least recently used session, when it was idle for EVICT_NS;
+ *   2. else the smallest that is older than EVICT_NS and smaller than the one that asks.
+ * Without room a consumer gets no session (id 0), which every client handles: it names all its
+ * partitions in each request. A session that grows beyond the room is closed; the client is told
+ * FETCH_SESSION_ID_NOT_FOUND and begins anew with a full request.
  */
 #include "check.h"
 #include "fetch_int.h"
 
-#define SESSION_EVICT_NS (120 * NS_PER_S)
+#define EVICT_NS (120 * NS_PER_S) /* min.incremental.fetch.session.eviction.ms is fixed in Kafka */
+/* Of one partition, with its share of the table's buckets. */
+#define PARTITION_BYTES (sizeof(struct fetch_partition) + 40)
+#define SESSION_BYTES (sizeof(struct fetch_session) + 1024)
 #define SESSION_EPOCH_INITIAL 0
 #define SESSION_EPOCH_FINAL (-1)
 
@@ -16,6 +24,7 @@ struct fetch_sessions {
     struct fetch_session *by_id;
     struct list lru; /* oldest first */
     u32 count;
+    u64 partitions; /* of all sessions */
 };
 
 void fetch_sessions_create(struct broker *b)
@@ -24,8 +33,25 @@ void fetch_sessions_create(struct broker *b)
     list_init(&b->sessions->lru);
 }
 
-static void fetch_partition_free(struct fetch_session *s, struct fetch_partition *fp)
+static u64 sessions_bytes(u64 sessions, u64 partitions)
 {
+    return sessions * SESSION_BYTES + partitions * PARTITION_BYTES;
+}
+
+static void gauges_set(struct broker *b)
+{
+    const struct fetch_sessions *fs = b->sessions;
+    metric_set(b->shard.metrics, M_fetch_sessions, fs->count);
+    metric_set(b->shard.metrics, M_fetch_session_partitions, fs->partitions);
+    metric_set(b->shard.metrics, M_fetch_session_bytes, sessions_bytes(fs->count, fs->partitions));
+}
+
+static void fetch_partition_free(struct broker *b, struct fetch_session *s,
+                                 struct fetch_partition *fp)
+{
+    CHECK(s->size > 0 && b->sessions->partitions > 0);
+    s->size--;
+    b->sessions->partitions--;
     HASH_DELETE(hh, s->table, fp);
     list_remove(&fp->link);
     mem_free(fp);
@@ -35,10 +61,10 @@ static void session_free(struct broker *b, struct fetch_session *s)
 {
     struct fetch_partition *fp, *next;
     HASH_ITER(hh, s->table, fp, next)
-        fetch_partition_free(s, fp);
+        fetch_partition_free(b, s, fp);
     list_remove(&s->lru);
     b->sessions->count--;
-    metric_set(b->shard.metrics, M_fetch_sessions, b->sessions->count);
+    gauges_set(b);
     mem_free(s);
 }
 
@@ -69,28 +95,69 @@ static struct fetch_session *session_find(struct broker *b, i32 id)
     return s;
 }
 
-static bool session_make_room(struct broker *b)
+/* ---- room ---- */
+
+static bool evictable(const struct fetch_session *s, const struct fetch_session *asks)
 {
-    i64 slots = config_i64(b->node->cfg, CFG_fetch_sessions);
-    u32 bound = (u32)MAX(slots / b->shard.group->count, 1);
-    if (b->sessions->count < bound)
-        return true;
-    list_for(l, &b->sessions->lru) {
-        struct fetch_session *s = list_entry(l, struct fetch_session, lru);
-        if (s->used_ns + SESSION_EVICT_NS > b->shard.now_ns)
-            return false;
-        if (!s->busy && !s->closed) {
-            session_close(b, s);
-            metric_add(b->shard.metrics, M_fetch_sessions_evicted, 1);
-            return true;
-        }
-    }
-    return false;
+    return s != asks && !s->busy && !s->closed;
 }
 
-static struct fetch_session *session_create(struct broker *b, bool by_id)
+/* The one that goes so that a session of `size` partitions has room; NULL: none may. */
+static struct fetch_session *session_victim(struct broker *b, const struct fetch_session *asks,
+                                            u32 size)
 {
-    if (!session_make_room(b))
+    struct fetch_session *smallest = NULL;
+    u64 now = b->shard.now_ns;
+    list_for(l, &b->sessions->lru) { /* oldest use first */
+        struct fetch_session *s = list_entry(l, struct fetch_session, lru);
+        if (!evictable(s, asks))
+            continue;
+        if (now - s->used_ns > EVICT_NS)
+            return s;
+        if (now - s->created_ns > EVICT_NS && s->size < size &&
+            (!smallest || s->size < smallest->size))
+            smallest = s;
+    }
+    return smallest;
+}
+
+static u64 bytes_max(const struct broker *b)
+{
+    return config_u64(b->node->cfg, CFG_fetch_session_memory) / b->shard.group->count;
+}
+
+static bool sessions_fit(const struct broker *b, u32 more_sessions, u32 more_partitions)
+{
+    const struct fetch_sessions *fs = b->sessions;
+    u64 slots = config_u64(b->node->cfg, CFG_fetch_sessions), shards = b->shard.group->count;
+    slots = slots == 0 ? 0 : MAX(slots / shards, 1);
+    return fs->count + more_sessions <= slots &&
+           sessions_bytes(fs->count + more_sessions, fs->partitions + more_partitions) <=
+               bytes_max(b);
+}
+
+/* For a new session (asks NULL) with so many partitions, or one that grows by as many. */
+static bool session_make_room(struct broker *b, const struct fetch_session *asks, u32 more)
+{
+    if (asks && more == 0)
+        return true; /* also when the bound was lowered */
+    while (!sessions_fit(b, asks ? 0 : 1, more)) {
+        u32 size = more + (asks ? asks->size : 0);
+        struct fetch_session *victim =
+            sessions_bytes(1, size) <= bytes_max(b) ? session_victim(b, asks, size) : NULL;
+        if (!victim) {
+            metric_add(b->shard.metrics, M_fetch_sessions_refused, 1);
+            return false;
+        }
+        session_close(b, victim);
+        metric_add(b->shard.metrics, M_fetch_sessions_evicted, 1);
+    }
+    return true;
+}
+
+static struct fetch_session *session_create(struct broker *b, bool by_id, u32 partitions)
+{
+    if (!session_make_room(b, NULL, partitions))
         return NULL;
     struct fetch_session *s = MEM_NEW(struct fetch_session);
     do
@@ -98,12 +165,12 @@ static struct fetch_session *session_create(struct broker *b, bool by_id)
     while (session_find(b, s->id));
     s->epoch = 1;
     s->by_id = by_id;
+    s->created_ns = b->shard.now_ns;
     list_init(&s->partitions);
     HASH_ADD_INT(b->sessions->by_id, id, s);
     list_init(&s->lru);
     list_push_back(&b->sessions->lru, &s->lru);
     b->sessions->count++;
-    metric_set(b->shard.metrics, M_fetch_sessions, b->sessions->count);
     return s;
 }
 
@@ -138,8 +205,8 @@ static void fetch_partition_init(struct fetch_partition *fp, const struct fetch_
     list_init(&fp->link);
 }
 
-static void session_put(struct fetch_session *s, const struct fetch_key *k, u32 name_len,
-                        const struct fetch_request_fetch_partition *q)
+static void session_put(struct broker *b, struct fetch_session *s, const struct fetch_key *k,
+                        u32 name_len, const struct fetch_request_fetch_partition *q)
 {
     struct fetch_partition *fp = NULL;
     HASH_FIND(hh, s->table, k, sizeof *k, fp);
@@ -148,6 +215,8 @@ static void session_put(struct fetch_session *s, const struct fetch_key *k, u32 
         fetch_partition_init(fp, k, name_len);
         HASH_ADD(hh, s->table, key, sizeof fp->key, fp);
         list_push_back(&s->partitions, &fp->link);
+        s->size++;
+        b->sessions->partitions++;
     }
     fetch_partition_update(fp, q);
 }
@@ -163,7 +232,7 @@ static err context_add(struct call *c, struct fetch_context *x)
             if (!key_make(&k, t->topic, t->topic_id, t->partitions.v[j].partition))
                 return ERR_INVALID_TOPIC_EXCEPTION;
             if (x->session) {
-                session_put(x->session, &k, t->topic.len, &t->partitions.v[j]);
+                session_put(c->at, x->session, &k, t->topic.len, &t->partitions.v[j]);
                 continue;
             }
             struct fetch_partition *fp = arena_alloc(c->arena, sizeof *fp);
@@ -188,7 +257,7 @@ static void session_forget(struct call *c, struct fetch_session *s)
             if (key_make(&k, t->topic, t->topic_id, t->partitions.v[j]))
                 HASH_FIND(hh, s->table, &k, sizeof k, fp);
             if (fp)
-                fetch_partition_free(s, fp);
+                fetch_partition_free(c->at, s, fp);
         }
     }
 }
@@ -198,6 +267,31 @@ static void session_forget(struct call *c, struct fetch_session *s)
 static bool request_by_id(const struct call *c)
 {
     return c->header.request_api_version >= 13;
+}
+
+static u32 request_partitions(const struct fetch_request *q)
+{
+    u64 n = 0;
+    for (i32 i = 0; i < q->topics.n; i++)
+        n += (u64)MAX(q->topics.v[i].partitions.n, 0);
+    return (u32)MIN(n, UINT32_MAX / 2);
+}
+
+/* Those of the request that the session has not got. */
+static u32 request_new_partitions(const struct fetch_request *q, const struct fetch_session *s)
+{
+    u32 n = 0;
+    for (i32 i = 0; i < q->topics.n; i++) {
+        const struct fetch_request_fetch_topic *t = &q->topics.v[i];
+        for (i32 j = 0; j < t->partitions.n; j++) {
+            struct fetch_key k;
+            struct fetch_partition *fp = NULL;
+            if (key_make(&k, t->topic, t->topic_id, t->partitions.v[j].partition))
+                HASH_FIND(hh, s->table, &k, sizeof k, fp);
+            n += fp == NULL;
+        }
+    }
+    return n;
 }
 
 static err context_incremental(struct call *c, struct fetch_context *x)
@@ -210,6 +304,10 @@ static err context_incremental(struct call *c, struct fetch_context *x)
         return ERR_INVALID_FETCH_SESSION_EPOCH;
     if (s->by_id != request_by_id(c))
         return ERR_FETCH_SESSION_TOPIC_ID_ERROR;
+    if (!session_make_room(c->at, s, request_new_partitions(q, s))) {
+        session_close(c->at, s);
+        return ERR_FETCH_SESSION_ID_NOT_FOUND;
+    }
     s->epoch = s->epoch == INT32_MAX ? 1 : s->epoch + 1;
     x->session = s;
     x->incremental = true;
@@ -226,7 +324,7 @@ static err context_full(struct call *c, struct fetch_context *x)
     if (old)
         session_close(c->at, old);
     if (q->session_epoch == SESSION_EPOCH_INITIAL && q->topics.n > 0)
-        x->session = session_create(c->at, request_by_id(c));
+        x->session = session_create(c->at, request_by_id(c), request_partitions(q));
     return context_add(c, x);
 }
 
@@ -251,6 +349,7 @@ err fetch_context_open(struct call *c, struct fetch_context *x)
     }
     list_for(l, x->partitions)
         x->count++;
+    gauges_set(c->at);
     return ERR_NONE;
 }
 

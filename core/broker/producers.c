@@ -9,6 +9,9 @@
  *     producer that is not known (expired, or its records were deleted) may start anywhere, but
  *     not behind a batch of its own that just found no room (producers_refused).
  *
+ * Bounded: a producer is forgotten after producer.id.expiration.ms, and beyond producer.ids.max (of
+ * all partitions, split over shards) the one of this shard that wrote nothing for the longest time.
+ *
  * The state is rebuilt at start from the last snapshot and the batches after it.
  * Snapshot (little-endian): u8 version 1, u32 count, then per producer: i64 id, i64 last_ms,
  * i16 epoch, i32 coordinator epoch, u8 batches, then per batch i32 first, i32 last sequence,
@@ -16,6 +19,7 @@
  */
 #include "broker_int.h"
 #include "check.h"
+#include "log.h"
 
 enum {
     SNAPSHOT_VERSION = 1,
@@ -67,22 +71,71 @@ err producers_check(const struct partition *p, const struct batch *b,
     return ERR_NONE;
 }
 
+/* Partitions that are replayed for another number of shards have no broker, and are not for
+ * long. */
+static void shard_count(struct broker *b, i32 change)
+{
+    b->producer_count += (u32)change;
+    if (b->shard.metrics)
+        metric_set(b->shard.metrics, M_producers, b->producer_count);
+}
+
 static void producer_remove(struct partition *p, struct producer *e)
 {
+    CHECK(e->partition == p);
     HASH_DELETE(hh, p->producers, e);
     p->producer_count--;
+    list_remove(&e->lru);
+    if (p->broker)
+        shard_count(p->broker, -1);
     mem_free(e);
+}
+
+static void producer_touch(struct producer *e)
+{
+    struct broker *b = e->partition->broker;
+    if (!b)
+        return;
+    list_remove(&e->lru);
+    list_push_back(&b->producers, &e->lru);
+}
+
+/* Room for one more of this shard. */
+static void producers_make_room(struct broker *b)
+{
+    u64 max = MAX(config_u64(b->node->cfg, CFG_producer_ids_max) / b->shard.group->count, 1);
+    while (b->producer_count >= max) {
+        struct producer *e = list_entry(b->producers.next, struct producer, lru);
+        struct partition *p = e->partition;
+        LOG(WARN, producer_evicted,
+            "shard=%u producer=%" PRId64 " topic=%.*s partition=%d "
+            "remedy=\"raise producer.ids.max, or lower producer.id.expiration.ms\"",
+            b->shard.index, e->id, (int)p->topic->name.len, (const char *)p->topic->name.data,
+            p->index);
+        if (b->shard.metrics)
+            metric_add(b->shard.metrics, M_producers_evicted, 1);
+        p->producers_changed = true;
+        producer_remove(p, e);
+    }
 }
 
 static struct producer *producer_add(struct partition *p, i64 id)
 {
     if (p->producer_count >= PRODUCERS_MAX)
         producer_remove(p, p->producers); /* uthash keeps insertion order: the oldest */
+    if (p->broker)
+        producers_make_room(p->broker);
     struct producer *e = MEM_NEW(struct producer);
     e->id = id;
     e->epoch = -1;
+    e->partition = p;
+    list_init(&e->lru);
     HASH_ADD(hh, p->producers, id, sizeof e->id, e);
     p->producer_count++;
+    if (p->broker) {
+        list_push_back(&p->broker->producers, &e->lru);
+        shard_count(p->broker, 1);
+    }
     return e;
 }
 
@@ -95,6 +148,7 @@ void producers_append(struct partition *p, const struct batch *b, i64 last_offse
         e->epoch = b->producer_epoch;
         e->batch_count = 0;
     }
+    producer_touch(e);
     p->producers_changed = true;
     e->last_ms = now_ms;
     e->awaited = false;

@@ -11,9 +11,22 @@
 #include "controller_int.h"
 #include "log.h"
 
-static i32 partitions_max(const struct call *c)
+bool topic_partitions_fit(const struct broker *b, u64 more)
 {
-    return (i32)config_i64(c->at->node->cfg, CFG_topics_max_partitions);
+    return b->partition_total + more <= config_u64(b->node->cfg, CFG_topics_max_partitions);
+}
+
+static err partitions_check(struct topics_op *op, i32 more, struct bytes *text)
+{
+    const struct broker *b = op->call->at;
+    if (topic_partitions_fit(b, op->partitions_more + (u64)more))
+        return ERR_NONE;
+    *text = text_of(op->call,
+                    "There are %" PRIu64 " partitions, and topics.max_partitions allows %" PRId64
+                    ": %d more are refused.",
+                    b->partition_total + op->partitions_more,
+                    config_i64(b->node->cfg, CFG_topics_max_partitions), more);
+    return ERR_POLICY_VIOLATION;
 }
 
 struct bytes text_of(struct call *c, const char *fmt, ...)
@@ -119,9 +132,9 @@ static err create_check_counts(struct call *c, const create_req *t, i32 *partiti
         return create_check_assignments(c, t, partitions, text);
     *partitions =
         t->num_partitions == -1 ? (i32)config_i64(cfg, CFG_num_partitions) : t->num_partitions;
-    if (*partitions < 1 || *partitions > partitions_max(c)) {
-        *text = text_of(c, "Number of partitions was set to an invalid value: it must be 1 to %d.",
-                        partitions_max(c));
+    if (*partitions < 1) {
+        *text = text_of(c, "Number of partitions was set to an invalid value: it must be at least "
+                           "1, or -1 for num.partitions.");
         return ERR_INVALID_PARTITIONS;
     }
     i32 brokers = c->at->node->advertise_shards ? (i32)c->at->shard.group->count : 1;
@@ -134,10 +147,11 @@ static err create_check_counts(struct call *c, const create_req *t, i32 *partiti
     return ERR_NONE;
 }
 
-static err create_check(struct call *c, const struct create_topics_request *q, i32 at,
+static err create_check(struct topics_op *op, const struct create_topics_request *q, i32 at,
                         struct topic **out, struct bytes *text)
 {
     const create_req *t = &q->topics.v[at];
+    struct call *c = op->call;
     struct broker *b = c->at;
     if (create_named_twice(q, at)) {
         *text = text_of(c, "Duplicate topic name.");
@@ -159,6 +173,8 @@ static err create_check(struct call *c, const struct create_topics_request *q, i
     }
     i32 partitions = 0;
     err e = create_check_counts(c, t, &partitions, text);
+    if (e == ERR_NONE)
+        e = partitions_check(op, partitions, text);
     if (e != ERR_NONE)
         return e;
     struct topic *n = topic_make(b, t->name, partitions);
@@ -212,7 +228,7 @@ static void create_one(struct topics_op *op, const struct create_topics_request 
     r->name = q->topics.v[at].name;
     r->error_message = (struct bytes){ NULL, 0 };
     struct topic *t = NULL;
-    r->error_code = (i16)create_check(c, q, at, &t, &r->error_message);
+    r->error_code = (i16)create_check(op, q, at, &t, &r->error_message);
     if (r->error_code != ERR_NONE)
         return;
     r->num_partitions = t->partition_count;
@@ -223,6 +239,7 @@ static void create_one(struct topics_op *op, const struct create_topics_request 
         return;
     }
     r->topic_id = t->id;
+    op->partitions_more += (u64)t->partition_count;
     topics_change(op, NULL, t, &r->error_code);
 }
 
@@ -324,9 +341,10 @@ void handle_delete_topics(struct call *c)
 typedef struct create_partitions_request_create_partitions_topic grow_req;
 typedef struct create_partitions_response_create_partitions_topic_result grow_result;
 
-static err grow_check(struct call *c, const struct create_partitions_request *q, i32 at,
+static err grow_check(struct topics_op *op, const struct create_partitions_request *q, i32 at,
                       struct topic_entry *e, struct bytes *text)
 {
+    struct call *c = op->call;
     const grow_req *t = &q->topics.v[at];
     for (i32 i = 0; i < q->topics.n; i++)
         if (i != at && bytes_eq(q->topics.v[i].name, t->name)) {
@@ -336,11 +354,9 @@ static err grow_check(struct call *c, const struct create_partitions_request *q,
     if (!e)
         return ERR_UNKNOWN_TOPIC_OR_PARTITION;
     i32 now = e->topic->partition_count;
-    if (t->count <= now || t->count > partitions_max(c)) {
-        *text = text_of(c,
-                        "The topic currently has %d partition(s); %d would not be an increase "
-                        "within the limit of %d.",
-                        now, t->count, partitions_max(c));
+    if (t->count <= now) {
+        *text = text_of(c, "The topic currently has %d partition(s); %d would not be an increase.",
+                        now, t->count);
         return ERR_INVALID_PARTITIONS;
     }
     if (t->assignments.n > 0 && t->assignments.n != t->count - now) {
@@ -353,7 +369,7 @@ static err grow_check(struct call *c, const struct create_partitions_request *q,
             *text = text_of(c, "Each new partition has one replica.");
             return ERR_INVALID_REPLICA_ASSIGNMENT;
         }
-    return ERR_NONE;
+    return partitions_check(op, t->count - now, text);
 }
 
 static void grow_run(struct controller_task *task)
@@ -371,11 +387,12 @@ static void grow_run(struct controller_task *task)
         r->name = q->topics.v[i].name;
         r->error_message = (struct bytes){ NULL, 0 };
         struct topic_entry *e = catalog_by_name(c->at, r->name);
-        r->error_code = (i16)grow_check(c, q, i, e, &r->error_message);
+        r->error_code = (i16)grow_check(op, q, i, e, &r->error_message);
         if (r->error_code != ERR_NONE || q->validate_only)
             continue;
         struct topic *next = topic_copy(e->topic);
         next->partition_count = q->topics.v[i].count;
+        op->partitions_more += (u64)(next->partition_count - e->topic->partition_count);
         topics_change(op, e->topic, next, &r->error_code);
     }
     topics_op_release(op);

@@ -14,6 +14,7 @@
 #define LOAD_RETRY_NS NS_PER_S
 #define WRITE_RETRY_NS (20 * NS_PER_MS)
 #define EXPIRY_FIRST_NS (60 * NS_PER_S)
+#define EXPIRY_SLICE_MS 10 /* between the slices of one round */
 
 /* ---- where a group lives ---- */
 
@@ -228,6 +229,11 @@ void coordinator_partition_removed(struct broker *b, struct partition *p)
     HASH_ITER(hh, c->groups, g, next)
         if (g->partition == gp)
             group_free(g);
+    list_for(l, &c->retry) {
+        struct group_write *w = list_entry(l, struct group_write, link);
+        if (w->partition == gp)
+            w->partition = NULL;
+    }
     HASH_DELETE(hh, c->partitions, gp);
     gp->partition = NULL;
     gp->closed = true;
@@ -251,6 +257,7 @@ err group_write_add(struct coordinator *c, struct bytes key, struct bytes value)
 
 static void write_finish(struct group_write *w, err e)
 {
+    group_memory_count(w->coordinator, &w->counted, 0);
     mem_free(w->batch);
     w->batch = NULL;
     w->err = e;
@@ -266,7 +273,7 @@ static void write_appended(struct partition_append *pa)
 /* ERR_BUSY = try again later. */
 static err write_try(struct group_write *w)
 {
-    struct partition *p = w->partition->partition;
+    struct partition *p = w->partition ? w->partition->partition : NULL;
     if (!p)
         return ERR_NOT_COORDINATOR;
     return partition_append(p, bytes_of(w->batch, w->batch_len), false, NULL, &w->append,
@@ -300,10 +307,13 @@ void group_write_end(struct group_partition *gp, struct group_write *w, group_wr
     struct bytes batch;
     err e = batch_builder_finish(&c->builder, NULL, &batch);
     CHECK(e == ERR_NONE);
+    w->coordinator = c;
     w->partition = gp;
     w->done = done;
     w->batch = mem_dup(batch.data, batch.len);
     w->batch_len = batch.len;
+    w->counted = 0;
+    group_memory_count(c, &w->counted, sizeof *w + batch.len);
     w->deadline_ns = c->broker->shard.now_ns +
                      config_u64(c->broker->node->cfg, CFG_offsets_commit_timeout_ms) * NS_PER_MS;
     list_init(&w->link);
@@ -321,8 +331,9 @@ void group_write_end(struct group_partition *gp, struct group_write *w, group_wr
 static void expiry_tick(struct timer *t)
 {
     struct coordinator *c = container_of(t, struct coordinator, expiry);
-    offsets_expire(c);
     u64 ms = config_u64(c->broker->node->cfg, CFG_offsets_retention_check_interval_ms);
+    if (offsets_expire(c))
+        ms = EXPIRY_SLICE_MS;
     timer_start(&c->broker->shard.timers, t, c->broker->shard.now_ns + ms * NS_PER_MS, expiry_tick);
 }
 
@@ -333,7 +344,9 @@ void coordinator_start(struct broker *b)
     b->coordinator = c;
     list_init(&c->retry);
     batch_builder_init(&c->builder, WRITE_BATCH_BYTES);
-    timer_start(&b->shard.timers, &c->expiry, b->shard.now_ns + EXPIRY_FIRST_NS, expiry_tick);
+    u64 every = config_u64(b->node->cfg, CFG_offsets_retention_check_interval_ms) * NS_PER_MS;
+    timer_start(&b->shard.timers, &c->expiry, b->shard.now_ns + MIN(every, EXPIRY_FIRST_NS),
+                expiry_tick);
 }
 
 void coordinator_free(struct broker *b)

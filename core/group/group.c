@@ -58,6 +58,7 @@ void group_set_state(struct group *g, enum group_state to)
     CHECK(from[to] >> g->state & 1);
     g->state = to;
     g->state_ms = group_broker(g)->shard.now_ms;
+    group_recount(g);
 }
 
 u32 group_size(const struct group *g)
@@ -78,6 +79,7 @@ struct group *group_create(struct group_partition *gp, struct bytes id)
     bytes_set(&g->id, id);
     HASH_ADD_KEYPTR(hh, g->coordinator->groups, g->id.data, g->id.len, g);
     metric_add(group_broker(g)->shard.metrics, M_groups, 1);
+    group_recount(g);
     return g;
 }
 
@@ -94,7 +96,10 @@ void group_free(struct group *g)
     HASH_ITER(hh, g->offsets, o, o_next)
         offset_remove(g, o);
     timer_stop(group_timers(g), &g->rebalance);
+    if (g->coordinator->expire_at == g)
+        g->coordinator->expire_at = g->hh.next;
     HASH_DELETE(hh, g->coordinator->groups, g);
+    group_memory_count(g->coordinator, &g->counted, 0);
     metric_sub(group_broker(g)->shard.metrics, M_groups, 1);
     bytes_drop(&g->protocol_type);
     bytes_drop(&g->protocol);
@@ -171,6 +176,7 @@ void member_remove(struct member *m, err why)
     member_answer_sync(m, why);
     member_session_stop(m); /* the answers armed it */
     HASH_DELETE(hh, g->members, m);
+    group_memory_count(g->coordinator, &m->counted, 0);
     metric_sub(group_broker(g)->shard.metrics, M_group_members, 1);
     if (bytes_eq(g->leader, m->id))
         bytes_set(&g->leader, g->members ? g->members->id : (struct bytes){ NULL, 0 });
@@ -260,6 +266,7 @@ struct pending_member *pending_find(struct group *g, struct bytes id)
 void pending_remove(struct pending_member *p)
 {
     timer_stop(group_timers(p->group), &p->expiry);
+    group_memory_count(p->group->coordinator, &p->counted, 0);
     HASH_DELETE(hh, p->group->pending, p);
     bytes_drop(&p->id);
     mem_free(p);
@@ -271,6 +278,9 @@ static void pending_expired(struct timer *t)
     struct group *g = p->group;
     pending_remove(p);
     group_try_complete_join(g);
+    /* Ids are handed out to whoever asks: what was never used leaves nothing behind. */
+    if (g->generation == 0 && group_idle(g))
+        group_free(g);
 }
 
 void pending_add(struct group *g, struct bytes id, i32 session_ms)
@@ -279,6 +289,7 @@ void pending_add(struct group *g, struct bytes id, i32 session_ms)
     p->group = g;
     bytes_set(&p->id, id);
     HASH_ADD_KEYPTR(hh, g->pending, p->id.data, p->id.len, p);
+    pending_recount(p);
     timer_start(group_timers(g), &p->expiry, group_now(g) + (u64)session_ms * NS_PER_MS,
                 pending_expired);
 }
@@ -534,6 +545,7 @@ void group_rebalance(struct group *g, const char *reason)
     if (g->state == GROUP_COMPLETING)
         HASH_ITER(hh, g->members, m, next) {
             bytes_drop(&m->assignment);
+            member_recount(m);
             member_answer_sync(m, ERR_REBALANCE_IN_PROGRESS);
         }
     g->initial_delay = g->state == GROUP_EMPTY && initial_delay_ns(g) > 0;

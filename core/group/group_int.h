@@ -6,6 +6,7 @@
  *   records.c      the records of __consumer_offsets, both ways
  *   offsets.c      OffsetCommit, OffsetFetch, OffsetDelete, expiry
  *   group_admin.c  ListGroups, DescribeGroups, DeleteGroups
+ *   memory.c       what all of it may take
  *
  * A group lives on the shard that owns its partition of __consumer_offsets. Everything that must
  * survive is a record of that partition and takes effect when the record is durable; what must not
@@ -47,6 +48,7 @@ struct member {
     struct timer session;     /* armed unless a join or sync waits */
     struct call *join, *sync; /* waiting requests; held at this shard */
     bool is_new;              /* has not completed a join yet */
+    u64 counted;              /* bytes, memory.c */
 };
 
 /* A member id that was handed out and not used yet (KIP-394). */
@@ -55,6 +57,7 @@ struct pending_member {
     struct group *group;
     struct bytes id;
     struct timer expiry;
+    u64 counted;
 };
 
 struct offset {
@@ -65,6 +68,7 @@ struct offset {
     i64 commit_ms, expire_ms; /* expire -1 = by the group's retention */
     struct bytes metadata;    /* owned */
     struct uuid topic_id;
+    u64 counted;
 };
 
 #define GROUP_MAGIC 0x6e6d0001u
@@ -87,7 +91,7 @@ struct group {
     bool member_added;      /* while in the initial delay */
     bool writing;           /* a metadata record of the current generation is being written */
     struct offset *offsets;
-    u32 offset_writes; /* commits not yet durable */
+    u64 counted; /* without members and offsets */
 };
 
 /* One owned partition of __consumer_offsets. */
@@ -112,6 +116,8 @@ struct coordinator {
     struct timer retry_timer;
     struct timer expiry;
     struct batch_builder builder;
+    u64 memory, reserved;    /* bytes: of what is there; promised to commits under way */
+    struct group *expire_at; /* the next one to look at, while a round of expiry is under way */
 };
 
 /* ---- coordinator.c ---- */
@@ -128,9 +134,11 @@ typedef void (*group_write_done)(struct group_write *w);
 struct group_write {
     struct partition_append append;
     struct list link;
-    struct group_partition *partition;
-    u8 *batch; /* owned */
+    struct coordinator *coordinator;
+    struct group_partition *partition; /* NULL once it is not ours any more */
+    u8 *batch;                         /* owned */
     u32 batch_len;
+    u64 counted;
     u64 deadline_ns;
     err err;
     group_write_done done;
@@ -182,6 +190,25 @@ struct pending_member *pending_find(struct group *g, struct bytes id);
 void pending_add(struct group *g, struct bytes id, i32 session_ms);
 void pending_remove(struct pending_member *p);
 
+/* ---- memory.c ---- */
+
+/* The object that owns `counted` now takes `bytes`. */
+void group_memory_count(struct coordinator *c, u64 *counted, u64 bytes);
+/* Is there room for so much more? When not, that is counted and logged. */
+bool group_memory_fits(struct coordinator *c, u64 more) MUST_USE;
+/* For a commit that is not durable yet. */
+void group_memory_reserve(struct coordinator *c, u64 bytes);
+void group_memory_release(struct coordinator *c, u64 bytes);
+/* After a change of what the object owns. */
+void group_recount(struct group *g);
+void member_recount(struct member *m);
+void pending_recount(struct pending_member *p);
+void offset_recount(struct group *g, struct offset *o);
+/* What they would take. */
+u64 group_memory_of_new(struct bytes id);
+u64 member_memory_of(const struct join_group_request *q, struct bytes client_id);
+u64 offset_memory_of(struct bytes topic, struct bytes metadata);
+
 /* ---- offsets.c ---- */
 
 struct offset *offset_find(struct group *g, struct bytes topic, i32 partition);
@@ -190,6 +217,10 @@ struct offset *offset_put(struct group *g, struct bytes topic, i32 partition);
 void offset_remove(struct group *g, struct offset *o);
 struct bytes offset_topic(const struct offset *o);
 i32 offset_partition(const struct offset *o);
-void offsets_expire(struct coordinator *c);
+bool offset_expired(const struct group *g, const struct offset *o);
+/* A slice of a round over all groups; false when the round is over. */
+bool offsets_expire(struct coordinator *c);
+/* A group without members, offsets or anything on its way to them: nobody would miss it. */
+bool group_idle(const struct group *g);
 
 #endif

@@ -74,6 +74,7 @@ static void member_wait_join(struct member *m, struct call *c)
     if (colon)
         *colon = 0;
     bytes_set(&m->client_host, bytes_str(host));
+    member_recount(m);
 }
 
 static void join_add(struct group *g, struct call *c, struct bytes id)
@@ -199,6 +200,39 @@ static err member_check(struct group *g, struct bytes id, struct bytes instance_
     return *out ? ERR_NONE : ERR_UNKNOWN_MEMBER_ID;
 }
 
+/* group.max.size, as Kafka's acceptJoiningMember; a static member that comes back takes the place
+ * it had. */
+static bool join_accepted(struct group *g, const struct join_group_request *q, u64 max)
+{
+    if (!g || g->state == GROUP_EMPTY || g->state == GROUP_DEAD)
+        return true;
+    const struct member *m = member_find(g, q->member_id), *next;
+    if (!m)
+        m = member_find_static(g, q->group_instance_id);
+    if (g->state != GROUP_PREPARING)
+        return m || group_size(g) < max;
+    if (m && m->join)
+        return true;
+    u64 joined = 0;
+    HASH_ITER(hh, g->members, m, next)
+        joined += m->join != NULL;
+    return joined < max;
+}
+
+static bool join_fits(struct call *c, struct group *g)
+{
+    const struct join_group_request *q = CALL_REQ(c, join_group_request);
+    u64 more = member_memory_of(q, c->header.client_id);
+    if (!g)
+        more += group_memory_of_new(q->group_id);
+    const struct member *m = g ? member_find(g, q->member_id) : NULL;
+    if (g && !m)
+        m = member_find_static(g, q->group_instance_id);
+    if (m)
+        more = more > m->counted + 256 ? more - m->counted : 0; /* it changes little, or grows */
+    return group_memory_fits(c->at->coordinator, more);
+}
+
 static err join_check(struct call *c, struct group_partition **gp, struct group **g)
 {
     const struct join_group_request *q = CALL_REQ(c, join_group_request);
@@ -217,13 +251,21 @@ static err join_check(struct call *c, struct group_partition **gp, struct group 
         return ERR_UNKNOWN_MEMBER_ID;
     if (!join_protocols_fit(*g, q))
         return ERR_INCONSISTENT_GROUP_PROTOCOL;
-    bool counted =
-        *g && (member_find(*g, q->member_id) || member_find_static(*g, q->group_instance_id));
-    u32 size = *g ? group_size(*g) + HASH_COUNT((*g)->pending) : 0;
-    bool pending = *g && pending_find(*g, q->member_id);
-    if (!counted && !pending && size >= (u64)config_i64(cfg, CFG_group_max_size))
+    if (!join_accepted(*g, q, (u64)config_i64(cfg, CFG_group_max_size)))
         return ERR_GROUP_MAX_SIZE_REACHED;
+    if (!join_fits(c, *g))
+        return ERR_COORDINATOR_NOT_AVAILABLE;
     return ERR_NONE;
+}
+
+/* The id it was given is not waited for any more. */
+static void join_turn_away(struct group *g, struct bytes member_id)
+{
+    struct pending_member *p = pending_find(g, member_id);
+    if (!p)
+        return;
+    pending_remove(p);
+    group_try_complete_join(g);
 }
 
 void handle_join_group(struct call *c)
@@ -232,6 +274,8 @@ void handle_join_group(struct call *c)
     struct group_partition *gp;
     struct group *g = NULL;
     err e = join_check(c, &gp, &g);
+    if (e == ERR_GROUP_MAX_SIZE_REACHED)
+        join_turn_away(g, q->member_id);
     if (e != ERR_NONE) {
         join_fail(c, e, q->member_id);
         return;
@@ -301,6 +345,7 @@ static void sync_assign(struct group *g, const struct sync_group_request *q)
             if (bytes_eq(q->assignments.v[i].member_id, m->id))
                 a = q->assignments.v[i].assignment;
         bytes_set(&m->assignment, a);
+        member_recount(m);
     }
     struct sync_write *sw = MEM_NEW(struct sync_write);
     sw->coordinator = g->coordinator;
@@ -313,6 +358,16 @@ static void sync_assign(struct group *g, const struct sync_group_request *q)
         LOG(ERROR, group_record_too_large, "group=%.*s members=%u", (int)g->id.len,
             (const char *)g->id.data, group_size(g));
     group_write_end(g->partition, &sw->write, sync_written);
+}
+
+/* The assignments that a leader brings. */
+static bool sync_fits(struct call *c)
+{
+    const struct sync_group_request *q = CALL_REQ(c, sync_group_request);
+    u64 more = 0;
+    for (i32 i = 0; i < q->assignments.n; i++)
+        more += q->assignments.v[i].assignment.len;
+    return group_memory_fits(c->at->coordinator, more);
 }
 
 static err sync_check(struct call *c, struct group **g, struct member **m)
@@ -336,7 +391,11 @@ static err sync_check(struct call *c, struct group **g, struct member **m)
         return ERR_INCONSISTENT_GROUP_PROTOCOL;
     if ((*g)->state == GROUP_EMPTY || (*g)->state == GROUP_DEAD)
         return ERR_UNKNOWN_MEMBER_ID;
-    return (*g)->state == GROUP_PREPARING ? ERR_REBALANCE_IN_PROGRESS : ERR_NONE;
+    if ((*g)->state == GROUP_PREPARING)
+        return ERR_REBALANCE_IN_PROGRESS;
+    if ((*g)->state == GROUP_COMPLETING && bytes_eq((*g)->leader, (*m)->id) && !sync_fits(c))
+        return ERR_COORDINATOR_NOT_AVAILABLE;
+    return ERR_NONE;
 }
 
 void handle_sync_group(struct call *c)

@@ -56,9 +56,17 @@ struct offset *offset_put(struct group *g, struct bytes topic, i32 partition)
 void offset_remove(struct group *g, struct offset *o)
 {
     HASH_DELETE(hh, g->offsets, o);
+    group_memory_count(g->coordinator, &o->counted, 0);
     bytes_set(&o->metadata, (struct bytes){ NULL, 0 });
     mem_free((void *)(uintptr_t)o->key.data);
     mem_free(o);
+}
+
+/* Its topic was deleted; one of the same name that was made since is another one. */
+static bool offset_stale(struct broker *b, const struct offset *o)
+{
+    const struct topic_entry *e = catalog_by_name(b, offset_topic(o));
+    return !e || (!uuid_is_zero(o->topic_id) && !uuid_eq(o->topic_id, e->topic->id));
 }
 
 /* ---- OffsetCommit ---- */
@@ -78,6 +86,7 @@ struct commit_op {
     struct call *call;
     struct commit_item *items;
     u32 item_count;
+    u64 reserved; /* bytes of group memory */
 };
 
 /* Who may commit, as Kafka's ClassicGroup.validateOffsetCommit. */
@@ -123,6 +132,7 @@ static void commit_apply(struct commit_op *op, struct group *g)
         o->expire_ms = q->retention_time_ms >= 0 ? now + q->retention_time_ms : -1;
         o->topic_id = it->topic_id;
         bytes_set(&o->metadata, it->q->committed_metadata);
+        offset_recount(g, o);
     }
     metric_add(op->call->at->shard.metrics, M_offset_commits, op->item_count);
 }
@@ -133,6 +143,7 @@ static void commit_written(struct group_write *w)
     const struct offset_commit_request *q = CALL_REQ(op->call, offset_commit_request);
     err e = w->err == ERR_NONE ? ERR_NONE : ERR_COORDINATOR_NOT_AVAILABLE;
     struct group *g = group_find(op->call->at, q->group_id);
+    group_memory_release(w->coordinator, op->reserved);
     if (e == ERR_NONE && !g) {
         struct group_partition *gp = group_partition_of(op->call->at, q->group_id, &e);
         g = gp ? group_create(gp, q->group_id) : NULL;
@@ -161,11 +172,39 @@ static err commit_record(struct coordinator *c, const struct group *g, const str
     return record_offset(c, g, &o);
 }
 
+/* What the group's table will grow by. */
+static u64 commit_memory(const struct commit_op *op)
+{
+    struct bytes id = CALL_REQ(op->call, offset_commit_request)->group_id;
+    struct group *g = group_find(op->call->at, id);
+    u64 bytes = g ? 0 : group_memory_of_new(id);
+    for (u32 i = 0; i < op->item_count; i++) {
+        const struct commit_item *it = &op->items[i];
+        struct offset *o = g ? offset_find(g, it->topic, it->q->partition_index) : NULL;
+        u64 after = offset_memory_of(it->topic, it->q->committed_metadata);
+        u64 before = o ? o->counted : 0;
+        bytes += after > before ? after - before : 0;
+    }
+    return bytes;
+}
+
+static void commit_refuse(struct commit_op *op, err e)
+{
+    for (u32 i = 0; i < op->item_count; i++)
+        op->items[i].r->error_code = (i16)e;
+    call_done(op->call);
+}
+
 static void commit_write(struct commit_op *op, struct group_partition *gp)
 {
     struct call *c = op->call;
     const struct offset_commit_request *q = CALL_REQ(c, offset_commit_request);
     struct group named = { .id = q->group_id };
+    op->reserved = commit_memory(op);
+    if (!group_memory_fits(gp->coordinator, op->reserved)) {
+        commit_refuse(op, ERR_COORDINATOR_NOT_AVAILABLE);
+        return;
+    }
     group_write_begin(gp->coordinator);
     u32 kept = 0;
     for (u32 i = 0; i < op->item_count; i++) {
@@ -177,10 +216,12 @@ static void commit_write(struct commit_op *op, struct group_partition *gp)
             it->r->error_code = ERR_INVALID_COMMIT_OFFSET_SIZE;
     }
     op->item_count = kept;
-    if (kept == 0)
+    if (kept == 0) {
         call_done(c);
-    else
-        group_write_end(gp, &op->write, commit_written);
+        return;
+    }
+    group_memory_reserve(gp->coordinator, op->reserved);
+    group_write_end(gp, &op->write, commit_written);
 }
 
 static err commit_item_check(struct call *c, struct topic_entry *t, bool by_id, const commit_req *q)
@@ -297,6 +338,8 @@ static bool fetch_asked(struct broker *b, struct arena *a, struct fetch_group_it
         for (i32 j = 0; j < t->partitions.n; j++) {
             i32 index = q->partition_indexes.v[j];
             struct offset *o = g ? offset_find(g, name, index) : NULL;
+            if (o && offset_stale(b, o))
+                o = NULL;
             fetch_row_fill(a, &t->partitions.v[j], index, o);
             if (it->by_id && !e)
                 t->partitions.v[j].error_code = ERR_UNKNOWN_TOPIC_ID;
@@ -322,7 +365,8 @@ static bool fetch_all(struct broker *b, struct arena *a, struct fetch_group_item
     struct offset *o, *next;
     if (g)
         HASH_ITER(hh, g->offsets, o, next)
-            left[n++] = o;
+            if (!offset_stale(b, o))
+                left[n++] = o;
     for (u32 i = 0; i < n; i++) {
         if (!left[i])
             continue;
@@ -579,50 +623,84 @@ void handle_offset_delete(struct call *c)
 
 /* ---- expiry ---- */
 
-#define EXPIRE_BATCH 1000 /* tombstones of one group at a time: bounds the batch */
+#define EXPIRE_BATCH 1000   /* tombstones of one group at a time: bounds the batch */
+#define EXPIRE_SLICE 10000u /* offsets looked at in one step: about a millisecond */
 
-static bool offset_expired(const struct group *g, const struct offset *o)
+bool group_idle(const struct group *g)
 {
-    const struct broker *b = g->coordinator->broker;
-    i64 now = b->shard.now_ms,
-        keep = config_i64(b->node->cfg, CFG_offsets_retention_minutes) * 60000;
-    if (!catalog_by_name((struct broker *)(uintptr_t)b, offset_topic(o)))
-        return true; /* its topic was deleted */
-    if (o->expire_ms >= 0)
-        return now >= o->expire_ms;
-    if (g->state == GROUP_EMPTY)
-        return now >= MAX(g->state_ms, o->commit_ms) + keep;
-    return now >= o->commit_ms + keep && !group_subscribed(g, offset_topic(o));
+    return g->state == GROUP_EMPTY && !g->members && !g->pending && !g->offsets;
 }
 
-static void group_expire(struct group *g)
+static bool group_consumes(const struct group *g)
 {
-    u32 gone = 0;
+    return g->protocol_type.data && bytes_eq_str(g->protocol_type, "consumer");
+}
+
+/* Kafka's rules (ClassicGroup.offsetExpirationCondition). A group that never had members (its
+ * offsets were committed by standalone consumers) counts from the commit; one that lost them counts
+ * from then on. One with members keeps its offsets, but those of topics that its subscription does
+ * not name any more. Other than Kafka, an offset that was set while the group was empty (a reset by
+ * the tools) is kept for the whole time too. */
+bool offset_expired(const struct group *g, const struct offset *o)
+{
+    struct broker *b = g->coordinator->broker;
+    i64 now = b->shard.now_ms;
+    i64 keep = config_i64(b->node->cfg, CFG_offsets_retention_minutes) * 60000;
+    i64 from = o->commit_ms;
+    if (offset_stale(b, o))
+        return true;
+    if (g->state == GROUP_EMPTY && g->protocol_type.data)
+        from = MAX(from, g->state_ms);
+    else if (g->state != GROUP_EMPTY && (g->state != GROUP_STABLE || !group_consumes(g) ||
+                                         group_subscribed(g, offset_topic(o))))
+        return false;
+    return now >= (o->expire_ms >= 0 ? o->expire_ms : from + keep);
+}
+
+/* Returns how many offsets were looked at; *more: not all that are expired are gone yet. */
+static u32 group_expire(struct group *g, bool *more)
+{
+    u32 gone = 0, seen = HASH_COUNT(g->offsets);
     struct offset *o, *next;
     group_write_begin(g->coordinator);
-    HASH_ITER(hh, g->offsets, o, next)
-        if (gone < EXPIRE_BATCH && offset_expired(g, o) &&
-            record_offset_tombstone(g->coordinator, g, o) == ERR_NONE) {
-            offset_remove(g, o);
-            gone++;
-        }
-    bool empty = g->state == GROUP_EMPTY && !g->offsets && gone;
-    if (empty && record_group_tombstone(g->coordinator, g) == ERR_NONE)
+    HASH_ITER(hh, g->offsets, o, next) {
+        if (!offset_expired(g, o))
+            continue;
+        *more = gone == EXPIRE_BATCH;
+        if (*more || record_offset_tombstone(g->coordinator, g, o) != ERR_NONE)
+            break;
+        offset_remove(g, o);
         gone++;
-    if (!gone)
-        return;
-    LOG(INFO, offsets_expired, "group=%.*s offsets=%u", (int)g->id.len, (const char *)g->id.data,
-        gone);
-    struct offsets_gone *og = MEM_NEW(struct offsets_gone);
-    group_write_end(g->partition, &og->write, offsets_gone_written);
-    if (empty)
+    }
+    u32 records = gone;
+    bool idle = group_idle(g);
+    if (idle && record_group_tombstone(g->coordinator, g) == ERR_NONE)
+        records++;
+    if (records) {
+        LOG(INFO, offsets_expired, "group=%.*s offsets=%u group_deleted=%s", (int)g->id.len,
+            (const char *)g->id.data, gone, idle ? "yes" : "no");
+        struct offsets_gone *og = MEM_NEW(struct offsets_gone);
+        group_write_end(g->partition, &og->write, offsets_gone_written);
+    }
+    if (idle)
         group_free(g);
+    return seen;
 }
 
-void offsets_expire(struct coordinator *c)
+bool offsets_expire(struct coordinator *c)
 {
-    struct group *g, *next;
-    HASH_ITER(hh, c->groups, g, next)
+    if (!c->expire_at)
+        c->expire_at = c->groups;
+    for (u32 seen = 0; c->expire_at && seen < EXPIRE_SLICE; seen++) {
+        struct group *g = c->expire_at;
+        bool more = false;
+        c->expire_at = g->hh.next; /* before g may be freed */
         if (g->partition->load == LOAD_DONE)
-            group_expire(g);
+            seen += group_expire(g, &more);
+        if (more) {
+            c->expire_at = g;
+            break;
+        }
+    }
+    return c->expire_at != NULL;
 }

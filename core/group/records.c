@@ -157,6 +157,7 @@ static void apply_offset(struct group_partition *gp, const struct offset_commit_
     o->expire_ms = v.expire_timestamp;
     o->topic_id = v.topic_id;
     bytes_set(&o->metadata, v.metadata);
+    offset_recount(g, o);
 }
 
 static void apply_member(struct group *g, const struct group_metadata_value *v,
@@ -174,6 +175,7 @@ static void apply_member(struct group *g, const struct group_metadata_value *v,
     m->protocol_count = 1;
     bytes_set(&m->protocols[0].name, v->protocol);
     bytes_set(&m->protocols[0].metadata, s->subscription);
+    member_recount(m);
 }
 
 static void apply_group(struct group_partition *gp, struct bytes id, const struct record *r,
@@ -202,6 +204,7 @@ static void apply_group(struct group_partition *gp, struct bytes id, const struc
             apply_member(g, &v, &v.members.v[i]);
     g->state = g->members ? GROUP_STABLE : GROUP_EMPTY;
     g->state_ms = v.current_state_timestamp;
+    group_recount(g);
 }
 
 void record_apply(struct group_partition *gp, const struct record *r)

@@ -246,6 +246,7 @@ static void node_make_brokers(struct node *n)
         n->group.shards[i] = &b->shard;
         shard_init(&b->shard, &n->group, i, n->cfg, metrics_create(), n->seed + i + 1);
         list_init(&b->stalled);
+        list_init(&b->producers);
         list_init(&b->room.link);
         if (i == CONTROLLER_SHARD)
             controller_start(b);

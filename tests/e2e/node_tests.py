@@ -195,6 +195,210 @@ def reload_keeps_live_changes(work):
     expect(node.stop(), 0, "exit code")
 
 
+# ---- bounds ----
+def join_once(c, group, member="", metadata=b"m", version=3, session=10000):
+    return c.call(raw_protocol.JOIN, version, {
+        "GroupId": group, "SessionTimeoutMs": session, "RebalanceTimeoutMs": 10000, "MemberId": member,
+        "GroupInstanceId": None, "ProtocolType": "consumer", "Protocols": [{"Name": "range", "Metadata": metadata}]})
+
+
+def sync_once(c, group, me, assignment=b"a"):
+    return c.call(raw_protocol.SYNC, 3, {
+        "GroupId": group, "GenerationId": me["GenerationId"], "MemberId": me["MemberId"], "GroupInstanceId": None,
+        "Assignments": [{"MemberId": me["MemberId"], "Assignment": assignment}]})
+
+
+def commit_once(c, group, topic, partitions, metadata):
+    got = c.call(raw_protocol.OFFSET_COMMIT, 7, {
+        "GroupId": group, "GenerationIdOrMemberEpoch": -1, "MemberId": "", "GroupInstanceId": None, "Topics": [
+            {"Name": topic.name, "Partitions": [
+                {"PartitionIndex": p, "CommittedOffset": 1, "CommittedLeaderEpoch": -1, "CommittedMetadata": metadata}
+                for p in partitions]}]})
+    return set(raw_protocol.errors_in(got))
+
+
+@case
+def group_memory_is_bounded(work):
+    """Joins and commits beyond group.memory get a retriable error; members that are there go on."""
+    node = Node(work, "group.memory=1m", "group.initial.rebalance.delay.ms=0", shards=1)
+    node.start()
+    broker = node.broker()
+    topic = broker.topic(partitions=60)
+    broker.coordinator("g0")
+    metadata, joined = bytes(60000), []
+    with broker.connect() as c:
+        while len(joined) < 100:
+            group = f"g{len(joined)}"
+            got = join_once(c, group, metadata=metadata)
+            if got["ErrorCode"]:
+                break
+            joined.append((group, got))
+            expect(sync_once(c, group, got)["ErrorCode"], 0, "SyncGroup")
+        expect(got["ErrorCode"], 15, "JoinGroup beyond the bound: COORDINATOR_NOT_AVAILABLE")
+        expect(10 < len(joined) <= 17, True, f"{len(joined)} members of 60 kB in 1 MiB")
+        expect(node.metric("leat_group_memory_bytes") <= 1 << 20, True, "leat_group_memory_bytes")
+        expect(node.metric("leat_group_requests_refused_total") > 0, True, "refusals are counted")
+        expect(commit_once(c, "standalone", topic, range(60), "x" * 4000), {15}, "OffsetCommit beyond the bound")
+        group, me = joined[0]
+        beat = {"GroupId": group, "GenerationId": me["GenerationId"], "MemberId": me["MemberId"],
+                "GroupInstanceId": None}
+        expect(c.call(raw_protocol.HEARTBEAT, 3, beat)["ErrorCode"], 0, "Heartbeat")
+        me = join_once(c, group, me["MemberId"], metadata)
+        expect(me["ErrorCode"], 0, "a member joins again")
+        expect(sync_once(c, group, me, bytes(200000))["ErrorCode"], 15, "an assignment beyond the bound")
+        expect(sync_once(c, group, me)["ErrorCode"], 0, "one within it")
+        # Room comes back when a member leaves.
+        got = c.call(raw_protocol.LEAVE, 3, {"GroupId": group, "Members": [{"MemberId": me["MemberId"]}]})
+        expect(got["ErrorCode"], 0, "LeaveGroup")
+        expect(join_once(c, "another", metadata=metadata)["ErrorCode"], 0, "JoinGroup in its place")
+        # The bound may be raised live.
+        node.set("group.memory", "4m")
+        expect(commit_once(c, "standalone", topic, range(60), "x" * 4000), {0}, "OffsetCommit after raising it")
+    before = node.metric("leat_group_memory_bytes")
+    expect(node.stop(), 0, "exit code")
+    node.start()  # with 1m again: what is in the log is loaded all the same
+    broker.coordinator("standalone")
+    expect(node.metric("leat_group_memory_bytes") > before * 0.9, True, "counted after a restart")
+    with broker.connect() as c:
+        expect(commit_once(c, "standalone", topic, range(60), "x" * 4000), {0}, "a commit that adds nothing")
+        expect(commit_once(c, "more", topic, range(60), "x" * 4000), {15}, "one that adds")
+    expect(node.stop(), 0, "exit code")
+
+
+@case
+def group_size_is_bounded(work):
+    """group.max.size as Kafka has it: members count, ids that were only handed out do not."""
+    node = Node(work, "group.max.size=1", "group.initial.rebalance.delay.ms=0")
+    node.start()
+    broker = node.broker()
+    broker.coordinator("g")
+    with broker.connect() as c, broker.connect() as other:
+        handed_out = [join_once(c, "g", version=5) for _ in range(2)]
+        expect([j["ErrorCode"] for j in handed_out], [79, 79], "ids for an empty group")
+        # The id that is not used yet holds the rebalance up until it is refused.
+        c.send(raw_protocol.JOIN, 5, {
+            "GroupId": "g", "SessionTimeoutMs": 10000, "RebalanceTimeoutMs": 10000, "GroupInstanceId": None,
+            "MemberId": handed_out[0]["MemberId"], "ProtocolType": "consumer",
+            "Protocols": [{"Name": "range", "Metadata": b"m"}]})
+        time.sleep(0.2)
+        expect(join_once(other, "g", handed_out[1]["MemberId"], version=5)["ErrorCode"], 81, "the second of the two")
+        me = c.receive(raw_protocol.JOIN, 5)[1]
+        expect(me["ErrorCode"], 0, "the first of the two")
+        expect(sync_once(c, "g", me)["ErrorCode"], 0, "SyncGroup")
+        for version in (3, 5):
+            expect(join_once(other, "g", version=version)["ErrorCode"], 81, f"JoinGroup v{version} when full")
+        expect(join_once(c, "g", me["MemberId"], version=5)["ErrorCode"], 0, "the member joins again")
+    expect(node.stop(), 0, "exit code")
+
+
+@case
+def unused_member_ids_leave_nothing(work):
+    """Ids are handed out to whoever asks (KIP-394); groups that come to nothing go."""
+    node = Node(work, "group.min.session.timeout.ms=100", "offsets.retention.check.interval.ms=500")
+    node.start()
+    broker = node.broker()
+    topic = broker.topic()
+    broker.coordinator("x")
+    with broker.connect() as c:
+        for i in range(300):
+            expect(join_once(c, f"unused-{i}", version=5, session=300)["ErrorCode"], 79, "JoinGroup")
+        wait_for("the groups to go", lambda: node.metric("leat_groups") == 0)
+        expect(node.metric("leat_group_memory_bytes"), 0, "leat_group_memory_bytes")
+        # Offsets with a retention of their own expire, and their groups with them.
+        got = c.call(raw_protocol.OFFSET_COMMIT, 3, {
+            "GroupId": "short", "GenerationIdOrMemberEpoch": -1, "MemberId": "", "RetentionTimeMs": 700, "Topics": [
+                {"Name": topic.name, "Partitions": [{"PartitionIndex": 0, "CommittedOffset": 9}]}]})
+        expect(raw_protocol.errors_in(got), [0], "OffsetCommit v3")
+        expect(raw_protocol.committed(c, 7, "short", topic)[0], 9, "offset")
+        wait_for("the offset to expire", lambda: raw_protocol.committed(c, 7, "short", topic)[0] == -1)
+        wait_for("its group to go", lambda: node.metric("leat_groups") == 0)
+    expect(node.stop(), 0, "exit code")
+    node.start()
+    broker.coordinator("short")
+    expect(node.metric("leat_groups"), 0, "groups after a restart")
+    expect(node.stop(), 0, "exit code")
+
+
+@case
+def offsets_of_a_deleted_topic(work):
+    """A topic of the same name that is made later is another one: it begins without commits."""
+    node = Node(work, "offsets.retention.check.interval.ms=500")
+    node.start()
+    broker = node.broker()
+    topic = broker.topic()
+    broker.coordinator("g")
+    with broker.connect() as c:
+        expect(commit_once(c, "g", topic, [0], "note"), {0}, "OffsetCommit")
+        broker.call(raw_protocol.DELETE_TOPICS, 6, {"TimeoutMs": 10000, "Topics": [
+            {"Name": topic.name, "TopicId": bytes(16)}]})
+        broker.call(raw_protocol.CREATE_TOPICS, 7, {"timeoutMs": 10000, "Topics": [
+            {"Name": topic.name, "NumPartitions": 1, "ReplicationFactor": 1}]})
+        expect(raw_protocol.committed(c, 7, "g", topic)[0], -1, "offset of the topic made anew")
+        wait_for("its group to go", lambda: node.metric("leat_groups") == 0)
+    expect(node.stop(), 0, "exit code")
+
+
+@case
+def fetch_sessions_are_bounded(work):
+    """By number and by memory; who finds no room goes on without a session."""
+    node = Node(work, "fetch.session.memory=1m", "max.incremental.fetch.session.cache.slots=20", shards=1)
+    node.start()
+    broker = node.broker()
+    topic = broker.topic(partitions=500)
+
+    def session(c, partitions, session=0, epoch=0):
+        request = topic.fetch_request(0, wait=0, session=session, epoch=epoch)
+        one = request["Topics"][0]["Partitions"][0]
+        request["Topics"][0]["Partitions"] = [dict(one, Partition=p) for p in partitions]
+        got = c.call(raw_protocol.FETCH, 16, request)
+        return got["ErrorCode"], got["SessionId"]
+
+    with broker.connect() as c:
+        made = [session(c, range(200)) for _ in range(15)]
+        expect({e for e, _ in made}, {0}, "errors")
+        kept = [s for _, s in made if s]
+        expect(5 < len(kept) < 13, True, f"{len(kept)} sessions of 200 partitions in 1 MiB")
+        expect([bool(s) for _, s in made], [True] * len(kept) + [False] * (15 - len(kept)), "then none")
+        expect(node.metric("leat_fetch_session_memory_bytes") <= 1 << 20, True, "memory")
+        expect(node.metric("leat_fetch_session_partitions"), 200 * len(kept), "partitions")
+        expect(node.metric("leat_fetch_sessions_refused_total") > 0, True, "refusals are counted")
+        expect(session(c, [], kept[0], 1), (0, kept[0]), "a session that is there goes on")
+        expect(session(c, range(200, 500), kept[1], 1)[0], 70, "one that grows beyond the room is closed")
+        for s in kept[2:]:
+            expect(session(c, [], s, -1)[0], 0, "closing")
+        few = [session(c, [0])[1] for _ in range(25)]
+        expect([bool(s) for s in few], [True] * 19 + [False] * 6, "20 slots, one in use")
+    expect(node.stop(), 0, "exit code")
+
+
+@case
+def partitions_are_bounded(work):
+    """topics.max_partitions counts all topics, and what one request makes."""
+    node = Node(work, "topics.max_partitions=20", "num.partitions=3")
+    node.start()
+    broker = node.broker()
+
+    def create(*counts, check=False):
+        got = broker.call(raw_protocol.CREATE_TOPICS, 7, {"timeoutMs": 10000, "validateOnly": check, "Topics": [
+            {"Name": raw_protocol.fresh("b"), "NumPartitions": n, "ReplicationFactor": 1} for n in counts]})["Topics"]
+        return [(t["ErrorCode"], t["Name"]) for t in got]
+
+    first = create(8, 8, 8)
+    expect(sorted(e for e, _ in first), [0, 0, 44], "8 + 8 + 8 of 20")
+    expect([e for e, _ in create(5)], [44], "5 more")
+    expect([e for e, _ in create(4, check=True)], [0], "a trial of 4 more")
+    name = next(n for e, n in first if e == 0)
+    got = broker.call(37, 3, {"TimeoutMs": 10000, "Topics": [{"Name": name, "Count": 13, "Assignments": None}]})
+    expect(got["Results"][0]["ErrorCode"], 44, "CreatePartitions")
+    expect([e for e, _ in create(2)], [0], "2 more")
+    auto = broker.call(raw_protocol.METADATA, 12, {"Topics": [{"Name": "auto"}], "AllowAutoTopicCreation": True})
+    expect(auto["Topics"][0]["ErrorCode"] != 0, True, "automatic creation of 3")
+    expect([e for e, _ in create(2)], [0], "all 20")
+    broker.call(raw_protocol.DELETE_TOPICS, 6, {"TimeoutMs": 10000, "Topics": [{"Name": name, "TopicId": bytes(16)}]})
+    expect([e for e, _ in create(8)], [0], "in the place of a deleted one")
+    expect(node.stop(), 0, "exit code")
+
+
 # ---- full disks ----
 class Load:
     """An idempotent producer on a thread: counts up in each partition until told to end."""

@@ -146,6 +146,38 @@ static void idle_producers_expire(void **state)
     assert_int_equal(check(7, 0, 99, 1), ERR_NONE);
 }
 
+/* A shard's partitions share the bound: who wrote nothing for the longest time is forgotten. */
+static void the_longest_silent_producer_makes_room(void **state)
+{
+    (void)state;
+    char why[256];
+    struct config cfg;
+    config_init(&cfg);
+    assert_int_equal(config_set(&cfg, "producer.ids.max", "1000", CONFIG_FILE, why, sizeof why), 0);
+    struct node node = { .cfg = &cfg };
+    struct shard_group group = { .count = 250 }; /* 4 for this shard */
+    struct topic topic = { .name = bytes_str("t") };
+    struct broker b = { .node = &node, .shard = { .group = &group } };
+    struct partition other = { .broker = &b, .topic = &topic };
+    list_init(&b.producers);
+    part.broker = &b;
+    part.topic = &topic;
+    for (i64 id = 1; id <= 4; id++)
+        append(id, 0, 0, 1, id);
+    append(1, 0, 1, 1, 5); /* used again: 2 is the longest silent now */
+    struct batch batch = batch_of(9, 0, 0, 1);
+    producers_append(&other, &batch, 0, 1000);
+    assert_int_equal(b.producer_count, 4);
+    assert_int_equal(part.producer_count, 3);
+    assert_int_equal(check(2, 0, 7, 1), ERR_NONE); /* not known */
+    assert_int_equal(check(1, 0, 7, 1), ERR_OUT_OF_ORDER_SEQUENCE_NUMBER);
+    producers_free(&part);
+    producers_free(&other);
+    assert_int_equal(b.producer_count, 0);
+    assert_true(list_empty(&b.producers));
+    config_free(&cfg);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -158,6 +190,7 @@ int main(void)
         TEST(the_snapshot_restores_everything),
         TEST(a_broken_snapshot_is_refused),
         TEST(idle_producers_expire),
+        TEST(the_longest_silent_producer_makes_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
