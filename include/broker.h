@@ -324,6 +324,10 @@ void topic_ensure(struct broker *from, struct topic_ensure *te, struct bytes nam
 
 /* ---- coordinators (core/group) ---- */
 
+/* Bits of AclOperation: what may be done with a cluster, topic, group, which without ACLs is
+ * everything there is. Answered when a request asks for authorized operations. */
+enum { OPERATIONS_OF_CLUSTER = 8096, OPERATIONS_OF_TOPIC = 3576, OPERATIONS_OF_GROUP = 3400 };
+
 #define OFFSETS_TOPIC "__consumer_offsets"
 /* Java's String.hashCode based: the partition of __consumer_offsets that holds a group. */
 i32 coordinator_partition(const struct broker *b, struct bytes group);

@@ -82,7 +82,7 @@ struct config {
     bool frozen;                /* config_validate succeeded: strings are fixed from here on */
     i64 values[CFG_COUNT];      /* relaxed atomics; strings unused */
     u8 sources[CFG_COUNT];      /* enum config_source, relaxed atomics */
-    i64 base_values[CFG_COUNT]; /* what command line, files and default say */
+    i64 base_values[CFG_COUNT]; /* what command line, files and default say; relaxed atomics too */
     u8 base_sources[CFG_COUNT];
     i64 stored_values[CFG_COUNT]; /* where `stored` */
     bool stored[CFG_COUNT];
@@ -181,6 +181,16 @@ const char *config_kafka_name(enum config_key key);
  * (human). Returns buf, or the string itself for string keys; "" when not set. */
 const char *config_text(const struct config *cfg, enum config_key key, bool human, char *buf,
                         size_t size);
+/* Who gives the key a value, strongest first: live or stored change, command line or files,
+ * default. Values that are "not set" are left out, so it may be none. Returns how many. */
+struct config_synonym {
+    i8 source;         /* Kafka's code */
+    const char *value; /* buf, or owned by cfg or the table */
+    char buf[CONFIG_VALUE_SIZE];
+};
+#define CONFIG_SYNONYMS_MAX 3u
+u32 config_synonyms(const struct config *cfg, enum config_key key,
+                    struct config_synonym out[CONFIG_SYNONYMS_MAX]);
 /* The default in the plain form; as config_text. */
 const char *config_default_text(enum config_key key, char *buf, size_t size);
 const char *config_source_name(enum config_source s); /* "default", "file", … */

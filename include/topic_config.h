@@ -90,16 +90,20 @@ const char *topic_config_text(const struct topic_config *tc, enum topic_config_i
 
 struct topic_config_synonym {
     const char *name;
-    char value_buf[CONFIG_VALUE_SIZE];
-    const char *value; /* value_buf, or owned by tc */
-    i8 source; /* ConfigSource: 1 dynamic topic, 2 dynamic broker, 4 static broker, 5 default */
+    /* source: 1 dynamic topic, 2 dynamic broker, 4 static broker, 5 default; value: its own buf, or
+     * owned by tc or cfg */
+    struct config_synonym of;
 };
-#define TOPIC_SYNONYMS_MAX 5u
-/* Fills `out` strongest first; the first one's source is the source of the effective value.
- * Returns how many (1 at least). */
+#define TOPIC_SYNONYMS_MAX 10u /* the topic's, and those of a key and two that stand in for it */
+/* Fills `out` strongest first: the override, then what the broker's keys say. Returns how many;
+ * none when there is no broker's key. */
 u32 topic_config_synonyms(const struct topic_config *tc, const struct config *cfg,
                           enum topic_config_id id,
                           struct topic_config_synonym out[TOPIC_SYNONYMS_MAX]);
+
+/* Source of the effective value. */
+i8 topic_config_source(const struct topic_config *tc, const struct config *cfg,
+                       enum topic_config_id id);
 
 /* The topics' part of the reference page (Markdown). */
 void topic_config_print_reference(FILE *out);

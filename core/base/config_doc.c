@@ -64,6 +64,44 @@ i8 config_kafka_source(enum config_source s)
     return s >= CONFIG_STORED ? 2 : s == CONFIG_DEFAULT ? 5 : 4;
 }
 
+static void synonym_add(struct config_synonym *out, u32 *n, enum config_key k, i64 v, u8 source)
+{
+    struct config_synonym *s = &out[*n];
+    if (v == CONFIG_UNSET)
+        return;
+    s->source = config_kafka_source((enum config_source)source);
+    s->value = config_format(&config_defs[k], v, false, s->buf, sizeof s->buf);
+    (*n)++;
+}
+
+static u32 string_synonyms(const struct config *cfg, enum config_key k, struct config_synonym *out)
+{
+    u32 n = 0;
+    if (config_source(cfg, k) != CONFIG_DEFAULT && *cfg->strings[k])
+        out[n++] = (struct config_synonym){ .source = 4, .value = cfg->strings[k] };
+    if (*config_defs[k].def)
+        out[n++] = (struct config_synonym){ .source = 5, .value = config_defs[k].def };
+    return n;
+}
+
+u32 config_synonyms(const struct config *cfg, enum config_key k,
+                    struct config_synonym out[CONFIG_SYNONYMS_MAX])
+{
+    u32 n = 0;
+    i64 def;
+    if (config_defs[k].type == CONFIG_STRING)
+        return string_synonyms(cfg, k, out);
+    enum config_source now = config_source(cfg, k);
+    u8 base = __atomic_load_n(&cfg->base_sources[k], __ATOMIC_RELAXED);
+    if (now >= CONFIG_STORED)
+        synonym_add(out, &n, k, config_i64(cfg, k), now);
+    if (base != CONFIG_DEFAULT)
+        synonym_add(out, &n, k, __atomic_load_n(&cfg->base_values[k], __ATOMIC_RELAXED), base);
+    CHECK(config_parse(&config_defs[k], config_defs[k].def, &def, NULL, 0) == ERR_NONE);
+    synonym_add(out, &n, k, def, CONFIG_DEFAULT);
+    return n;
+}
+
 const char *config_default_text(enum config_key k, char *buf, size_t size)
 {
     const struct config_def *d = &config_defs[k];

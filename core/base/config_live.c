@@ -153,8 +153,8 @@ static void reload_key(struct config *cfg, const struct config *fresh, enum conf
     }
     bool changed = takes_over(cfg, fresh, k);
     bool base_rules = config_source(cfg, k) < CONFIG_STORED;
-    cfg->base_values[k] = fresh->base_values[k];
-    cfg->base_sources[k] = fresh->base_sources[k];
+    __atomic_store_n(&cfg->base_values[k], fresh->base_values[k], __ATOMIC_RELAXED);
+    __atomic_store_n(&cfg->base_sources[k], fresh->base_sources[k], __ATOMIC_RELAXED);
     if (changed) {
         store_and_tell(cfg, k, fresh->base_values[k], (enum config_source)fresh->base_sources[k]);
         told(arg, k, CONFIG_RELOAD_CHANGED);

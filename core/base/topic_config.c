@@ -277,7 +277,16 @@ static err parse_value(const struct topic_row *row, char **text, i64 *v, char *w
     return ERR_NONE;
 }
 
-/* "a , b" → "a,b"; other types only lose the blanks around. The caller frees it. */
+static bool list_has(struct bytes list, struct bytes wanted)
+{
+    struct bytes item;
+    while (next_item(&list, &item))
+        if (bytes_eq(item, wanted))
+            return true;
+    return false;
+}
+
+/* "a , b,a" → "a,b"; other types only lose the blanks around. The caller frees it. */
 static char *normal_text(const struct topic_row *row, struct bytes value)
 {
     value = trim(value);
@@ -286,8 +295,11 @@ static char *normal_text(const struct topic_row *row, struct bytes value)
     char *out = mem_alloc((size_t)value.len + 1);
     size_t used = 0;
     struct bytes rest = value, item;
-    while (next_item(&rest, &item)) {
-        if (used > 0)
+    for (u32 items = 0; next_item(&rest, &item); items++) {
+        bool again = items > 0 && list_has(bytes_of((const u8 *)out, (u32)used), item);
+        if (again)
+            continue;
+        if (items > 0)
             out[used++] = ',';
         memcpy(out + used, item.data, item.len);
         used += item.len;
@@ -344,15 +356,6 @@ err topic_config_set(struct topic_config *tc, const struct config *cfg, struct b
         return set_override(tc, id, value, why, why_size);
     drop_override(tc, cfg, id);
     return ERR_NONE;
-}
-
-static bool list_has(struct bytes list, struct bytes wanted)
-{
-    struct bytes item;
-    while (next_item(&list, &item))
-        if (bytes_eq(item, wanted))
-            return true;
-    return false;
 }
 
 /* Adds to out the items of `list` that are not in `without`. */
@@ -498,18 +501,6 @@ const char *topic_config_text(const struct topic_config *tc, enum topic_config_i
     return config_format(&rows[id].def, tc->values[id], false, buf, size);
 }
 
-static struct topic_config_synonym *add_synonym(struct topic_config_synonym *out, u32 *n,
-                                                const char *name, i8 source)
-{
-    CHECK(*n < TOPIC_SYNONYMS_MAX);
-    struct topic_config_synonym *s = &out[(*n)++];
-    s->name = name;
-    s->source = source;
-    s->value = s->value_buf;
-    s->value_buf[0] = '\0';
-    return s;
-}
-
 u32 topic_config_synonyms(const struct topic_config *tc, const struct config *cfg,
                           enum topic_config_id id,
                           struct topic_config_synonym out[TOPIC_SYNONYMS_MAX])
@@ -517,18 +508,28 @@ u32 topic_config_synonyms(const struct topic_config *tc, const struct config *cf
     u32 n = 0;
     const struct topic_row *row = &rows[id];
     if (tc->overrides[id])
-        add_synonym(out, &n, row->def.name, 1)->value = tc->overrides[id];
+        out[n++] = (struct topic_config_synonym){ row->def.name,
+                                                  { .source = 1, .value = tc->overrides[id] } };
     for (enum config_key k = row->server; k != CFG_COUNT; k = fallback_of(k)) {
-        if (config_i64(cfg, k) == CONFIG_UNSET)
-            continue;
-        i8 source = config_kafka_source(config_source(cfg, k));
-        struct topic_config_synonym *s = add_synonym(out, &n, config_kafka_name(k), source);
-        config_text(cfg, k, false, s->value_buf, sizeof s->value_buf);
+        struct config_synonym of_key[CONFIG_SYNONYMS_MAX];
+        u32 count = config_synonyms(cfg, k, of_key);
+        for (u32 i = 0; i < count; i++) {
+            CHECK(n < TOPIC_SYNONYMS_MAX);
+            out[n].name = config_kafka_name(k);
+            out[n].of = of_key[i];
+            if (of_key[i].value == of_key[i].buf)
+                out[n].of.value = out[n].of.buf;
+            n++;
+        }
     }
-    if (row->server == CFG_COUNT)
-        snprintf(add_synonym(out, &n, row->def.name, 5)->value_buf, CONFIG_VALUE_SIZE, "%s",
-                 row->def.def);
     return n;
+}
+
+i8 topic_config_source(const struct topic_config *tc, const struct config *cfg,
+                       enum topic_config_id id)
+{
+    struct topic_config_synonym synonyms[TOPIC_SYNONYMS_MAX];
+    return topic_config_synonyms(tc, cfg, id, synonyms) ? synonyms[0].of.source : 5;
 }
 
 static const char *kafka_type_name(i8 type)

@@ -22,7 +22,7 @@ typedef struct describe_configs_response_describe_configs_synonym describe_synon
 
 static bool key_wanted(const describe_resource *q, const char *name)
 {
-    if (q->configuration_keys.n < 0)
+    if (q->configuration_keys.n <= 0)
         return true;
     for (i32 i = 0; i < q->configuration_keys.n; i++)
         if (bytes_eq_str(q->configuration_keys.v[i], name))
@@ -40,7 +40,7 @@ static bool describe_topic_key(struct call *c, const struct topic *t, enum topic
     describe_configs_response_describe_configs_resource_result_init(r);
     r->name = bytes_str(topic_config_name(id));
     r->value = arena_copy(c->arena, bytes_str(topic_config_text(&t->config, id, buf, sizeof buf)));
-    r->config_source = syn[0].source;
+    r->config_source = topic_config_source(&t->config, c->at->node->cfg, id);
     r->config_type = topic_config_kafka_type(id);
     r->documentation = (struct bytes){ NULL, 0 };
     if (q->include_documentation)
@@ -53,8 +53,8 @@ static bool describe_topic_key(struct call *c, const struct topic *t, enum topic
         describe_synonym *s = &r->synonyms.v[r->synonyms.n++];
         describe_configs_response_describe_configs_synonym_init(s);
         s->name = bytes_str(syn[i].name);
-        s->value = arena_copy(c->arena, bytes_str(syn[i].value));
-        s->source = syn[i].source;
+        s->value = arena_copy(c->arena, bytes_str(syn[i].of.value));
+        s->source = syn[i].of.source;
     }
     return r->value.data && r->synonyms.v;
 }
@@ -83,10 +83,12 @@ static bool describe_broker_key(struct call *c, enum config_key k, describe_entr
 {
     const struct describe_configs_request *q = CALL_REQ(c, describe_configs_request);
     const struct config *cfg = c->at->node->cfg;
-    char buf[CONFIG_VALUE_SIZE];
+    struct config_synonym syn[CONFIG_SYNONYMS_MAX];
     describe_configs_response_describe_configs_resource_result_init(r);
     r->name = bytes_str(config_kafka_name(k));
-    r->value = arena_copy(c->arena, bytes_str(config_text(cfg, k, false, buf, sizeof buf)));
+    u32 n = config_synonyms(cfg, k, syn);
+    /* Not set is null. */
+    r->value = n ? arena_copy(c->arena, bytes_str(syn[0].value)) : (struct bytes){ NULL, 0 };
     r->read_only = config_defs[k].change == CONFIG_STATIC;
     r->config_source = config_kafka_source(config_source(cfg, k));
     r->config_type = config_kafka_type(k);
@@ -94,21 +96,17 @@ static bool describe_broker_key(struct call *c, enum config_key k, describe_entr
     if (q->include_documentation)
         r->documentation = bytes_str(config_defs[k].help);
     if (!q->include_synonyms)
-        return r->value.data != NULL;
-    r->synonyms.v = CALL_ARRAY(c, describe_synonym, 2);
-    if (!r->synonyms.v)
-        return false;
-    r->synonyms.n = config_source(cfg, k) == CONFIG_DEFAULT ? 1 : 2;
-    for (i32 i = 0; i < r->synonyms.n; i++) {
-        describe_configs_response_describe_configs_synonym_init(&r->synonyms.v[i]);
-        r->synonyms.v[i].name = r->name;
+        return n == 0 || r->value.data != NULL;
+    r->synonyms.v = CALL_ARRAY(c, describe_synonym, n);
+    r->synonyms.n = 0;
+    for (u32 i = 0; r->synonyms.v && i < n; i++) {
+        describe_synonym *s = &r->synonyms.v[r->synonyms.n++];
+        describe_configs_response_describe_configs_synonym_init(s);
+        s->name = r->name;
+        s->value = arena_copy(c->arena, bytes_str(syn[i].value));
+        s->source = syn[i].source;
     }
-    r->synonyms.v[0].value = r->value;
-    r->synonyms.v[0].source = r->config_source;
-    describe_synonym *last = &r->synonyms.v[r->synonyms.n - 1];
-    last->value = arena_copy(c->arena, bytes_str(config_default_text(k, buf, sizeof buf)));
-    last->source = config_kafka_source(CONFIG_DEFAULT);
-    return true;
+    return r->synonyms.v != NULL;
 }
 
 /* "" means the defaults of all brokers: nothing is set there. */
@@ -184,8 +182,8 @@ typedef struct incremental_alter_configs_response_alter_configs_resource_respons
 
 static bool altered_twice(const alter_resource *q, i32 at)
 {
-    for (i32 i = 0; i < at; i++)
-        if (bytes_eq(q->configs.v[i].name, q->configs.v[at].name))
+    for (i32 i = 0; i < q->configs.n; i++)
+        if (i != at && bytes_eq(q->configs.v[i].name, q->configs.v[at].name))
             return true;
     return false;
 }
@@ -195,6 +193,10 @@ static err alter_topic_values(struct call *c, const alter_resource *q, struct to
 {
     const struct config *cfg = c->at->node->cfg;
     char why[512];
+    if (q->configs.n > 2 * TC_COUNT) { /* AlterConfigs adds a deletion of each */
+        *text = bytes_str("There are not so many configs.");
+        return ERR_INVALID_REQUEST;
+    }
     for (i32 i = 0; i < q->configs.n; i++) {
         const alter_entry *k = &q->configs.v[i];
         err e = ERR_INVALID_REQUEST;
@@ -202,6 +204,8 @@ static err alter_topic_values(struct call *c, const alter_resource *q, struct to
             snprintf(why, sizeof why, "Error due to duplicate config keys.");
         else if (k->config_operation < TOPIC_OP_SET || k->config_operation > TOPIC_OP_SUBTRACT)
             snprintf(why, sizeof why, "Unknown operation %d.", k->config_operation);
+        else if (k->config_operation == TOPIC_OP_DELETE && topic_config_find(k->name) == TC_COUNT)
+            e = ERR_NONE; /* as Kafka: what nobody knows is not set */
         else
             e = topic_config_alter(&next->config, cfg, (enum topic_config_op)k->config_operation,
                                    k->name, k->value, why, sizeof why);
@@ -221,8 +225,9 @@ static void alter_topic(struct topics_op *op, const alter_resource *q, alter_res
     struct call *c = op->call;
     struct topic_entry *e = catalog_by_name(c->at, q->resource_name);
     if (!e) {
-        r->error_code = ERR_UNKNOWN_TOPIC_OR_PARTITION;
-        r->error_message = bytes_str(err_text(ERR_UNKNOWN_TOPIC_OR_PARTITION));
+        r->error_code = topic_name_valid(q->resource_name) ? ERR_UNKNOWN_TOPIC_OR_PARTITION
+                                                           : ERR_INVALID_TOPIC_EXCEPTION;
+        r->error_message = bytes_str(err_text(r->error_code));
         return;
     }
     struct topic *next = topic_copy(e->topic);
@@ -234,10 +239,16 @@ static void alter_topic(struct topics_op *op, const alter_resource *q, alter_res
 }
 
 /* A broker's change: durable first, then applied. */
+struct broker_change {
+    enum config_key key;
+    const char *value; /* NULL: not stored any more */
+};
+
 struct alter_broker_op {
     struct bg_job job;
     struct topics_op *op;
-    const alter_resource *q;
+    const struct broker_change *changes;
+    u32 count;
     alter_result *r;
     err err;
 };
@@ -249,29 +260,26 @@ struct alter_broker_op {
 static void alter_broker_apply(struct alter_broker_op *o)
 {
     struct config *cfg = o->op->call->at->node->cfg;
-    char why[512], name[128], value[1024];
-    for (i32 i = 0; i < o->q->configs.n; i++) {
-        const alter_entry *k = &o->q->configs.v[i];
-        bool set = k->config_operation == TOPIC_OP_SET;
-        snprintf(name, sizeof name, "%.*s", (int)k->name.len, (const char *)k->name.data);
-        snprintf(value, sizeof value, "%.*s", (int)k->value.len, (const char *)k->value.data);
-        err e = config_set_stored(cfg, name, set ? value : NULL, why, sizeof why);
-        LOG(INFO, config_altered, "key=%s value=%s result=\"%s\"", name, value,
+    char why[512];
+    for (u32 i = 0; i < o->count; i++) {
+        const struct broker_change *ch = &o->changes[i];
+        const char *name = config_defs[ch->key].name;
+        err e = config_set_stored(cfg, name, ch->value, why, sizeof why);
+        LOG(INFO, config_altered, "key=%s value=%s result=\"%s\"", name, ch->value ? ch->value : "",
             e != ERR_NONE ? why
-            : set         ? "changed"
+            : ch->value   ? "changed"
                           : "no longer stored");
     }
 }
 
 /* One key is stored under one name, whichever of its two was given. */
-static u32 alter_broker_ops(const alter_entry *k, char keys[2][128], struct meta_op ops[2])
+static u32 alter_broker_ops(const struct broker_change *ch, char keys[2][128],
+                            struct meta_op ops[2])
 {
-    char name[128];
-    snprintf(name, sizeof name, "%.*s", (int)k->name.len, (const char *)k->name.data);
-    const struct config_def *d = &config_defs[config_find(name)]; /* alter_broker_check found it */
-    bool set = k->config_operation == TOPIC_OP_SET;
+    const struct config_def *d = &config_defs[ch->key];
     snprintf(keys[0], sizeof keys[0], BROKER_CONFIG_PREFIX "%s", d->name);
-    ops[0] = (struct meta_op){ set ? META_PUT : META_DELETE, bytes_str(keys[0]), k->value };
+    ops[0] = (struct meta_op){ ch->value ? META_PUT : META_DELETE, bytes_str(keys[0]),
+                               bytes_str(ch->value ? ch->value : "") };
     if (!d->kafka)
         return 1;
     snprintf(keys[1], sizeof keys[1], BROKER_CONFIG_PREFIX "%s", d->kafka);
@@ -285,8 +293,8 @@ static void alter_broker_commit(struct bg_job *j)
     struct meta_op ops[2 * BROKER_CONFIG_KEYS_MAX];
     char keys[2 * BROKER_CONFIG_KEYS_MAX][128];
     u32 n = 0;
-    for (i32 i = 0; i < o->q->configs.n; i++)
-        n += alter_broker_ops(&o->q->configs.v[i], &keys[n], &ops[n]);
+    for (u32 i = 0; i < o->count; i++)
+        n += alter_broker_ops(&o->changes[i], &keys[n], &ops[n]);
     struct meta_txn t = { .ops = ops, .op_count = n };
     o->err = meta_commit(o->op->call->at->node->env.meta, &t);
     if (o->err == ERR_NONE)
@@ -300,54 +308,103 @@ static void alter_broker_committed(struct bg_job *j)
     topics_op_release(o->op);
 }
 
-static err alter_broker_check(struct call *c, const alter_resource *q, struct bytes *text)
+/* APPEND and SUBTRACT work on what is stored, else on the default, as Kafka's do. NULL: memory. */
+static err list_change(struct call *c, enum config_key k, bool append, const char *items,
+                       const char **value, char *why, size_t why_size)
 {
-    char why[512], name[128], value[1024];
-    err e = broker_resource(c, q->resource_name, text);
+    const struct config *cfg = c->at->node->cfg;
+    const struct config_def *d = &config_defs[k];
+    char buf[CONFIG_VALUE_SIZE];
+    i64 now, change;
+    err e = config_parse(d, d->def, &now, why, why_size);
+    if (e == ERR_NONE)
+        e = config_parse(d, items, &change, why, why_size);
     if (e != ERR_NONE)
-        return e;
-    if (q->configs.n > BROKER_CONFIG_KEYS_MAX) {
-        *text = text_of(c, "At most %d keys may be changed at once.", BROKER_CONFIG_KEYS_MAX);
         return ERR_INVALID_REQUEST;
-    }
-    for (i32 i = 0; i < q->configs.n; i++) {
-        const alter_entry *k = &q->configs.v[i];
-        snprintf(name, sizeof name, "%.*s", (int)k->name.len, (const char *)k->name.data);
-        snprintf(value, sizeof value, "%.*s", (int)k->value.len, (const char *)k->value.data);
-        enum config_key key = config_find(name);
-        snprintf(why, sizeof why, "Unknown config %s.", name);
-        e = key == CFG_COUNT ? ERR_INVALID_REQUEST : ERR_NONE;
-        if (e == ERR_NONE && config_defs[key].change == CONFIG_STATIC) {
-            snprintf(why, sizeof why, "Cannot update %s: it needs a restart.", name);
-            e = ERR_INVALID_REQUEST;
-        }
-        if (e == ERR_NONE && k->config_operation == TOPIC_OP_SET)
-            e = config_check(c->at->node->cfg, name, value, why, sizeof why) ? ERR_INVALID_CONFIG
-                                                                             : ERR_NONE;
-        else if (e == ERR_NONE && k->config_operation != TOPIC_OP_DELETE) {
-            snprintf(why, sizeof why, "Append and subtract need a list: %s is none.", name);
-            e = ERR_INVALID_REQUEST;
-        }
-        if (e != ERR_NONE) {
-            *text = text_of(c, "%s", why);
+    if (config_source(cfg, k) >= CONFIG_STORED)
+        now = config_i64(cfg, k);
+    now = append ? now | change : now & ~change;
+    *value = arena_printf(c->arena, "%s", config_format(d, now, false, buf, sizeof buf));
+    return *value ? ERR_NONE : ERR_UNKNOWN_SERVER_ERROR;
+}
+
+static err broker_change_value(struct call *c, const alter_entry *k, struct broker_change *ch,
+                               char *why, size_t why_size)
+{
+    const struct config_def *d = &config_defs[ch->key];
+    if (k->config_operation == TOPIC_OP_DELETE)
+        return ERR_NONE;
+    snprintf(why, why_size, "Null value not supported for : %s", d->name);
+    if (!k->value.data)
+        return ERR_INVALID_REQUEST;
+    const char *given = arena_printf(c->arena, "%.*s", (int)MIN(k->value.len, (u32)TOPIC_VALUE_MAX),
+                                     (const char *)k->value.data);
+    ch->value = given;
+    if (!given)
+        return ERR_UNKNOWN_SERVER_ERROR;
+    if (k->config_operation != TOPIC_OP_SET) {
+        bool append = k->config_operation == TOPIC_OP_APPEND;
+        snprintf(why, why_size, "Can't %s to key %s because its type is not LIST.",
+                 append ? "APPEND" : "SUBTRACT", d->name);
+        err e = d->type == CONFIG_LIST
+                    ? list_change(c, ch->key, append, given, &ch->value, why, why_size)
+                    : ERR_INVALID_CONFIG;
+        if (e != ERR_NONE)
             return e;
-        }
     }
-    return ERR_NONE;
+    bool good = config_check(c->at->node->cfg, d->name, ch->value, why, why_size) == ERR_NONE;
+    return good ? ERR_NONE : ERR_INVALID_REQUEST; /* Kafka's answer, where a topic's is 40 */
+}
+
+static err broker_change_check(struct call *c, const alter_resource *q, i32 at,
+                               struct broker_change *ch, char *why, size_t why_size)
+{
+    const alter_entry *k = &q->configs.v[at];
+    char name[128];
+    snprintf(name, sizeof name, "%.*s", (int)k->name.len, (const char *)k->name.data);
+    *ch = (struct broker_change){ .key = config_find(name) };
+    if (ch->key == CFG_COUNT)
+        snprintf(why, why_size, "Unknown config %s.", name);
+    else if (config_defs[ch->key].change == CONFIG_STATIC)
+        snprintf(why, why_size, "Cannot update %s: it needs a restart.", name);
+    else if (altered_twice(q, at))
+        snprintf(why, why_size, "Error due to duplicate config keys.");
+    else if (k->config_operation < TOPIC_OP_SET || k->config_operation > TOPIC_OP_SUBTRACT)
+        snprintf(why, why_size, "Unknown operation %d.", k->config_operation);
+    else
+        return broker_change_value(c, k, ch, why, why_size);
+    return ERR_INVALID_REQUEST;
 }
 
 static void alter_broker(struct topics_op *op, const alter_resource *q, alter_result *r)
 {
     struct call *c = op->call;
-    r->error_code = (i16)alter_broker_check(c, q, &r->error_message);
-    if (r->error_code != ERR_NONE || CALL_REQ(c, incremental_alter_configs_request)->validate_only)
+    r->error_code = (i16)broker_resource(c, q->resource_name, &r->error_message);
+    if (r->error_code == ERR_NONE && q->configs.n > BROKER_CONFIG_KEYS_MAX) {
+        r->error_message =
+            text_of(c, "At most %d keys may be changed at once.", BROKER_CONFIG_KEYS_MAX);
+        r->error_code = ERR_INVALID_REQUEST;
+    }
+    if (r->error_code != ERR_NONE)
         return;
+    i32 n = MAX(q->configs.n, 0);
     struct alter_broker_op *o = arena_alloc(c->arena, sizeof *o);
-    if (!o) {
+    struct broker_change *changes = CALL_ARRAY(c, struct broker_change, n);
+    if (!o || !changes) {
         r->error_code = ERR_UNKNOWN_SERVER_ERROR;
         return;
     }
-    *o = (struct alter_broker_op){ .op = op, .q = q, .r = r };
+    char why[512];
+    for (i32 i = 0; i < n; i++) {
+        r->error_code = (i16)broker_change_check(c, q, i, &changes[i], why, sizeof why);
+        if (r->error_code != ERR_NONE) {
+            r->error_message = text_of(c, "%s", why);
+            return;
+        }
+    }
+    if (n == 0 || CALL_REQ(c, incremental_alter_configs_request)->validate_only)
+        return;
+    *o = (struct alter_broker_op){ .op = op, .changes = changes, .count = (u32)n, .r = r };
     op->outstanding++;
     bg_submit(&c->at->shard, &o->job, BG_META, alter_broker_commit, alter_broker_committed);
 }
@@ -390,8 +447,8 @@ static void alter_run(struct controller_task *task)
         r->resource_type = res->resource_type;
         r->resource_name = res->resource_name;
         bool again = false;
-        for (i32 j = 0; j < i; j++)
-            again |= q->resources.v[j].resource_type == res->resource_type &&
+        for (i32 j = 0; j < n; j++)
+            again |= j != i && q->resources.v[j].resource_type == res->resource_type &&
                      bytes_eq(q->resources.v[j].resource_name, res->resource_name);
         if (again) {
             r->error_code = ERR_INVALID_REQUEST;
@@ -451,13 +508,10 @@ static bool replace_resource(struct call *c,
     r->configs.v = CALL_ARRAY(c, alter_entry, n + TC_COUNT);
     if (!r->configs.v)
         return false;
-    for (i32 i = 0; i < n; i++) {
-        bool unset = !q->configs.v[i].value.data;
-        r->configs.v[i] =
-            (alter_entry){ .name = q->configs.v[i].name,
-                           .value = q->configs.v[i].value,
-                           .config_operation = unset ? TOPIC_OP_DELETE : TOPIC_OP_SET };
-    }
+    for (i32 i = 0; i < n; i++) /* a null value is refused there */
+        r->configs.v[i] = (alter_entry){ .name = q->configs.v[i].name,
+                                         .value = q->configs.v[i].value,
+                                         .config_operation = TOPIC_OP_SET };
     for (u32 i = 0; e && i < TC_COUNT; i++) {
         const char *name = topic_config_name((enum topic_config_id)i);
         if (e->topic->config.overrides[i] && !replace_names(q, name))

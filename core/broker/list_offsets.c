@@ -26,9 +26,10 @@ static err special_check(const struct call *c, i64 timestamp)
 {
     static const i16 since[] = { 0, 0, 0, 7, 8, 9, 11 };
     i16 v = c->header.request_api_version;
-    if (timestamp >= 0 || timestamp < EARLIEST_PENDING_UPLOAD)
+    if (timestamp >= 0)
         return ERR_NONE;
-    return v >= since[-timestamp] ? ERR_NONE : ERR_UNSUPPORTED_VERSION;
+    return timestamp >= EARLIEST_PENDING_UPLOAD && v >= since[-timestamp] ? ERR_NONE
+                                                                          : ERR_UNSUPPORTED_VERSION;
 }
 
 static void offset_found(struct offset_item *it, i64 offset, i64 timestamp, i32 epoch)

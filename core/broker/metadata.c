@@ -283,5 +283,7 @@ void handle_describe_cluster(struct call *c)
     }
     resp->cluster_id = bytes_str(n->cluster_id);
     resp->controller_id = broker_id_of_shard(c->at, CONTROLLER_SHARD);
+    if (q->include_cluster_authorized_operations)
+        resp->cluster_authorized_operations = OPERATIONS_OF_CLUSTER;
     call_done(c);
 }

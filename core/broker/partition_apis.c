@@ -46,6 +46,8 @@ static void delete_moved(struct pindex_op *op)
 
 static err delete_check(const struct partition *p, i64 *offset)
 {
+    if (p->topic->internal)
+        return ERR_INVALID_TOPIC_EXCEPTION;
     if (!(p->topic->config.cleanup_policy & CLEANUP_DELETE))
         return ERR_POLICY_VIOLATION;
     i64 end = partition_high_watermark(p);
@@ -181,7 +183,9 @@ static bool producers_add(struct scatter *s, struct bytes topic, i32 index, prod
     r->active_producers.n = 0;
     struct topic_entry *t = catalog_by_name(s->home, topic);
     if (!t || index < 0 || index >= t->topic->partition_count) {
-        r->error_code = ERR_UNKNOWN_TOPIC_OR_PARTITION;
+        r->error_code =
+            topic_name_valid(topic) ? ERR_UNKNOWN_TOPIC_OR_PARTITION : ERR_INVALID_TOPIC_EXCEPTION;
+        r->error_message = bytes_str(err_text(r->error_code));
         return true;
     }
     struct producers_item *it = arena_alloc(s->call->arena, sizeof *it);

@@ -58,7 +58,7 @@ static i32 page_fill(struct page *pg, const struct topic *t, i32 from, page_topi
     r->name = arena_copy(c->arena, t->name);
     r->topic_id = t->id;
     r->is_internal = t->internal;
-    i32 n = MIN(t->partition_count - from, pg->room);
+    i32 n = MIN(MAX(t->partition_count - from, 0), pg->room);
     r->partitions.v = CALL_ARRAY(c, page_partition, n);
     i32 *leaders = CALL_ARRAY(c, i32, n);
     if (!r->partitions.v || !leaders || !r->name.data)
@@ -75,6 +75,7 @@ static i32 page_fill(struct page *pg, const struct topic *t, i32 from, page_topi
         p->replica_nodes.n = p->isr_nodes.n = 1;
         p->eligible_leader_replicas.n = p->last_known_elr.n = 0;
     }
+    r->topic_authorized_operations = OPERATIONS_OF_TOPIC;
     pg->room -= n;
     return from + n < t->partition_count ? from + n : -1;
 }
@@ -90,6 +91,35 @@ static bool page_cursor(struct call *c, struct bytes name, i32 partition)
     resp->next_cursor->topic_name = arena_copy(c->arena, name);
     resp->next_cursor->partition_index = partition;
     return true;
+}
+
+/* A cursor must name a partition of a topic that is asked for; else every topic is refused. */
+static bool page_cursor_known(const struct page *pg)
+{
+    const struct describe_topic_partitions_request *q =
+        CALL_REQ(pg->call, describe_topic_partitions_request);
+    if (!q->cursor)
+        return true;
+    bool named = q->topics.n <= 0;
+    for (u32 i = 0; i < pg->name_count && !named; i++)
+        named = bytes_eq(pg->names[i], q->cursor->topic_name);
+    return named && q->cursor->partition_index >= 0;
+}
+
+static bool page_refuse(struct page *pg)
+{
+    struct call *c = pg->call;
+    struct describe_topic_partitions_response *resp =
+        CALL_RESP(c, describe_topic_partitions_response);
+    resp->topics.v = CALL_ARRAY(c, page_topic, pg->name_count);
+    resp->topics.n = 0;
+    for (u32 i = 0; resp->topics.v && i < pg->name_count; i++) {
+        page_topic *r = &resp->topics.v[resp->topics.n++];
+        describe_topic_partitions_response_describe_topic_partitions_response_topic_init(r);
+        r->name = arena_copy(c->arena, pg->names[i]);
+        r->error_code = ERR_INVALID_REQUEST;
+    }
+    return resp->topics.v != NULL;
 }
 
 static bool page_run(struct page *pg)
@@ -121,8 +151,6 @@ static bool page_run(struct page *pg)
             resp->topics.n++;
             continue;
         }
-        if (from >= e->topic->partition_count)
-            continue;
         i32 next = page_fill(pg, e->topic, from, r);
         if (next == -2)
             return false;
@@ -139,7 +167,7 @@ void handle_describe_topic_partitions(struct call *c)
         CALL_REQ(c, describe_topic_partitions_request);
     struct page pg = { .call = c };
     pg.room = MIN(MAX(q->response_partition_limit, 1), PAGE_PARTITIONS_MAX);
-    if (page_names(&pg) && page_run(&pg))
+    if (page_names(&pg) && (page_cursor_known(&pg) ? page_run(&pg) : page_refuse(&pg)))
         call_done(c);
     else
         call_malformed(c, "request memory limit");

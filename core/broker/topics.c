@@ -5,6 +5,7 @@
  */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "broker_int.h"
 #include "check.h"
@@ -86,19 +87,61 @@ void topics_enter(struct call *c, void (*run)(struct controller_task *t))
     controller_enter(c->at, &op->task, run);
 }
 
+/* ---- names that come more than once ---- */
+
+struct named {
+    struct bytes name;
+    i32 at; /* in the request */
+};
+enum { NAMED_BEFORE = 1, NAMED_TWICE = 2 }; /* by an earlier entry; by any other */
+
+static int named_order(const void *a, const void *b)
+{
+    const struct named *x = a, *y = b;
+    int order = bytes_cmp(x->name, y->name);
+    return order ? order : (x->at > y->at) - (x->at < y->at);
+}
+
+/* Marks by position in the request; NULL at the arena's limit. Sorted, because a request may hold
+ * millions of names. */
+static u8 *named_marks(struct call *c, struct named *v, i32 n)
+{
+    u8 *marks = CALL_ARRAY(c, u8, n);
+    if (!marks)
+        return NULL;
+    qsort(v, (size_t)n, sizeof *v, named_order);
+    for (i32 i = 1; i < n; i++)
+        if (bytes_eq(v[i - 1].name, v[i].name)) {
+            marks[v[i].at] = NAMED_BEFORE | NAMED_TWICE;
+            marks[v[i - 1].at] |= NAMED_TWICE;
+        }
+    return marks;
+}
+
 /* ---- CreateTopics ---- */
 
 typedef struct create_topics_request_creatable_topic create_req;
 typedef struct create_topics_response_creatable_topic_result create_result;
 
-/* The names asked for more than once: a map would be larger than the loop for sane requests; the
- * loop is bounded because a request holds at most its own bytes' worth of names. */
-static bool create_named_twice(const struct create_topics_request *q, i32 at)
+/* A partition has one replica, on a broker that is there. */
+static err replicas_check(struct call *c, const i32 *ids, i32 n, struct bytes *text)
 {
-    for (i32 i = 0; i < q->topics.n; i++)
-        if (i != at && bytes_eq(q->topics.v[i].name, q->topics.v[at].name))
-            return true;
-    return false;
+    u32 brokers = c->at->node->advertise_shards ? c->at->shard.group->count : 1;
+    bool known = false;
+    for (u32 i = 0; n == 1 && i < brokers; i++)
+        known = known || ids[0] == broker_id_of_shard(c->at, i);
+    if (known)
+        return ERR_NONE;
+    if (n == 1)
+        *text = text_of(c,
+                        "The manual partition assignment includes broker %d, but no such broker "
+                        "is registered.",
+                        ids[0]);
+    else if (n <= 0)
+        *text = text_of(c, "The manual partition assignment includes an empty replica list.");
+    else
+        *text = text_of(c, "A partition has one replica: what is durable is in the object store.");
+    return ERR_INVALID_REPLICA_ASSIGNMENT;
 }
 
 static err create_check_assignments(struct call *c, const create_req *t, i32 *partitions,
@@ -109,16 +152,20 @@ static err create_check_assignments(struct call *c, const create_req *t, i32 *pa
                            "were given; give one of them.");
         return ERR_INVALID_REQUEST;
     }
+    bool *seen = CALL_ARRAY(c, bool, t->assignments.n);
+    if (!seen)
+        return ERR_UNKNOWN_SERVER_ERROR;
     for (i32 i = 0; i < t->assignments.n; i++) {
-        bool found = false;
-        for (i32 j = 0; j < t->assignments.n && !found; j++)
-            found = t->assignments.v[j].partition_index == i;
         const struct create_topics_request_creatable_replica_assignment *a = &t->assignments.v[i];
-        if (!found || a->broker_ids.n != 1) {
-            *text = text_of(c, "Partitions must be numbered from 0 without gaps and have one "
-                               "replica each: there is one broker.");
+        i32 p = a->partition_index;
+        if (p < 0 || p >= t->assignments.n || seen[p]) {
+            *text = text_of(c, "partitions should be a consecutive 0-based integer sequence");
             return ERR_INVALID_REPLICA_ASSIGNMENT;
         }
+        seen[p] = true;
+        err e = replicas_check(c, a->broker_ids.v, a->broker_ids.n, text);
+        if (e != ERR_NONE)
+            return e;
     }
     *partitions = t->assignments.n;
     return ERR_NONE;
@@ -153,10 +200,6 @@ static err create_check(struct topics_op *op, const struct create_topics_request
     const create_req *t = &q->topics.v[at];
     struct call *c = op->call;
     struct broker *b = c->at;
-    if (create_named_twice(q, at)) {
-        *text = text_of(c, "Duplicate topic name.");
-        return ERR_INVALID_REQUEST;
-    }
     if (!topic_name_valid(t->name)) {
         *text = text_of(c, "Topic name is invalid: it must have 1 to 249 characters of a-z A-Z 0-9 "
                            ". _ - and not be \".\" or \"..\".");
@@ -182,6 +225,13 @@ static err create_check(struct topics_op *op, const struct create_topics_request
         topic_offsets_configure(b, n);
     char why[256];
     for (i32 i = 0; i < t->configs.n; i++) {
+        if (!t->configs.v[i].value.data) {
+            *text = text_of(c, "Null value not supported for topic configs: %.*s",
+                            (int)MIN(t->configs.v[i].name.len, 200u),
+                            (const char *)t->configs.v[i].name.data);
+            topic_free(n);
+            return ERR_INVALID_CONFIG;
+        }
         e = topic_config_set(&n->config, b->node->cfg, t->configs.v[i].name, t->configs.v[i].value,
                              why, sizeof why);
         if (e != ERR_NONE) {
@@ -209,36 +259,39 @@ static void create_fill_configs(struct call *c, const struct topic *t, create_re
         if (!topic_config_visible(id))
             continue;
         struct create_topics_response_creatable_topic_configs *k = &r->configs.v[r->configs.n++];
-        struct topic_config_synonym synonyms[TOPIC_SYNONYMS_MAX];
         char buf[CONFIG_VALUE_SIZE];
         create_topics_response_creatable_topic_configs_init(k);
-        topic_config_synonyms(&t->config, c->at->node->cfg, id, synonyms);
         k->name = bytes_str(topic_config_name(id));
         k->value =
             arena_copy(c->arena, bytes_str(topic_config_text(&t->config, id, buf, sizeof buf)));
-        k->config_source = synonyms[0].source;
+        k->config_source = topic_config_source(&t->config, c->at->node->cfg, id);
     }
 }
 
 static void create_one(struct topics_op *op, const struct create_topics_request *q, i32 at,
-                       create_result *r)
+                       bool named_twice, create_result *r)
 {
     struct call *c = op->call;
     create_topics_response_creatable_topic_result_init(r);
     r->name = q->topics.v[at].name;
     r->error_message = (struct bytes){ NULL, 0 };
     struct topic *t = NULL;
+    if (named_twice) {
+        r->error_code = ERR_INVALID_REQUEST;
+        r->error_message = bytes_str("Duplicate topic name.");
+        return;
+    }
     r->error_code = (i16)create_check(op, q, at, &t, &r->error_message);
     if (r->error_code != ERR_NONE)
         return;
     r->num_partitions = t->partition_count;
     r->replication_factor = 1;
+    r->topic_id = t->id;
     create_fill_configs(c, t, r);
     if (q->validate_only) {
         topic_free(t);
         return;
     }
-    r->topic_id = t->id;
     op->partitions_more += (u64)t->partition_count;
     topics_change(op, NULL, t, &r->error_code);
 }
@@ -251,9 +304,14 @@ static void create_run(struct controller_task *task)
     struct create_topics_response *resp = CALL_RESP(c, create_topics_response);
     i32 n = MAX(q->topics.n, 0);
     resp->topics.v = CALL_ARRAY(c, create_result, n);
-    resp->topics.n = resp->topics.v ? n : 0;
-    for (i32 i = 0; i < resp->topics.n; i++)
-        create_one(op, q, i, &resp->topics.v[i]);
+    resp->topics.n = 0;
+    struct named *names = CALL_ARRAY(c, struct named, n);
+    for (i32 i = 0; names && i < n; i++)
+        names[i] = (struct named){ q->topics.v[i].name, i };
+    const u8 *marks = names && resp->topics.v ? named_marks(c, names, n) : NULL;
+    for (i32 i = 0; marks && i < n; i++)
+        if (!(marks[i] & NAMED_BEFORE)) /* one answer a name */
+            create_one(op, q, i, marks[i] & NAMED_TWICE, &resp->topics.v[resp->topics.n++]);
     topics_op_release(op);
 }
 
@@ -269,13 +327,11 @@ typedef struct delete_topics_response_deletable_topic_result delete_result;
 static void delete_one(struct topics_op *op, struct bytes name, struct uuid id, delete_result *r)
 {
     struct call *c = op->call;
-    delete_topics_response_deletable_topic_result_init(r);
-    r->name = name;
-    r->topic_id = id;
-    r->error_message = (struct bytes){ NULL, 0 };
-    if (name.data && !uuid_is_zero(id)) {
+    if (name.data ? !uuid_is_zero(id) : uuid_is_zero(id)) {
         r->error_code = ERR_INVALID_REQUEST;
-        r->error_message = text_of(c, "You may not specify both topic name and topic id.");
+        r->error_message =
+            text_of(c, name.data ? "You may not specify both topic name and topic id."
+                                 : "Neither topic name nor id were specified.");
         return;
     }
     struct topic_entry *e = catalog_find(c->at, name, id);
@@ -288,14 +344,34 @@ static void delete_one(struct topics_op *op, struct bytes name, struct uuid id, 
     topics_change(op, e->topic, NULL, &r->error_code);
 }
 
-/* A topic named twice would be deleted twice: the second is refused. */
-static bool delete_seen(const struct delete_topics_response *resp, i32 at)
+/* The i-th topic that a request names, in the form of its version. */
+static struct bytes delete_asked(const struct call *c, i32 i, struct uuid *id)
 {
-    for (i32 i = 0; i < at; i++)
-        if (resp->responses.v[i].error_code == ERR_NONE &&
-            uuid_eq(resp->responses.v[i].topic_id, resp->responses.v[at].topic_id))
-            return true;
-    return false;
+    const struct delete_topics_request *q = CALL_REQ(c, delete_topics_request);
+    *id = (struct uuid){ { 0 } };
+    if (c->header.request_api_version < 6)
+        return q->topic_names.v[i];
+    *id = q->topics.v[i].topic_id;
+    return q->topics.v[i].name;
+}
+
+/* By name, by id, or once by each: the topic counts. */
+static u8 *delete_marks(struct call *c, i32 n)
+{
+    struct named *names = CALL_ARRAY(c, struct named, n);
+    if (!names)
+        return NULL;
+    for (i32 i = 0; i < n; i++) {
+        struct uuid id;
+        struct bytes name = delete_asked(c, i, &id);
+        const struct topic_entry *e = catalog_find(c->at, name, id);
+        if (e)
+            name = e->topic->name;
+        else if (!name.data)
+            name = arena_copy(c->arena, bytes_of(id.b, sizeof id.b));
+        names[i] = (struct named){ name, i };
+    }
+    return named_marks(c, names, n);
 }
 
 static void delete_run(struct controller_task *task)
@@ -304,29 +380,30 @@ static void delete_run(struct controller_task *task)
     struct call *c = op->call;
     const struct delete_topics_request *q = CALL_REQ(c, delete_topics_request);
     struct delete_topics_response *resp = CALL_RESP(c, delete_topics_response);
-    bool by_id = c->header.request_api_version >= 6;
-    i32 n = MAX(by_id ? q->topics.n : q->topic_names.n, 0);
+    i16 version = c->header.request_api_version;
+    i32 n = MAX(version >= 6 ? q->topics.n : q->topic_names.n, 0);
     bool enabled = config_bool(c->at->node->cfg, CFG_delete_topic_enable);
     resp->responses.v = CALL_ARRAY(c, delete_result, n);
-    for (i32 i = 0; resp->responses.v && i < n; i++) {
-        delete_result *r = &resp->responses.v[i];
-        struct bytes name = by_id ? q->topics.v[i].name : q->topic_names.v[i];
-        struct uuid id = by_id ? q->topics.v[i].topic_id : (struct uuid){ { 0 } };
-        struct topic_entry *e = catalog_find(c->at, name, id);
-        if (e)
-            r->topic_id = e->topic->id;
-        resp->responses.n = i;
-        if (!enabled || (e && delete_seen(resp, i))) {
-            delete_topics_response_deletable_topic_result_init(r);
-            r->name = name;
-            r->topic_id = id;
-            r->error_code = enabled                             ? ERR_INVALID_REQUEST
-                            : c->header.request_api_version < 3 ? ERR_INVALID_REQUEST
-                                                                : ERR_TOPIC_DELETION_DISABLED;
+    resp->responses.n = 0;
+    const u8 *marks = resp->responses.v ? delete_marks(c, n) : NULL;
+    for (i32 i = 0; marks && i < n; i++) {
+        struct uuid id;
+        struct bytes name = delete_asked(c, i, &id);
+        if (marks[i] & NAMED_BEFORE)
+            continue; /* one answer a topic */
+        delete_result *r = &resp->responses.v[resp->responses.n++];
+        delete_topics_response_deletable_topic_result_init(r);
+        r->name = name;
+        r->topic_id = id;
+        r->error_message = (struct bytes){ NULL, 0 };
+        if (!enabled) {
+            r->error_code = version < 3 ? ERR_INVALID_REQUEST : ERR_TOPIC_DELETION_DISABLED;
+        } else if (marks[i] & NAMED_TWICE) {
+            r->error_code = ERR_INVALID_REQUEST; /* and nothing is deleted */
+            r->error_message = bytes_str("Duplicate topic name.");
         } else {
             delete_one(op, name, id, r);
         }
-        resp->responses.n = i + 1;
     }
     topics_op_release(op);
 }
@@ -346,11 +423,6 @@ static err grow_check(struct topics_op *op, const struct create_partitions_reque
 {
     struct call *c = op->call;
     const grow_req *t = &q->topics.v[at];
-    for (i32 i = 0; i < q->topics.n; i++)
-        if (i != at && bytes_eq(q->topics.v[i].name, t->name)) {
-            *text = text_of(c, "Duplicate topic in request.");
-            return ERR_INVALID_REQUEST;
-        }
     if (!e)
         return ERR_UNKNOWN_TOPIC_OR_PARTITION;
     i32 now = e->topic->partition_count;
@@ -364,12 +436,35 @@ static err grow_check(struct topics_op *op, const struct create_partitions_reque
                         t->count - now);
         return ERR_INVALID_REPLICA_ASSIGNMENT;
     }
-    for (i32 i = 0; i < t->assignments.n; i++)
-        if (t->assignments.v[i].broker_ids.n != 1) {
-            *text = text_of(c, "Each new partition has one replica.");
-            return ERR_INVALID_REPLICA_ASSIGNMENT;
-        }
+    for (i32 i = 0; i < t->assignments.n; i++) {
+        err why = replicas_check(c, t->assignments.v[i].broker_ids.v,
+                                 t->assignments.v[i].broker_ids.n, text);
+        if (why != ERR_NONE)
+            return why;
+    }
     return partitions_check(op, t->count - now, text);
+}
+
+static void grow_one(struct topics_op *op, i32 at, bool named_twice, grow_result *r)
+{
+    struct call *c = op->call;
+    const struct create_partitions_request *q = CALL_REQ(c, create_partitions_request);
+    create_partitions_response_create_partitions_topic_result_init(r);
+    r->name = q->topics.v[at].name;
+    r->error_message = (struct bytes){ NULL, 0 };
+    if (named_twice) {
+        r->error_code = ERR_INVALID_REQUEST;
+        r->error_message = bytes_str("Duplicate topic name.");
+        return;
+    }
+    struct topic_entry *e = catalog_by_name(c->at, r->name);
+    r->error_code = (i16)grow_check(op, q, at, e, &r->error_message);
+    if (r->error_code != ERR_NONE || q->validate_only)
+        return;
+    struct topic *next = topic_copy(e->topic);
+    next->partition_count = q->topics.v[at].count;
+    op->partitions_more += (u64)(next->partition_count - e->topic->partition_count);
+    topics_change(op, e->topic, next, &r->error_code);
 }
 
 static void grow_run(struct controller_task *task)
@@ -380,21 +475,14 @@ static void grow_run(struct controller_task *task)
     struct create_partitions_response *resp = CALL_RESP(c, create_partitions_response);
     i32 n = MAX(q->topics.n, 0);
     resp->results.v = CALL_ARRAY(c, grow_result, n);
-    resp->results.n = resp->results.v ? n : 0;
-    for (i32 i = 0; i < resp->results.n; i++) {
-        grow_result *r = &resp->results.v[i];
-        create_partitions_response_create_partitions_topic_result_init(r);
-        r->name = q->topics.v[i].name;
-        r->error_message = (struct bytes){ NULL, 0 };
-        struct topic_entry *e = catalog_by_name(c->at, r->name);
-        r->error_code = (i16)grow_check(op, q, i, e, &r->error_message);
-        if (r->error_code != ERR_NONE || q->validate_only)
-            continue;
-        struct topic *next = topic_copy(e->topic);
-        next->partition_count = q->topics.v[i].count;
-        op->partitions_more += (u64)(next->partition_count - e->topic->partition_count);
-        topics_change(op, e->topic, next, &r->error_code);
-    }
+    resp->results.n = 0;
+    struct named *names = CALL_ARRAY(c, struct named, n);
+    for (i32 i = 0; names && i < n; i++)
+        names[i] = (struct named){ q->topics.v[i].name, i };
+    const u8 *marks = names && resp->results.v ? named_marks(c, names, n) : NULL;
+    for (i32 i = 0; marks && i < n; i++)
+        if (!(marks[i] & NAMED_BEFORE))
+            grow_one(op, i, marks[i] & NAMED_TWICE, &resp->results.v[resp->results.n++]);
     topics_op_release(op);
 }
 

@@ -382,19 +382,20 @@ static void find_one(struct call *c, struct bytes key, i8 type, err unavailable,
     find_coordinator_response_coordinator_init(f);
     f->key = key;
     f->node_id = f->port = -1;
-    f->error_message = (struct bytes){ NULL, 0 };
+    f->error_message = bytes_str(c->header.request_api_version < 4 ? "NONE" : "");
     err e = unavailable;
     if (type != KEY_GROUP) {
         e = ERR_INVALID_REQUEST;
         f->error_message = bytes_str("Transactions and share groups are not served here.");
-    } else if (key.len == 0) {
-        e = ERR_INVALID_GROUP_ID;
-    } else if (e == ERR_NONE) {
+    } else if (e == ERR_NONE) { /* "" too: standalone consumers of old commit under it */
         e = coordinator_shard(c->at, key, &shard);
     }
     f->error_code = (i16)e;
-    if (e != ERR_NONE)
+    if (e != ERR_NONE) {
+        if (type == KEY_GROUP)
+            f->error_message = bytes_str(err_text(e));
         return;
+    }
     f->node_id = broker_id_of_shard(c->at, shard);
     f->host = bytes_str(c->at->node->host);
     f->port = c->at->node->ports[shard];

@@ -125,20 +125,24 @@ static void describe_members(struct arena *a, const struct group *g, described *
 static void describe_one(struct part *p, described *r)
 {
     struct arena *a = &p->arena;
+    const struct call *call = p->scatter->call;
     err e;
     struct group_partition *gp = group_partition_of(p->at, r->group_id, &e);
     struct group *g = gp ? group_find(p->at, r->group_id) : NULL;
+    if (CALL_REQ(call, describe_groups_request)->include_authorized_operations && gp)
+        r->authorized_operations = OPERATIONS_OF_GROUP;
     if (!g) {
-        bool newer = p->scatter->call->header.request_api_version >= 6;
+        bool newer = call->header.request_api_version >= 6;
         r->error_code = (i16)(gp ? newer ? ERR_GROUP_ID_NOT_FOUND : ERR_NONE : e);
         r->group_state = bytes_str(gp ? "Dead" : "");
-        if (gp && newer)
+        if (gp && newer) {
             r->error_message = bytes_str("The group does not exist.");
+            r->authorized_operations = INT32_MIN;
+        }
         return;
     }
     r->group_state = bytes_str(group_state_name(g->state));
-    r->protocol_type =
-        g->protocol_type.data ? arena_copy(a, g->protocol_type) : bytes_str("");
+    r->protocol_type = g->protocol_type.data ? arena_copy(a, g->protocol_type) : bytes_str("");
     if (g->state == GROUP_STABLE)
         r->protocol_data = arena_copy(a, g->protocol);
     describe_members(a, g, r);
@@ -207,8 +211,6 @@ static void delete_written(struct group_write *w)
 static err delete_check(struct broker *at, struct bytes id, struct group **g)
 {
     err e;
-    if (id.len == 0)
-        return ERR_INVALID_GROUP_ID;
     if (!group_partition_of(at, id, &e))
         return e;
     *g = group_find(at, id);
@@ -272,8 +274,7 @@ void handle_delete_groups(struct call *c)
         delete_groups_response_deletable_group_result_init(r);
         r->group_id = q->groups_names.v[i];
         r->error_message = (struct bytes){ NULL, 0 };
-        err e =
-            r->group_id.len ? coordinator_shard(c->at, r->group_id, &shard) : ERR_INVALID_GROUP_ID;
+        err e = coordinator_shard(c->at, r->group_id, &shard);
         r->error_code = (i16)e;
         if (e == ERR_NONE)
             fits = scatter_add(s, shard, r);

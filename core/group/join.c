@@ -386,6 +386,10 @@ static err sync_check(struct call *c, struct group **g, struct member **m)
         return e;
     if (q->generation_id != (*g)->generation)
         return ERR_ILLEGAL_GENERATION;
+    /* KIP-559: from version 5 on both must be told. */
+    bool told = q->protocol_type.data && q->protocol_name.data;
+    if (c->header.request_api_version >= 5 && !told)
+        return ERR_INCONSISTENT_GROUP_PROTOCOL;
     if ((q->protocol_type.data && !bytes_eq(q->protocol_type, (*g)->protocol_type)) ||
         (q->protocol_name.data && !bytes_eq(q->protocol_name, (*g)->protocol)))
         return ERR_INCONSISTENT_GROUP_PROTOCOL;
@@ -473,13 +477,14 @@ static err leave_one(struct group *g, struct bytes id, struct bytes instance_id)
     return ERR_NONE;
 }
 
+/* `g` NULL: nobody knows the members, which from version 3 on is said of each. */
 static err leave_members(struct call *c, struct group *g)
 {
     const struct leave_group_request *q = CALL_REQ(c, leave_group_request);
     struct leave_group_response *resp = CALL_RESP(c, leave_group_response);
     err e = ERR_NONE;
     if (c->header.request_api_version < 3) {
-        e = leave_one(g, q->member_id, (struct bytes){ NULL, 0 });
+        e = g ? leave_one(g, q->member_id, (struct bytes){ NULL, 0 }) : ERR_UNKNOWN_MEMBER_ID;
     } else {
         i32 n = MAX(q->members.n, 0);
         resp->members.v = CALL_ARRAY(c, struct leave_group_response_member_response, n);
@@ -489,10 +494,12 @@ static err leave_members(struct call *c, struct group *g)
             leave_group_response_member_response_init(r);
             r->member_id = q->members.v[i].member_id;
             r->group_instance_id = q->members.v[i].group_instance_id;
-            r->error_code = (i16)leave_one(g, r->member_id, r->group_instance_id);
+            r->error_code =
+                g ? (i16)leave_one(g, r->member_id, r->group_instance_id) : ERR_UNKNOWN_MEMBER_ID;
         }
     }
-    group_members_gone(g);
+    if (g)
+        group_members_gone(g);
     return e;
 }
 
@@ -501,11 +508,8 @@ void handle_leave_group(struct call *c)
     const struct leave_group_request *q = CALL_REQ(c, leave_group_request);
     struct leave_group_response *resp = CALL_RESP(c, leave_group_response);
     err e = ERR_INVALID_GROUP_ID;
-    struct group *g = NULL;
-    if (q->group_id.len && group_partition_of(c->at, q->group_id, &e)) {
-        g = group_find(c->at, q->group_id);
-        e = ERR_UNKNOWN_MEMBER_ID;
-    }
-    resp->error_code = (i16)(g ? leave_members(c, g) : e);
+    if (q->group_id.len && group_partition_of(c->at, q->group_id, &e))
+        e = leave_members(c, group_find(c->at, q->group_id));
+    resp->error_code = (i16)e;
     call_done(c);
 }

@@ -582,12 +582,15 @@ static u32 delete_rows(struct call *c, struct group *g)
             CALL_ARRAY(c, struct offset_delete_response_offset_delete_response_partition, m);
         t->partitions.n = t->partitions.v ? m : 0;
         bool used = group_subscribed(g, t->name);
+        const struct topic_entry *e = catalog_by_name(c->at, t->name);
         for (i32 j = 0; j < t->partitions.n; j++) {
             struct offset_delete_response_offset_delete_response_partition *r = &t->partitions.v[j];
             offset_delete_response_offset_delete_response_partition_init(r);
             r->partition_index = q->topics.v[i].partitions.v[j].partition_index;
             struct offset *o = offset_find(g, t->name, r->partition_index);
-            if (used) {
+            if (!e || r->partition_index < 0 || r->partition_index >= e->topic->partition_count) {
+                r->error_code = ERR_UNKNOWN_TOPIC_OR_PARTITION;
+            } else if (used) {
                 r->error_code = ERR_GROUP_SUBSCRIBED_TO_TOPIC;
             } else if (o && record_offset_tombstone(g->coordinator, g, o) == ERR_NONE) {
                 offset_remove(g, o);
@@ -604,7 +607,9 @@ void handle_offset_delete(struct call *c)
     err e;
     struct group_partition *gp = group_partition_of(c->at, q->group_id, &e);
     struct group *g = gp ? group_find(c->at, q->group_id) : NULL;
-    if (gp)
+    if (q->group_id.len == 0)
+        e = ERR_INVALID_GROUP_ID;
+    else if (gp)
         e = delete_whole_check(g);
     if (e != ERR_NONE) {
         CALL_RESP(c, offset_delete_response)->error_code = (i16)e;

@@ -1248,6 +1248,237 @@ def message_limits(broker):
     expect(keyed.produce_raw(kmsg.batch([(b"key", b"v")]))["ErrorCode"], 0, "a key in a compacted topic")
 
 
+# ---- the finer points of administration ----
+def described(broker, kind, name, keys, version=4):
+    got = broker.call(32, version, {"IncludeSynonyms": True, "Resources": [
+        {"ResourceType": kind, "ResourceName": name, "ConfigurationKeys": keys}]})["Results"][0]
+    expect(got["ErrorCode"], 0, f"DescribeConfigs of {name}")
+    return {c["Name"]: c for c in got["Configs"]}
+
+
+def altered(broker, *resources, validate=False):
+    """[error] for resources of (type, name, [(key, operation, value)])."""
+    got = broker.call(44, 1, {"ValidateOnly": validate, "Resources": [
+        {"ResourceType": kind, "ResourceName": name,
+         "Configs": [{"Name": k, "ConfigOperation": o, "Value": v} for k, o, v in changes]}
+        for kind, name, changes in resources]})["Responses"]
+    return [r["ErrorCode"] for r in got]
+
+
+def node_id(broker):
+    return broker.call(METADATA, 12, {"Topics": []})["Brokers"][0]["NodeId"]
+
+
+@case
+def describe_configs_details(broker):
+    topic = broker.topic(configs=[("max.message.bytes", "12345"), ("follower.replication.throttled.replicas", "*")])
+    found = described(broker, 2, topic.name, None)
+    expect(len(described(broker, 2, topic.name, [])), len(found), "no keys asked for: all")
+    expect([(s["Name"], s["Source"]) for s in found["segment.bytes"]["Synonyms"]][-1], ("log.segment.bytes", 5),
+           "the weakest synonym")
+    synonyms = [(s["Name"], s["Source"]) for s in found["max.message.bytes"]["Synonyms"]]
+    expect(synonyms, [("max.message.bytes", 1), ("message.max.bytes", 5)], "synonyms of an override")
+    expect([(s["Name"], s["Source"]) for s in found["follower.replication.throttled.replicas"]["Synonyms"]],
+           [("follower.replication.throttled.replicas", 1)], "no broker's key")
+    expect(found["remote.storage.enable"]["Synonyms"], [], "no broker's key and no override")
+    for name, kind in (("retention.ms", 5), ("segment.bytes", 3), ("cleanup.policy", 7), ("preallocate", 1),
+                       ("min.cleanable.dirty.ratio", 6), ("compression.type", 2)):
+        expect(found[name]["ConfigType"], kind, f"type of {name}")
+    of_broker = described(broker, 4, str(node_id(broker)), ["log.retention.ms", "message.max.bytes"])
+    expect((of_broker["log.retention.ms"]["Value"], of_broker["log.retention.ms"]["Synonyms"]), (None, []), "not set")
+    expect(of_broker["message.max.bytes"]["ReadOnly"], False, "a dynamic key")
+
+
+@case
+def alter_configs_details(broker):
+    topic = broker.topic()
+    mine = (2, topic.name)
+    expect(altered(broker, (*mine, [("retention.ms", 0, None)])), [42], "a null value")
+    expect(altered(broker, (*mine, [("no.such.config", 1, None)])), [0], "deleting what nobody knows")
+    expect(altered(broker, (*mine, [("retention.ms", 0, "5"), ("retention.ms", 0, "6")])), [42], "a key twice")
+    expect(altered(broker, (*mine, [("retention.ms", 0, "5")]), (*mine, [("retention.ms", 0, "6")])), [42, 42],
+           "a resource twice")
+    expect(altered(broker, (2, "bad name", [("retention.ms", 0, "5")])), [17], "a bad topic name")
+    expect(altered(broker, (*mine, [("retention.ms", 0, "soon")]), validate=True), [40], "a trial of a bad value")
+    expect(altered(broker, (*mine, [("cleanup.policy", 0, " compact , delete,compact ")])), [0], "a list with blanks")
+    wait_for(lambda: described(broker, 2, topic.name, ["cleanup.policy"])["cleanup.policy"]["Value"] == "compact,delete",
+             "the list in order, without the duplicate")
+    got = broker.call(33, 2, {"ValidateOnly": False, "Resources": [
+        {"ResourceType": 2, "ResourceName": topic.name, "Configs": [{"Name": "retention.ms", "Value": None}]}]})
+    expect(got["Responses"][0]["ErrorCode"], 42, "AlterConfigs with a null value")
+    broker_id = str(node_id(broker))
+    of_broker = (4, broker_id)
+    expect(altered(broker, (*of_broker, [("num.partitions", 0, "3")])), [42], "a key that is read at start")
+    expect(altered(broker, (*of_broker, [("message.max.bytes", 0, "many")])), [42], "a bad value")
+    expect(altered(broker, (*of_broker, [("message.max.bytes", 0, None)])), [42], "no value")
+    expect(altered(broker, (*of_broker, [("message.max.bytes", 2, "1")])), [40], "append to what is no list")
+    twice = [("message.max.bytes", 0, "1000012"), ("message.max.bytes", 0, "1000013")]
+    expect(altered(broker, (*of_broker, twice)), [42], "a key twice")
+    expect(altered(broker, (4, "4711", [("message.max.bytes", 0, "1000012")])), [42], "another broker")
+    try:
+        expect(altered(broker, (*of_broker, [("log.cleanup.policy", 2, "compact")])), [0], "append")
+
+        def policy():
+            found = described(broker, 4, broker_id, ["log.cleanup.policy"])["log.cleanup.policy"]
+            return sorted(found["Value"].split(",")), found["ConfigSource"]
+        wait_for(lambda: policy() == (["compact", "delete"], 2), "the longer list")
+        expect(altered(broker, (*of_broker, [("log.cleanup.policy", 3, "compact")])), [0], "subtract")
+        wait_for(lambda: policy() == (["delete"], 2), "the shorter list")
+    finally:
+        expect(altered(broker, (*of_broker, [("log.cleanup.policy", 1, None)])), [0], "delete")
+
+
+@case
+def create_topics_details(broker):
+    me, counter = node_id(broker), fresh("raw-detail")
+
+    def create(*topics, validate=False, version=7):
+        got = broker.call(CREATE_TOPICS, version, {"timeoutMs": 15000, "validateOnly": validate, "Topics": [
+            dict({"Name": f"{counter}-{len(made)}-{i}", "NumPartitions": -1, "ReplicationFactor": -1}, **t)
+            for i, t in enumerate(topics)]})["Topics"]
+        made.append(1)
+        return got
+
+    def on(*replicas):
+        return {"Assignments": [{"PartitionIndex": p, "BrokerIds": ids} for p, ids in replicas]}
+
+    made = []
+    for version in (2, 4, 7):
+        expect(create({}, version=version)[0]["ErrorCode"], 0, f"the broker's defaults, v{version}")
+    got = create(on((0, [me]), (1, [me])), validate=True)[0]
+    expect((got["ErrorCode"], got["NumPartitions"], got["ReplicationFactor"]), (0, 2, 1), "a trial with replicas")
+    expect(create(on((0, [me]), (1, [me])))[0]["ErrorCode"], 0, "replicas by hand")
+    for what, replicas in (("a gap", on((0, [me]), (2, [me]))), ("not from 0", on((1, [me]))),
+                           ("a partition twice", on((0, [me]), (0, [me]))), ("an unknown broker", on((0, [4711]))),
+                           ("no replicas", on((0, []))), ("a broker twice", on((0, [me, me])))):
+        expect(create(replicas)[0]["ErrorCode"], 39, what)
+        expect(create(replicas, validate=True)[0]["ErrorCode"], 39, f"{what}, as a trial")
+    expect(create(dict(on((0, [me])), NumPartitions=1))[0]["ErrorCode"], 42, "replicas and a number of partitions")
+    expect(create(dict(on((0, [me])), ReplicationFactor=1))[0]["ErrorCode"], 42, "replicas and a factor")
+    expect(create({"Configs": [{"Name": "retention.ms", "Value": None}]})[0]["ErrorCode"], 40, "a config without a value")
+    twice = fresh("raw-twice")
+    got = create({"Name": twice}, {"Name": twice}, {"Name": twice + "-other"})
+    expect(sorted((t["Name"], t["ErrorCode"]) for t in got), [(twice, 42), (twice + "-other", 0)], "a name twice")
+    topic = broker.topic(partitions=2)
+
+    def grow(*topics):
+        got = broker.call(37, 3, {"TimeoutMs": 10000, "Topics": [dict({"Assignments": None}, **t) for t in topics]})
+        return [r["ErrorCode"] for r in got["Results"]]
+
+    for ids in ([], [4711], [me, me]):
+        expect(grow({"Name": topic.name, "Count": 3, "Assignments": [{"BrokerIds": ids}]}), [39], f"replicas {ids}")
+    expect(grow({"Name": topic.name, "Count": 4, "Assignments": [{"BrokerIds": [me]}]}), [39], "replicas of some only")
+    expect(grow({"Name": topic.name, "Count": 3}, {"Name": topic.name, "Count": 4}), [42], "a topic twice")
+    expect(grow({"Name": topic.name, "Count": 3, "Assignments": [{"BrokerIds": [me]}]}), [0], "replicas by hand")
+
+
+@case
+def delete_topics_details(broker):
+    """Who names a topic twice deletes nothing."""
+    topic, zero = broker.topic(), bytes(16)
+
+    def delete(*topics):
+        got = broker.call(DELETE_TOPICS, 6, {"TimeoutMs": 10000, "Topics": [
+            {"Name": n, "TopicId": i} for n, i in topics]})["Responses"]
+        return [r["ErrorCode"] for r in got]
+
+    expect(delete((topic.name, topic.id)), [42], "name and id")
+    expect(delete((None, zero)), [42], "neither")
+    expect(delete((topic.name, zero), (topic.name, zero)), [42], "a name twice")
+    expect(delete((topic.name, zero), (None, topic.id)), [42], "by name and by id")
+    expect(topic.list_offset(-1)["ErrorCode"], 0, "it is still there")
+    expect(delete((None, topic.id)), [0], "by id")
+
+
+@case
+def describe_topic_partitions_pages(broker):
+    names = {}
+    for letter, partitions in (("b", 3), ("a", 2), ("c", 1)):
+        names[letter] = broker.topic(partitions=partitions, prefix=f"raw-page-{letter}").name
+
+    def page(letters, limit, cursor=None):
+        got = broker.call(75, 0, {"Topics": [{"Name": names[x]} for x in letters], "ResponsePartitionLimit": limit,
+                                  "Cursor": cursor and {"TopicName": names[cursor[0]], "PartitionIndex": cursor[1]}})
+        letter = {n: x for x, n in names.items()}
+        after = got["NextCursor"]
+        return ([(letter[t["Name"]], t["ErrorCode"], [p["PartitionIndex"] for p in t["Partitions"]]) for t in got["Topics"]],
+                after and (letter[after["TopicName"]], after["PartitionIndex"]))
+
+    expect(page("bac", 2000), ([("a", 0, [0, 1]), ("b", 0, [0, 1, 2]), ("c", 0, [0])], None), "in order of names")
+    expect(page("bac", 1), ([("a", 0, [0])], ("a", 1)), "one partition")
+    expect(page("bac", 2), ([("a", 0, [0, 1])], ("b", 0)), "a topic")
+    expect(page("bac", 3), ([("a", 0, [0, 1]), ("b", 0, [0])], ("b", 1)), "into the next")
+    expect(page("bac", 3, ("b", 1)), ([("b", 0, [1, 2]), ("c", 0, [0])], None), "from a cursor")
+    expect(page("bac", 9, ("a", 7)), ([("a", 0, []), ("b", 0, [0, 1, 2]), ("c", 0, [0])], None), "a cursor at the end")
+    expect([e for _, e, _ in page("ac", 9, ("b", 1))[0]], [42, 42], "a cursor in a topic that is not asked for")
+    expect([e for _, e, _ in page("ac", 9, ("a", -1))[0]], [42, 42], "a cursor before the first partition")
+
+
+@case
+def list_offsets_of_the_future(broker):
+    """Special timestamps that no version knows."""
+    topic = broker.topic()
+    topic.produce([b"x"])
+    low, high = broker.advertised()[LIST_OFFSETS]
+    since = {-1: 0, -2: 0, -3: 7, -4: 8, -5: 9, -6: 11, -7: 99, -100: 99}
+    for version in range(low, high + 1):
+        for stamp, first in since.items():
+            wanted = 0 if version >= first else 35
+            expect(topic.list_offset(stamp, version=version)["ErrorCode"], wanted, f"v{version} timestamp {stamp}")
+
+
+@case
+def group_admin_details(broker):
+    topic, other = broker.topic(), broker.topic()
+    group = fresh("raw-group")
+    subscription = struct.pack(">hih", 1, 1, len(topic.name)) + topic.name.encode() + struct.pack(">ii", -1, 0)
+    with broker.connect(broker.coordinator(group)) as c:
+        me = c.call(JOIN, 3, {"GroupId": group, "SessionTimeoutMs": 30000, "RebalanceTimeoutMs": 30000, "MemberId": "",
+                              "ProtocolType": "consumer", "Protocols": [{"Name": "range", "Metadata": subscription}]})
+        sync = {"GroupId": group, "GenerationId": me["GenerationId"], "MemberId": me["MemberId"], "GroupInstanceId": None,
+                "ProtocolType": "consumer", "ProtocolName": "range",
+                "Assignments": [{"MemberId": me["MemberId"], "Assignment": b"mine"}]}
+        for wrong in ({"ProtocolType": None}, {"ProtocolName": None}, {"ProtocolName": "sticky"}, {"ProtocolType": "x"}):
+            expect(c.call(SYNC, 5, dict(sync, **wrong))["ErrorCode"], 23, f"SyncGroup with {wrong}")
+        expect(c.call(SYNC, 5, sync)["ErrorCode"], 0, "SyncGroup")
+
+        def offset_delete(name, partition=0, of=group):
+            got = c.call(47, 0, {"GroupId": of, "Topics": [{"Name": name, "Partitions": [{"PartitionIndex": partition}]}]})
+            return got["ErrorCode"] or got["Topics"][0]["Partitions"][0]["ErrorCode"]
+
+        expect(offset_delete(topic.name), 86, "OffsetDelete of a topic that is read")
+        expect(offset_delete(other.name), 0, "OffsetDelete of another")
+        expect(offset_delete("no-such-topic"), 3, "OffsetDelete of no topic")
+        expect(offset_delete(other.name, 99), 3, "OffsetDelete of no partition")
+        expect(offset_delete(other.name, of=""), 24, "OffsetDelete of no group")
+
+        def listed(states=(), types=()):
+            got = c.call(16, 5, {"StatesFilter": list(states), "TypesFilter": list(types)})
+            return group in [g["GroupId"] for g in got["Groups"]]
+
+        for states, there in ((["Stable"], True), (["STABLE"], True), (["Empty"], False), (["Nonsense"], False)):
+            expect(listed(states), there, f"listed among {states}")
+        for types, there in ((["classic"], True), (["Classic"], True), (["consumer"], False)):
+            expect(listed((), types), there, f"listed among {types}")
+        operations = c.call(15, 5, {"Groups": [group], "IncludeAuthorizedOperations": True})["Groups"][0]
+        expect(operations["AuthorizedOperations"], 3400, "authorized operations")
+        got = c.call(LEAVE, 5, {"GroupId": fresh("raw-no"), "Members": [{"MemberId": "m", "GroupInstanceId": None}]})
+        expect((got["ErrorCode"], got["Members"][0]["ErrorCode"]), (0, 25), "leaving a group that is not there")
+        c.call(LEAVE, 5, {"GroupId": group, "Members": [{"MemberId": me["MemberId"], "GroupInstanceId": None}]})
+    got = broker.call(FIND_COORDINATOR, 4, {"KeyType": 0, "CoordinatorKeys": [group, group, "other", ""]})["Coordinators"]
+    expect([(x["Key"], x["ErrorCode"]) for x in got], [(group, 0), (group, 0), ("other", 0), ("", 0)], "a batch of keys")
+    expect(delete_internal(broker), 17, "DeleteRecords of an internal topic")
+
+
+def delete_internal(broker):
+    found = broker.call(METADATA, 12, {"Topics": [{"Name": "__consumer_offsets"}]})
+    nodes = {b["NodeId"]: (b["Host"], b["Port"]) for b in found["Brokers"]}
+    part = found["Topics"][0]["Partitions"][0]
+    got = broker.call(DELETE_RECORDS, 2, {"TimeoutMs": 5000, "Topics": [{"Name": "__consumer_offsets", "Partitions": [
+        {"PartitionIndex": part["PartitionIndex"], "Offset": -1}]}]}, nodes[part["LeaderId"]])
+    return got["Topics"][0]["Partitions"][0]["ErrorCode"]
+
+
 def main():
     if sys.argv[1:] == ["--list"]:
         print("\n".join(CASES))
