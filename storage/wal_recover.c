@@ -32,7 +32,9 @@
 #include "plant.h"
 #include "storage_int.h"
 
+#ifndef SCAN_READ_BYTES /* the simulator reads less at a time */
 #define SCAN_READ_BYTES ((u32)MIB)
+#endif
 #define SCAN_READS 8u
 #ifndef WAL_SEGMENT_BYTES_MIN /* the simulator fills smaller ones */
 #define WAL_SEGMENT_BYTES_MIN MIB
@@ -432,8 +434,8 @@ static err scan_batch(struct scan *s, struct segment *seg, const struct frame *f
     return ERR_NONE;
 }
 
-/* The bytes a frame at `at` would need, so that the cursor never looks at what is not read yet. */
-static bool scan_need_frame(struct scan *s, u32 at)
+/* The bytes a frame at `at` would need. */
+static bool scan_need_one(struct scan *s, u32 at)
 {
     u32 seg = s->st->wal.segment_bytes;
     u32 block_end = (u32)MIN(align_up((u64)at + FRAME_BYTES, WAL_BLOCK_BYTES), (u64)seg);
@@ -447,6 +449,16 @@ static bool scan_need_frame(struct scan *s, u32 at)
     u64 need =
         (u64)at + FRAME_BYTES + get_le16(p + FRAME_AT_SKIP) + get_le32(p + FRAME_AT_PAYLOAD_BYTES);
     return scan_need(s, (u32)MIN(need, (u64)seg));
+}
+
+/* So that the cursor never looks at what is not read yet: where too little of a block is left for a
+ * header it may pass over zeros to the frame in the next one. */
+static bool scan_need_frame(struct scan *s, u32 at)
+{
+    u32 next = (u32)align_up((u64)at + 1, WAL_BLOCK_BYTES);
+    if (!scan_need_one(s, at))
+        return false;
+    return next - at >= FRAME_BYTES || next >= s->st->wal.segment_bytes || scan_need_one(s, next);
 }
 
 /* Takes the frames of the current segment up to `limit` or the first that does not verify;

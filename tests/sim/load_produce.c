@@ -83,7 +83,7 @@ static struct bytes build(struct producer *p, const struct stream *s, u64 first_
 static void batch_make(struct producer *p, struct stream *s)
 {
     u32 count = one_in(8) ? (u32)rnd_between(1, 30) : (u32)rnd_between(1, 4);
-    u32 value_max = one_in(10) ? load_plan.value_bytes_max : 200;
+    u32 value_max = one_in(4) ? load_plan.value_bytes_max : 200;
     value_max = MIN(value_max, (u32)(config_i64(sim.cfg, CFG_message_max_bytes) - 4096) / count);
     struct out_batch *ob = &s->q[(s->head + s->count++) % WINDOW];
     u64 first = model_new_id(s->lane);
