@@ -211,9 +211,8 @@ static bool record_read(const u8 *p, const u8 *end, const struct record_iter *it
     if (r->header_count > 0)
         p = record_skip_headers(p, end, r->header_count);
     r->offset = (i64)((u64)it->base_offset + (u64)(i64)r->offset_delta);
-    r->timestamp = it->has_log_append_time
-                       ? it->log_append_time
-                       : (i64)((u64)it->base_timestamp + (u64)timestamp_delta);
+    r->timestamp = it->has_log_append_time ? it->log_append_time
+                                           : (i64)((u64)it->base_timestamp + (u64)timestamp_delta);
     return p == end;
 }
 

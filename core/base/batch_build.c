@@ -153,8 +153,8 @@ static u8 *builder_put_record(struct batch_builder *b, i32 offset_delta, i64 tim
 err batch_builder_put(struct batch_builder *b, i32 offset_delta, i64 timestamp, struct bytes key,
                       struct bytes value, struct bytes raw_headers, i32 header_count)
 {
-    u8 *p = builder_put_record(b, offset_delta, timestamp, key, value, raw_headers.len,
-                               header_count);
+    u8 *p =
+        builder_put_record(b, offset_delta, timestamp, key, value, raw_headers.len, header_count);
     if (!p)
         return ERR_MESSAGE_TOO_LARGE;
     if (raw_headers.len)
@@ -162,9 +162,8 @@ err batch_builder_put(struct batch_builder *b, i32 offset_delta, i64 timestamp, 
     return ERR_NONE;
 }
 
-err batch_builder_add_at(struct batch_builder *b, i32 offset_delta, i64 timestamp,
-                         struct bytes key, struct bytes value, const struct header *headers,
-                         u32 header_count)
+err batch_builder_add_at(struct batch_builder *b, i32 offset_delta, i64 timestamp, struct bytes key,
+                         struct bytes value, const struct header *headers, u32 header_count)
 {
     CHECK(header_count <= INT32_MAX);
     u8 *p = builder_put_record(b, offset_delta, timestamp, key, value,
@@ -179,8 +178,8 @@ err batch_builder_add_at(struct batch_builder *b, i32 offset_delta, i64 timestam
     return ERR_NONE;
 }
 
-err batch_builder_add(struct batch_builder *b, i64 timestamp, struct bytes key,
-                      struct bytes value, const struct header *headers, u32 header_count)
+err batch_builder_add(struct batch_builder *b, i64 timestamp, struct bytes key, struct bytes value,
+                      const struct header *headers, u32 header_count)
 {
     CHECK(b->last_offset_delta < INT32_MAX);
     return batch_builder_add_at(b, b->last_offset_delta + 1, timestamp, key, value, headers,

@@ -12,7 +12,8 @@
 void check_failed(const char *file, int line, const char *func, const char *what)
 {
     log_flush();
-    fprintf(stderr, "level=fatal event=bug file=%s line=%d func=%s check=\"%s\" "
+    fprintf(stderr,
+            "level=fatal event=bug file=%s line=%d func=%s check=\"%s\" "
             "remedy=\"this is a defect of leat: please report it with this line\"\n",
             file, line, func, what);
     abort();

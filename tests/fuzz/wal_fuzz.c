@@ -36,8 +36,12 @@ static void repair(u8 *bytes, u64 base)
             payload = (u32)(align_up(at + FRAME_BYTES, WAL_BLOCK_BYTES) - at - FRAME_BYTES);
         if (at + FRAME_BYTES + skip + payload > SEGMENT)
             return;
-        struct frame f = { .kind = (enum frame_kind)kind, .epoch = EPOCH, .payload_bytes = payload,
-                           .skip = skip, .wal_tag = TAG, .lsn = base + at,
+        struct frame f = { .kind = (enum frame_kind)kind,
+                           .epoch = EPOCH,
+                           .payload_bytes = payload,
+                           .skip = skip,
+                           .wal_tag = TAG,
+                           .lsn = base + at,
                            .durable_lsn = MIN(get_le64(p + FRAME_AT_DURABLE_LSN), base + at) };
         if (kind == FRAME_BATCH) {
             if (payload < BATCH_HEADER_BYTES)

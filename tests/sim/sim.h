@@ -73,13 +73,14 @@ struct sim {
 extern struct sim sim;
 
 /* What happened, over all seeds; in memory that the processes share. */
-#define SIM_STATS(X)                                                                               \
-    X(kills)                                                                                       \
-    X(power_cuts)                                                                                  \
-    X(clean_stops) X(refused_starts) X(rots) X(rots_refused) X(writes) X(writes_torn) X(io_errors) \
-        X(resets) X(puts) X(store_errors) X(flips) X(meta_errors) X(acked_batches)                 \
-            X(retried_batches) X(read_batches) X(deletes) X(commits) X(topics_deleted) X(wal_full) \
-                X(uploads) X(cache_loads) X(shard_changes) X(compactions) X(runs) X(records_removed)
+/* clang-format off */
+#define SIM_STATS(X)                                                                           \
+    X(kills) X(power_cuts) X(clean_stops) X(refused_starts) X(rots) X(rots_refused)            \
+    X(writes) X(writes_torn) X(io_errors) X(resets) X(puts) X(store_errors) X(flips)           \
+    X(meta_errors) X(acked_batches) X(retried_batches) X(read_batches) X(deletes) X(commits)   \
+    X(topics_deleted) X(wal_full) X(uploads) X(cache_loads) X(shard_changes)                   \
+    X(compactions) X(runs) X(records_removed)
+/* clang-format on */
 struct sim_stats {
 #define X(name) u64 name;
     SIM_STATS(X)

@@ -358,9 +358,9 @@ static void built_batches_round_trip(void **state)
             times[i] = (i64)rng_next(&rng) >> rng_below(&rng, 64);
             delta += 1 + (i32)rng_below(&rng, round % 2 ? 1 : 1000);
             deltas[i] = delta;
-            assert_int_equal(batch_builder_add_at(&built, delta, times[i], keys[i], values[i],
-                                                  headers, i % 3),
-                             ERR_NONE);
+            assert_int_equal(
+                batch_builder_add_at(&built, delta, times[i], keys[i], values[i], headers, i % 3),
+                ERR_NONE);
         }
         assert_int_equal(batch_builder_finish(&built, comp, &out), ERR_NONE);
         struct batch b;
@@ -368,8 +368,7 @@ static void built_batches_round_trip(void **state)
         assert_int_equal(batch_check_crc(&b), ERR_NONE);
         assert_int_equal(b.record_count, count);
         assert_true(batch_is_transactional(&b));
-        assert_int_equal(batch_last_sequence(&b),
-                         batch_sequence_add(INT32_MAX - 3, MAX(delta, 0)));
+        assert_int_equal(batch_last_sequence(&b), batch_sequence_add(INT32_MAX - 3, MAX(delta, 0)));
         assert_int_equal(batch_decode(comp, &b, MIB, &plain), ERR_NONE);
         struct record_iter it;
         struct record r;
@@ -419,9 +418,8 @@ static void times_are_found(void **state)
     built.base_offset = 1000;
     built.codec = CODEC_LZ4;
     for (u32 i = 0; i < ARRAY_COUNT(times); i++)
-        assert_int_equal(batch_builder_add(&built, times[i], bytes_str("k"), bytes_str("v"), NULL,
-                                           0),
-                         ERR_NONE);
+        assert_int_equal(
+            batch_builder_add(&built, times[i], bytes_str("k"), bytes_str("v"), NULL, 0), ERR_NONE);
     assert_int_equal(batch_builder_finish(&built, comp, &out), ERR_NONE);
     assert_int_equal(batch_parse(out, &b), ERR_NONE);
     assert_int_equal(b.max_timestamp, 300);

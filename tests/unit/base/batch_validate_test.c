@@ -179,9 +179,9 @@ static void timestamps_are_bounded(void **state)
     for (u32 i = 0; i < ARRAY_COUNT(extremes); i++) {
         struct bytes out;
         batch_builder_reset(&built);
-        assert_int_equal(batch_builder_add(&built, extremes[i], bytes_str("k"), bytes_str("v"),
-                                           NULL, 0),
-                         ERR_NONE);
+        assert_int_equal(
+            batch_builder_add(&built, extremes[i], bytes_str("k"), bytes_str("v"), NULL, 0),
+            ERR_NONE);
         assert_int_equal(batch_builder_finish(&built, NULL, &out), ERR_NONE);
         assert_int_equal(batch_parse(out, &b), ERR_NONE);
         rules = rules_default;
@@ -312,8 +312,8 @@ static void broken_offset_deltas_are_renumbered(void **state)
         built.codec = (enum codec)c;
         for (i32 i = 0; i < 3; i++)
             assert_int_equal(batch_builder_add_at(&built, i * 1000, NOW + at[i], bytes_str("key"),
-                                                  bytes_str("value value value value value"),
-                                                  NULL, 0),
+                                                  bytes_str("value value value value value"), NULL,
+                                                  0),
                              ERR_NONE);
         assert_int_equal(batch_builder_finish(&built, comp, &out), ERR_NONE);
         memcpy(bytes_now, out.data, out.len);

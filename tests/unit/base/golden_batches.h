@@ -7,6 +7,7 @@ struct golden {
     const char *hex;
 };
 
+/* clang-format off */
 static const struct golden golden_batches[] = {
     { "java-none",
       "00000000000000000000014c000000000236424468000000000004000001a2056288e0000001a2056288"
@@ -150,3 +151,4 @@ static const struct golden golden_batches[] = {
       "3000000000000001a20563318b000001a20563318b00000000000000060000ffffffff00000001200000"
       "0008000000000c00000000000000" },
 };
+/* clang-format on */
