@@ -218,6 +218,7 @@ static void slot_encode(struct conn *c, struct slot *s)
     bool flexible = wire_flexible(API_PRODUCE, vs->v[API_PRODUCE]);
     struct wbuf b = { s->buf, 0, s->buf_cap };
     u32 ends[64], tails = 0;
+    const u32 parts = s->part_count;
     s->correlation = ++w->correlation;
     wire_begin(&b, vs, API_PRODUCE, s->correlation);
     wire_string(&b, flexible, NULL); /* transactional id */
@@ -225,8 +226,8 @@ static void slot_encode(struct conn *c, struct slot *s)
     wire_i32(&b, (i32)w->o->timeout_ms);
     wire_array(&b, flexible, 1);
     wire_string(&b, flexible, w->o->topic);
-    wire_array(&b, flexible, s->part_count);
-    for (u32 i = 0; i < s->part_count; i++) {
+    wire_array(&b, flexible, parts);
+    for (u32 i = 0; i < parts; i++) {
         const struct template *t = &w->shared->templates->list[s->parts[i].template_index];
         /* Stamped with the intended time: end to end latency counts from it, too. */
         slot_part(c, &b, &s->parts[i], s->parts[i].intended_ns + (u64)w->wall_offset_ns, flexible);
@@ -241,7 +242,7 @@ static void slot_encode(struct conn *c, struct slot *s)
     s->buf_cap = b.cap;
     s->iov_count = s->iov_next = 0;
     u32 from = 0;
-    for (u32 i = 0; i < s->part_count; i++) {
+    for (u32 i = 0; i < parts; i++) {
         const struct template *t = &w->shared->templates->list[s->parts[i].template_index];
         s->iov[s->iov_count++] = (struct iovec){ s->buf + from, ends[i] - from };
         s->iov[s->iov_count++] = (struct iovec){ t->data + t->head_len, t->len - t->head_len };

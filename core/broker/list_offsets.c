@@ -83,6 +83,7 @@ static void offset_item_run(struct part *part, struct offset_item *it)
         it->r->error_code = (i16)e;
         return;
     }
+    CHECK(p != NULL);
     switch (it->q->timestamp) {
     case LATEST:
         offset_found(it, partition_high_watermark(p), -1, p->leader_epoch);
@@ -192,7 +193,7 @@ static void epoch_part_run(struct part *part)
         if (p)
             e = partition_check_epoch(p, it->q->current_leader_epoch);
         it->r->error_code = (i16)e;
-        if (e == ERR_NONE && it->q->leader_epoch == p->leader_epoch) {
+        if (p && e == ERR_NONE && it->q->leader_epoch == p->leader_epoch) {
             it->r->leader_epoch = p->leader_epoch;
             it->r->end_offset = partition_high_watermark(p);
         }

@@ -69,6 +69,7 @@ static void delete_item_run(struct part *part, struct delete_item *it)
     it->r->error_code = (i16)e;
     if (e != ERR_NONE)
         return;
+    CHECK(p != NULL);
     if (offset <= partition_start(p)) {
         it->r->low_watermark = partition_start(p);
         return;

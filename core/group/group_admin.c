@@ -228,6 +228,7 @@ static void delete_one(struct part *p, deleted *r)
         r->error_message = bytes_str(err_text(e));
         return;
     }
+    CHECK(g != NULL);
     struct delete_write *dw = arena_alloc(&p->arena, sizeof *dw);
     if (!dw) {
         r->error_code = ERR_UNKNOWN_SERVER_ERROR;

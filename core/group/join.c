@@ -411,6 +411,7 @@ void handle_sync_group(struct call *c)
         sync_fail(c, e);
         return;
     }
+    CHECK(g != NULL && m != NULL);
     member_answer_sync(m, ERR_REBALANCE_IN_PROGRESS); /* an older one of the same member */
     m->sync = c;
     member_session_stop(m);

@@ -200,6 +200,7 @@ static void commit_write(struct commit_op *op, struct group_partition *gp)
     struct call *c = op->call;
     const struct offset_commit_request *q = CALL_REQ(c, offset_commit_request);
     struct group named = { .id = q->group_id };
+    CHECK(gp != NULL);
     op->reserved = commit_memory(op);
     if (!group_memory_fits(gp->coordinator, op->reserved)) {
         commit_refuse(op, ERR_COORDINATOR_NOT_AVAILABLE);
@@ -616,6 +617,7 @@ void handle_offset_delete(struct call *c)
         call_done(c);
         return;
     }
+    CHECK(gp != NULL && g != NULL);
     group_write_begin(gp->coordinator);
     if (delete_rows(c, g) == 0) {
         call_done(c);
