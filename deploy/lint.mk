@@ -20,19 +20,23 @@ format:
 	@clang-format -i $(LINT_C) $(LINT_H)
 
 lint-cppcheck:
+	@mkdir -p $(BUILD)/lint/cppcheck
 	@cppcheck -q -j $(LINT_JOBS) --std=c11 --enable=warning,performance,portability \
-		--inline-suppr --suppressions-list=deploy/cppcheck.txt --error-exitcode=1 \
+		--cppcheck-build-dir=$(BUILD)/lint/cppcheck --inline-suppr \
+		--suppressions-list=deploy/cppcheck.txt --error-exitcode=1 \
 		-D_GNU_SOURCE -D__x86_64__ --library=deploy/cppcheck.cfg \
 		-Iinclude -Inet -Inet/messages $(LINT_SHIPPED)
 
-# A file that passed is not looked at again until it, a header or the rules change.
+# A file that passed is not looked at again until it, a header it includes or the rules change. All
+# files once: 340 s of one processor, the slowest (core/group/group.c) 19 s, nearly all of it the
+# analyzer's paths; no single check stands out.
 LINT_STAMPS := $(patsubst %.c,$(BUILD)/lint/%.ok,$(LINT_SHIPPED))
 lint-clang-tidy:
 	@$(MAKE) --no-print-directory -j $(LINT_JOBS) $(LINT_STAMPS)
-$(BUILD)/lint/%.ok: %.c .clang-tidy $(LINT_H) $(wildcard include/*.def net/messages/*.def)
+$(BUILD)/lint/%.ok: %.c .clang-tidy
 	@mkdir -p $(@D)
-	@clang-tidy --quiet $< -- $(LINT_FLAGS) 2>&1 >$@.out | grep -v 'warnings generated' >&2; \
-		if grep -q 'error:' $@.out; then cat $@.out; exit 1; fi
+	@$(CC) $(LINT_FLAGS) -MM -MP -MT $@ -MF $(@:.ok=.d) $<
+	@clang-tidy --quiet $< -- $(LINT_FLAGS) >$@.out 2>&1 || { cat $@.out; exit 1; }
 	@mv $@.out $@
 
 # Lengths, layers, banned words, self-contained headers, essays, dead files.
