@@ -214,6 +214,7 @@ struct templates {
     u32 len_max;
 };
 void templates_build(struct templates *t, const struct options *o);
+void templates_free(struct templates *t);
 /* Writes the head into `out` (t->head_len bytes) with times, producer fields and CRC. */
 void template_head(const struct template *t, u8 *out, u64 wall_ns, struct producer_id pid,
                    i32 sequence);

@@ -202,6 +202,13 @@ void templates_build(struct templates *t, const struct options *o)
         t->len_max = MAX(t->len_max, t->list[i].len);
     }
 }
+void templates_free(struct templates *t)
+{
+    for (u32 i = 0; i < t->count; i++)
+        mem_free(t->list[i].data);
+    mem_free(t->list);
+    *t = (struct templates){ 0 };
+}
 void template_head(const struct template *t, u8 *out, u64 wall_ns, struct producer_id pid,
                    i32 sequence)
 {

@@ -99,6 +99,7 @@ static void every_send_is_a_valid_batch(void **state)
             assert_int_equal(stamp, c == COMPRESS_NONE ? wall_ns : 1700000000123000000u);
             mem_free(whole);
         }
+        templates_free(&t);
     }
 }
 static void every_record_has_the_wanted_size(void **state)
@@ -118,6 +119,7 @@ static void every_record_has_the_wanted_size(void **state)
     assert_int_equal(n, t.list[0].records);
     assert_int_equal(n, 15);
     mem_free(whole);
+    templates_free(&t);
 }
 static void records_too_short_for_a_stamp_keep_the_timestamp(void **state)
 {
@@ -128,6 +130,7 @@ static void records_too_short_for_a_stamp_keep_the_timestamp(void **state)
     u8 *whole = test_send(&t.list[0], 1700000000123456789u, 0);
     assert_int_equal(template_stamp(whole, 128), 1700000000123000000u);
     mem_free(whole);
+    templates_free(&t);
 }
 
 static void test_metadata(struct wbuf *w, const struct versions *vs)
