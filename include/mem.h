@@ -37,6 +37,24 @@ void mem_unmap(void *p, u64 bytes);
 /* Gives the pages back to the kernel, keeps the addresses; they read as zero afterwards. */
 void mem_release_pages(void *p, u64 bytes);
 
+/* Memory that waits to be used again must not be touched: AddressSanitizer is told so. Nothing in
+ * other builds. What the kernel writes through io_uring is not looked at. */
+#if defined(__SANITIZE_ADDRESS__)
+#define MEM_POISONING 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define MEM_POISONING 1
+#endif
+#endif
+#ifdef MEM_POISONING
+#include <sanitizer/asan_interface.h>
+#define MEM_POISON(p, bytes) ASAN_POISON_MEMORY_REGION((p), (bytes))
+#define MEM_UNPOISON(p, bytes) ASAN_UNPOISON_MEMORY_REGION((p), (bytes))
+#else
+#define MEM_POISON(p, bytes) ((void)(p), (void)(bytes))
+#define MEM_UNPOISON(p, bytes) ((void)(p), (void)(bytes))
+#endif
+
 /* ---- arena ---- */
 struct arena_block;
 struct arena {

@@ -49,6 +49,7 @@ static u8 *free_pop(struct frame_pool *fp, u32 class)
     fp->free_count[class]--;
     fp->free_least[class] = MIN(fp->free_least[class], fp->free_count[class]);
     fp->free_bytes -= class_bytes(class);
+    MEM_UNPOISON(f, class_bytes(class));
     return (u8 *)f;
 }
 
@@ -97,6 +98,7 @@ void frame_pool_give(struct frame_pool *fp, u8 *buf, u32 cap)
     fp->free[class] = f;
     fp->free_count[class]++;
     fp->free_bytes += cap;
+    MEM_POISON(buf + sizeof *f, cap - sizeof *f);
 }
 
 void frame_pool_trim(struct frame_pool *fp)

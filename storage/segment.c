@@ -88,6 +88,7 @@ static void image_detach(struct storage *st, struct image *im)
     im->seg = NULL;
     seg->image = NULL;
     list_push_front(&st->free_images, &im->link); /* the one most likely still in a cache */
+    MEM_POISON(im->bytes, st->wal.segment_bytes);
     if (seg->state != SEG_REGISTERED)
         return;
     for (u32 i = 0; i < seg->part_count; i++)
@@ -202,7 +203,9 @@ static struct image *image_acquire(struct storage *st)
     /* The next one is made ready while this one fills. */
     if (list_empty(&st->free_images) && !image_registered_any(st))
         image_prepare(st);
-    return list_entry(l, struct image, link);
+    struct image *im = list_entry(l, struct image, link);
+    MEM_UNPOISON(im->bytes, st->wal.segment_bytes);
+    return im;
 }
 
 /* ---- segments ---- */

@@ -107,6 +107,7 @@ void mem_touch(void *p, u64 bytes)
 
 void mem_unmap(void *p, u64 bytes)
 {
+    MEM_UNPOISON(p, bytes);
     CHECK(munmap(p, align_up(bytes, 4096)) == 0);
 }
 
@@ -116,6 +117,13 @@ void mem_release_pages(void *p, u64 bytes)
 }
 
 /* ---- arena ---- */
+
+/* Behind each allocation, where a sanitizer watches: bytes that nobody may touch. */
+#ifdef MEM_POISONING
+#define RED_ZONE 16u
+#else
+#define RED_ZONE 0u
+#endif
 
 struct arena_block {
     struct arena_block *older;
@@ -140,6 +148,7 @@ static bool arena_grow(struct arena *a, u64 size)
     a->used_bytes += bytes;
     a->next = b->payload;
     a->end = b->payload + bytes;
+    MEM_POISON(b->payload, bytes);
     return true;
 }
 
@@ -147,11 +156,12 @@ void *arena_alloc(struct arena *a, u64 size)
 {
     if (unlikely(size > a->limit_bytes))
         return NULL;
-    size = align_up(size, 16);
-    if (unlikely(!a->next || size > (u64)(a->end - a->next)) && !arena_grow(a, size))
+    u64 room = align_up(size, 16) + RED_ZONE;
+    if (unlikely(!a->next || room > (u64)(a->end - a->next)) && !arena_grow(a, room))
         return NULL;
     u8 *p = a->next;
-    a->next += size;
+    a->next += room;
+    MEM_UNPOISON(p, size);
     memset(p, 0, size);
     return p;
 }
@@ -198,6 +208,7 @@ void arena_reset(struct arena *a)
         a->used_bytes = keep->bytes;
         a->next = keep->payload;
         a->end = keep->payload + keep->bytes;
+        MEM_POISON(keep->payload, keep->bytes);
     }
 }
 

@@ -217,6 +217,7 @@ static void buf_push_free(struct io *io, u32 id)
 {
     CHECK(id < io->buf_count && io->buf_free_count < io->buf_count);
     io->buf_free[io->buf_free_count++] = (u16)id;
+    MEM_POISON(io->bufs + (u64)id * io->buf_bytes, io->buf_bytes);
 }
 
 static void recv_pooled_complete(struct io *io, struct io_op *op, i32 res, u32 flags)
@@ -229,6 +230,7 @@ static void recv_pooled_complete(struct io *io, struct io_op *op, i32 res, u32 f
         if (res > 0) {
             op->buf_id = (u16)id;
             op->buf = io->bufs + (u64)id * io->buf_bytes;
+            MEM_UNPOISON(op->buf, (u32)res);
         } else {
             buf_push_free(io, id);
         }

@@ -215,6 +215,7 @@ static int bufs_setup(struct io *io, const struct config *cfg)
     for (u32 i = 0; i < io->buf_count; i++)
         io->buf_free[i] = (u16)(io->buf_count - 1 - i); /* low addresses on top */
     io->buf_free_count = io->buf_count;
+    MEM_POISON(io->bufs, (u64)io->buf_count * io->buf_bytes);
     io->buf_ring_target = MIN(BUF_RING_START, io->buf_count);
     return 0;
 }

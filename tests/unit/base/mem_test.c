@@ -1,9 +1,12 @@
 /* mem: counting, alignment, arenas and their limit. */
 #include "mem.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -129,6 +132,40 @@ static void arena_limit_is_hard(void **state)
     arena_free(&a);
 }
 
+#ifdef MEM_POISONING
+/* Whether a process of its own that touches the byte is ended by the sanitizer. */
+static bool touching_ends(const u8 *p)
+{
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        int quiet = open("/dev/null", O_WRONLY);
+        dup2(quiet, STDERR_FILENO);
+        _exit(*(const volatile u8 *)p & 0);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+}
+
+static void a_sanitizer_sees_arena_memory_misused(void **state)
+{
+    (void)state;
+    struct arena a;
+    arena_init(&a, 1024, 4096);
+    u8 *p = arena_alloc(&a, 13), *q = arena_alloc(&a, 16);
+    assert_false(touching_ends(p + 12));
+    assert_true(touching_ends(p + 13));
+    assert_false(touching_ends(q + 15));
+    assert_true(touching_ends(q + 16));
+    arena_reset(&a);
+    assert_true(touching_ends(p));
+    assert_ptr_equal(arena_alloc(&a, 1), p);
+    assert_false(touching_ends(p));
+    arena_free(&a);
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -138,6 +175,9 @@ int main(void)
         cmocka_unit_test(maps_are_aligned_and_released_to_zero),
         cmocka_unit_test(arena_gives_distinct_zeroed_memory),
         cmocka_unit_test(arena_limit_is_hard),
+#ifdef MEM_POISONING
+        cmocka_unit_test(a_sanitizer_sees_arena_memory_misused),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
