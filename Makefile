@@ -1,15 +1,17 @@
 # Leat. `make` builds, never needs root. `make run` and `make test` set the machine up first.
-# Everything built lands in $(BUILD). SAN=address|undefined|thread builds with that sanitizer.
+# Everything built lands in $(BUILD). SAN=address|undefined|thread builds with that sanitizer;
+# address takes undefined along.
 
 BUILD ?= build$(if $(SAN),-$(SAN))
 CC ?= gcc
 CCACHE := $(shell command -v ccache 2>/dev/null)
-OPT ?= -O2
+# The codecs under sanitizers take minutes to compile at -O2.
+OPT ?= $(if $(SAN),-O1,-O2)
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes \
 	-Wvla -Wcast-qual -Wswitch-enum -Wundef -Wformat=2 -Werror
 BASE_CFLAGS := -std=c11 -D_GNU_SOURCE -g -fno-omit-frame-pointer -fno-common -fstack-protector-strong \
 	-msse4.2 -mpclmul -Iinclude -Inet/messages -Inet -MMD -MP
-SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -DLEAT_DEBUG)
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN:address=address,undefined) -fno-sanitize-recover=all -DLEAT_DEBUG)
 CFLAGS ?=
 ALL_CFLAGS = $(BASE_CFLAGS) $(OPT) $(WARN) $(SANFLAGS) $(CFLAGS)
 LIBS := -luring -ldeflate -lxxhash -lsnappy -llz4 -lzstd -llmdb -lmicrohttpd -lcurl -ljansson -lpthread -lm
@@ -81,7 +83,8 @@ unit: $(UNIT)
 	@tests/run_units.sh $(UNIT)
 
 # ---- fuzz targets: tests/fuzz/X_fuzz.c (libFuzzer, clang) ----
--include $(wildcard tests/fuzz/*.mk tests/sim/*.mk tests/e2e/*.mk tests/crash/*.mk perf/*.mk deploy/*.mk)
+-include $(wildcard tests/fuzz/*.mk tests/sim/*.mk tests/e2e/*.mk tests/crash/*.mk tests/sanitize/*.mk \
+	perf/*.mk deploy/*.mk)
 
 clean:
 	rm -rf $(BUILD)

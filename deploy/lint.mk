@@ -3,7 +3,7 @@
 .PHONY: lint tidy format lint-format lint-clang-tidy lint-cppcheck
 
 LINT_C := $(wildcard core/*.c core/*/*.c net/*.c net/messages/*.c storage/*.c perf/*.c tests/sim/*.c \
-	tests/unit/*/*.c tests/fuzz/*.c tests/e2e/*.c)
+	tests/unit/*/*.c tests/fuzz/*.c tests/e2e/*.c tests/sanitize/*.c)
 LINT_H := $(wildcard include/*.h core/*/*.h net/*.h storage/*.h perf/*.h tests/*/*.h tests/unit/*/*.h)
 # Tests are compiled with the same warnings; the analyzers look at what ships.
 LINT_SHIPPED := $(wildcard core/*.c core/*/*.c net/*.c net/messages/*.c storage/*.c perf/*.c)

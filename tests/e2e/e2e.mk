@@ -44,14 +44,3 @@ soak: deps
 		"stress=a=tests/crash/stress --seconds 20" \
 		"sim=a=$(SUB) sim SEEDS=10000" \
 		"fuzz=a=$(SUB) fuzz FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS)"
-
-# Unit tests under ASan, UBSan and, for what threads share, TSan.
-THREADED_TESTS := mailbox_test io_test log_test metrics_test
-.PHONY: sanitize unit-threaded
-unit-threaded: $(addprefix $(BUILD)/unit/,$(THREADED_TESTS))
-	@tests/run_units.sh $^
-sanitize: deps
-	@tests/run_all \
-		"asan=a=$(SUB) SAN=address unit" \
-		"ubsan=a=$(SUB) SAN=undefined unit" \
-		"tsan=a=$(SUB) SAN=thread unit-threaded"
