@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "place.h"
 
 #define META_DRIVERS_MAX 8
 
@@ -27,16 +28,10 @@ void meta_register(const struct meta_driver *d)
 
 static const struct meta_driver *driver_find(const char *url)
 {
-    const char *sep = strstr(url, "://");
-    if (sep == NULL)
-        return NULL;
-    size_t len = (size_t)(sep - url);
     for (u32 i = 0; i < registered_count; i++)
-        if (strlen(registered[i]->scheme) == len && memcmp(registered[i]->scheme, url, len) == 0)
+        if (place_has_scheme(url, registered[i]->scheme))
             return registered[i];
-    if (len == 4 && memcmp(url, "lmdb", 4) == 0)
-        return &meta_lmdb_driver;
-    return NULL;
+    return place_has_scheme(url, "lmdb") ? &meta_lmdb_driver : NULL;
 }
 
 err meta_open(const char *url, struct meta **out, char *why, size_t why_size)

@@ -29,6 +29,7 @@
 #include "check.h"
 #include "log.h"
 #include "meta.h"
+#include "place.h"
 
 #define META_LMDB_MAGIC 0x1d3b0001u
 #define MAP_BYTES_FIRST (64 * MIB)
@@ -132,35 +133,13 @@ static err open_failed(struct meta_lmdb *l, const char *what, int rc, char *why,
     return e;
 }
 
-/* mkdir -p. Returns 0 or errno. */
-static int make_folders(char *path)
-{
-    for (char *p = path + 1;; p++) {
-        if (*p != '/' && *p != '\0')
-            continue;
-        char was = *p;
-        *p = '\0';
-        int rc = mkdir(path, 0755) == 0 || errno == EEXIST ? 0 : errno;
-        *p = was;
-        if (rc != 0 || was == '\0')
-            return rc;
-    }
-}
-
 static void url_parse(struct meta_lmdb *l, const char *url)
 {
-    const char *path = strstr(url, "://");
-    CHECK(path != NULL);
-    path += 3;
-    const char *query = strchr(path, '?');
-    size_t len = query != NULL ? (size_t)(query - path) : strlen(path);
-    while (len > 1 && path[len - 1] == '/')
-        len--;
-    l->path = mem_strndup(bytes_of(path, (u32)len));
+    l->path = place_path(url);
     l->map_bytes_max = MAP_BYTES_DEFAULT;
-    const char *map = query != NULL ? strstr(query, "map=") : NULL;
+    const char *map = place_option(url, "map");
     if (map != NULL)
-        l->map_bytes_max = MAX(strtoull(map + 4, NULL, 10), MIB);
+        l->map_bytes_max = MAX(strtoull(map, NULL, 10), MIB);
     l->map_bytes_max = align_up(l->map_bytes_max, 64 * KIB);
     l->map_bytes = MIN(MAP_BYTES_FIRST, l->map_bytes_max);
 }
@@ -234,7 +213,7 @@ static err lmdb_open(const char *url, struct meta **out, char *why, size_t why_s
     url_parse(l, url);
     if (l->path[0] == '\0')
         return open_failed(l, "use an empty path", EINVAL, why, why_size);
-    int rc = make_folders(l->path);
+    int rc = place_make_folders(l->path, 0755);
     if (rc != 0)
         return open_failed(l, "make the folder", rc, why, why_size);
     rc = take_owner(l);

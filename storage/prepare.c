@@ -7,11 +7,10 @@
  *
  * n/shards (u8 version 1, 3 bytes 0, u32 count) is written last, so a crash repeats the work.
  */
-#include <errno.h>
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include "clock.h"
+#include "place.h"
 #include "storage_int.h"
 
 #define REPLAY_TOLD_NS (2 * NS_PER_S)
@@ -20,25 +19,6 @@ static void explain(struct storage_env *env, const char *what, err e)
 {
     if (!env->error[0])
         snprintf(env->error, sizeof env->error, "%s: %s", what, err_text(e));
-}
-
-/* All missing parents, too. What fails here shows when the file is made. */
-static void folder_make(const char *path)
-{
-    char buf[512];
-    size_t len = strlen(path);
-    if (len == 0 || len >= sizeof buf)
-        return;
-    memcpy(buf, path, len + 1);
-    for (size_t i = 1; i <= len; i++) {
-        if (buf[i] != '/' && buf[i] != 0)
-            continue;
-        char c = buf[i];
-        buf[i] = 0;
-        if (mkdir(buf, 0750) != 0 && errno != EEXIST)
-            LOG(WARN, wal_folder, "path=%s errno=%d", buf, errno);
-        buf[i] = c;
-    }
 }
 
 /* ---- what the metadata says ---- */
@@ -179,7 +159,11 @@ err storage_prepare(struct storage_env *env)
 {
     CHECK(env->shard_count > 0 && env->shard_count <= SHARDS_MAX);
     env->error[0] = 0;
-    folder_make(config_str(env->cfg, CFG_wal_path));
+    /* What fails here shows when the file is made. */
+    const char *folder = config_str(env->cfg, CFG_wal_path);
+    int rc = place_make_folders(folder, 0750);
+    if (rc != 0)
+        LOG(WARN, wal_folder, "path=%s errno=%d", folder, rc);
     struct wal_list l = { 0 };
     u32 old_count = 0;
     err e = meta_range(env->meta, bytes_str("w/"), wal_list_one, &l);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "place.h"
 
 #define STORE_DRIVERS_MAX 8
 
@@ -14,16 +15,10 @@ static u32 registered_count;
 
 static const struct store_driver *driver_find(const char *url)
 {
-    const char *sep = strstr(url, "://");
-    if (sep == NULL)
-        return NULL;
-    size_t len = (size_t)(sep - url);
     for (u32 i = 0; i < registered_count; i++)
-        if (strlen(registered[i]->scheme) == len && memcmp(registered[i]->scheme, url, len) == 0)
+        if (place_has_scheme(url, registered[i]->scheme))
             return registered[i];
-    if (len == 4 && memcmp(url, "file", 4) == 0)
-        return &store_file_driver;
-    return NULL;
+    return place_has_scheme(url, "file") ? &store_file_driver : NULL;
 }
 
 void store_register(const struct store_driver *d)

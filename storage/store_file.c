@@ -27,6 +27,7 @@
 #include "bytes.h"
 #include "check.h"
 #include "clock.h"
+#include "place.h"
 #include "store.h"
 
 #define STORE_FILE_MAGIC 0x5f110001u
@@ -85,21 +86,6 @@ static err open_failed(struct store_file *f, const char *what, int e, char *why,
     return err_from_errno(e);
 }
 
-/* mkdir -p. Returns 0 or errno. */
-static int make_root(char *path)
-{
-    for (char *p = path + 1;; p++) {
-        if (*p != '/' && *p != '\0')
-            continue;
-        char was = *p;
-        *p = '\0';
-        int rc = mkdir(path, 0755) == 0 || errno == EEXIST ? 0 : errno;
-        *p = was;
-        if (rc != 0 || was == '\0')
-            return rc;
-    }
-}
-
 /* Removes what earlier puts left unfinished. Failures show at the next put. */
 static void clean_tmp(struct store_file *f)
 {
@@ -118,19 +104,6 @@ static void clean_tmp(struct store_file *f)
     closedir(d);
 }
 
-static char *url_path(const char *url, bool *sync)
-{
-    const char *path = strstr(url, "://");
-    CHECK(path != NULL);
-    path += 3;
-    const char *query = strchr(path, '?');
-    *sync = query == NULL || strstr(query, "sync=false") == NULL;
-    size_t len = query != NULL ? (size_t)(query - path) : strlen(path);
-    while (len > 1 && path[len - 1] == '/')
-        len--;
-    return mem_strndup(bytes_of(path, (u32)len));
-}
-
 static err file_open(const char *url, struct store **out, char *why, size_t why_size)
 {
     struct store_file *f = MEM_NEW(struct store_file);
@@ -138,10 +111,12 @@ static err file_open(const char *url, struct store **out, char *why, size_t why_
     f->base.driver = &store_file_driver;
     pthread_mutex_init(&f->lock, NULL);
     f->root_fd = -1;
-    f->root = url_path(url, &f->sync);
+    const char *sync = place_option(url, "sync");
+    f->sync = sync == NULL || strncmp(sync, "false", 5) != 0;
+    f->root = place_path(url);
     if (f->root[0] == '\0')
         return open_failed(f, "use an empty path", EINVAL, why, why_size);
-    int rc = make_root(f->root);
+    int rc = place_make_folders(f->root, 0755);
     if (rc != 0)
         return open_failed(f, "make the folder", rc, why, why_size);
     f->root_fd = open(f->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
