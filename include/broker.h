@@ -199,6 +199,10 @@ struct scatter *scatter_new(struct call *c, part_fn run, void (*done)(struct sca
 bool scatter_add(struct scatter *s, u32 shard, void *item);
 /* Sends the parts (that of the own shard runs before this returns); with no item done runs now. */
 void scatter_start(struct scatter *s);
+/* The same, or refuses the call when its parts did not fit into its memory. */
+void scatter_start_or_refuse(struct scatter *s, struct call *c, bool fits);
+/* A `done` with nothing left to gather: answers the call. */
+void scatter_answer(struct scatter *s);
 /* At the owner: this part is finished. */
 void part_done(struct part *p);
 /* At home, when the call ends: frees what the owners allocated. */

@@ -109,11 +109,6 @@ static void offset_part_run(struct part *p)
     offset_part_release(p);
 }
 
-static void offset_gathered(struct scatter *s)
-{
-    call_done(s->call);
-}
-
 static bool named_twice(const struct list_offsets_request_list_offsets_topic *t, i32 at)
 {
     for (i32 i = 0; i < t->partitions.n; i++)
@@ -150,7 +145,7 @@ void handle_list_offsets(struct call *c)
 {
     const struct list_offsets_request *q = CALL_REQ(c, list_offsets_request);
     struct list_offsets_response *resp = CALL_RESP(c, list_offsets_response);
-    struct scatter *s = scatter_new(c, offset_part_run, offset_gathered);
+    struct scatter *s = scatter_new(c, offset_part_run, scatter_answer);
     i32 n = MAX(q->topics.n, 0);
     resp->topics.v = CALL_ARRAY(c, struct list_offsets_response_list_offsets_topic_response, n);
     resp->topics.n = n;
@@ -166,10 +161,7 @@ void handle_list_offsets(struct call *c)
         for (i32 j = 0; fits && j < m; j++)
             fits = offset_add(s, &q->topics.v[i], j, &t->partitions.v[j]);
     }
-    if (fits)
-        scatter_start(s);
-    else
-        call_malformed(c, "request memory limit");
+    scatter_start_or_refuse(s, c, fits);
 }
 
 /* ---- OffsetForLeaderEpoch ---- */
@@ -221,7 +213,7 @@ void handle_offset_for_leader_epoch(struct call *c)
 {
     const struct offset_for_leader_epoch_request *q = CALL_REQ(c, offset_for_leader_epoch_request);
     struct offset_for_leader_epoch_response *resp = CALL_RESP(c, offset_for_leader_epoch_response);
-    struct scatter *s = scatter_new(c, epoch_part_run, offset_gathered);
+    struct scatter *s = scatter_new(c, epoch_part_run, scatter_answer);
     i32 n = MAX(q->topics.n, 0);
     resp->topics.v =
         CALL_ARRAY(c, struct offset_for_leader_epoch_response_offset_for_leader_topic_result, n);
@@ -239,8 +231,5 @@ void handle_offset_for_leader_epoch(struct call *c)
         for (i32 j = 0; fits && j < m; j++)
             fits = epoch_add(s, t->topic, &q->topics.v[i].partitions.v[j], &t->partitions.v[j]);
     }
-    if (fits)
-        scatter_start(s);
-    else
-        call_malformed(c, "request memory limit");
+    scatter_start_or_refuse(s, c, fits);
 }

@@ -4,19 +4,6 @@
 #include "broker_int.h"
 #include "check.h"
 
-static void gathered_done(struct scatter *s)
-{
-    call_done(s->call);
-}
-
-static void finish_setup(struct scatter *s, struct call *c, bool fits)
-{
-    if (fits)
-        scatter_start(s);
-    else
-        call_malformed(c, "request memory limit");
-}
-
 /* ---- DeleteRecords ---- */
 
 typedef struct delete_records_response_delete_records_partition_result delete_result;
@@ -111,7 +98,7 @@ void handle_delete_records(struct call *c)
 {
     const struct delete_records_request *q = CALL_REQ(c, delete_records_request);
     struct delete_records_response *resp = CALL_RESP(c, delete_records_response);
-    struct scatter *s = scatter_new(c, delete_part_run, gathered_done);
+    struct scatter *s = scatter_new(c, delete_part_run, scatter_answer);
     i32 n = MAX(q->topics.n, 0);
     resp->topics.v = CALL_ARRAY(c, struct delete_records_response_delete_records_topic_result, n);
     resp->topics.n = n;
@@ -127,7 +114,7 @@ void handle_delete_records(struct call *c)
         for (i32 j = 0; fits && j < m; j++)
             fits = delete_add(s, t->name, &q->topics.v[i].partitions.v[j], &t->partitions.v[j]);
     }
-    finish_setup(s, c, fits);
+    scatter_start_or_refuse(s, c, fits);
 }
 
 /* ---- DescribeProducers ---- */
@@ -200,7 +187,7 @@ void handle_describe_producers(struct call *c)
 {
     const struct describe_producers_request *q = CALL_REQ(c, describe_producers_request);
     struct describe_producers_response *resp = CALL_RESP(c, describe_producers_response);
-    struct scatter *s = scatter_new(c, producers_part_run, gathered_done);
+    struct scatter *s = scatter_new(c, producers_part_run, scatter_answer);
     i32 n = MAX(q->topics.n, 0);
     resp->topics.v = CALL_ARRAY(c, struct describe_producers_response_topic_response, n);
     resp->topics.n = n;
@@ -217,7 +204,7 @@ void handle_describe_producers(struct call *c)
             fits = producers_add(s, t->name, q->topics.v[i].partition_indexes.v[j],
                                  &t->partitions.v[j]);
     }
-    finish_setup(s, c, fits);
+    scatter_start_or_refuse(s, c, fits);
 }
 
 /* ---- DescribeLogDirs: one directory, the data directory ---- */
@@ -339,5 +326,5 @@ void handle_describe_log_dirs(struct call *c)
             }
         }
     }
-    finish_setup(s, c, fits);
+    scatter_start_or_refuse(s, c, fits);
 }

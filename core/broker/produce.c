@@ -284,8 +284,5 @@ void handle_produce(struct call *c)
     bool fits = s && resp->responses.v;
     for (i32 i = 0; fits && i < n; i++)
         fits = produce_topic(s, &q->topic_data.v[i], &resp->responses.v[i]);
-    if (fits)
-        scatter_start(s);
-    else
-        call_malformed(c, "request memory limit");
+    scatter_start_or_refuse(s, c, fits);
 }

@@ -96,6 +96,19 @@ void scatter_start(struct scatter *s)
     scatter_gather(s);
 }
 
+void scatter_start_or_refuse(struct scatter *s, struct call *c, bool fits)
+{
+    if (fits)
+        scatter_start(s);
+    else
+        call_malformed(c, "request memory limit");
+}
+
+void scatter_answer(struct scatter *s)
+{
+    call_done(s->call);
+}
+
 void part_done(struct part *p)
 {
     struct scatter *s = p->scatter;
