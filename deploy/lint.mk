@@ -32,7 +32,7 @@ lint-cppcheck:
 # analyzer's paths; no single check stands out.
 LINT_STAMPS := $(patsubst %.c,$(BUILD)/lint/%.ok,$(LINT_SHIPPED))
 lint-clang-tidy:
-	@$(MAKE) --no-print-directory -j $(LINT_JOBS) $(LINT_STAMPS)
+	@$(MAKE) -s --no-print-directory -j $(LINT_JOBS) $(LINT_STAMPS)
 $(BUILD)/lint/%.ok: %.c .clang-tidy
 	@mkdir -p $(@D)
 	@$(CC) $(LINT_FLAGS) -MM -MP -MT $@ -MF $(@:.ok=.d) $<
