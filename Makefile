@@ -3,7 +3,9 @@
 # address takes undefined along.
 
 BUILD ?= build$(if $(SAN),-$(SAN))
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 CCACHE := $(shell command -v ccache 2>/dev/null)
 # The codecs under sanitizers take minutes to compile at -O2.
 OPT ?= $(if $(SAN),-O1,-O2)
@@ -27,6 +29,8 @@ storage_SRC := $(filter-out storage/show_main.c,$(wildcard storage/*.c))
 broker_SRC := $(wildcard core/broker/*.c core/group/*.c core/node/*.c)
 sim_SRC := $(wildcard tests/sim/*.c)
 
+# V=1 shows commands in full.
+quiet = $(if $(V),,@echo "  $(1)   $@"; )
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 lib = $(BUILD)/lib$(1).a
 LIB_ALL := $(foreach l,broker storage net shard base,$(call lib,$(l)))
@@ -38,7 +42,12 @@ all: $(PROGRAMS)
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-$(BUILD)/obj/%.o: %.c
+# Says which packages are missing, where a compiler's own message would not; once for a build folder.
+$(BUILD)/packages.ok:
+	@mkdir -p $(@D)
+	@! deploy/deps.sh --check build || touch $@
+
+$(BUILD)/obj/%.o: %.c | $(BUILD)/packages.ok
 	@mkdir -p $(@D)
 	@$(if $(V),echo "$(CC) $(ALL_CFLAGS) -c $<",echo "  CC   $<")
 	@$(CCACHE) $(CC) $(ALL_CFLAGS) -c $< -o $@
@@ -46,11 +55,11 @@ $(BUILD)/obj/%.o: %.c
 define layer_rule
 $(call lib,$(1)): $(call obj,$($(1)_SRC))
 	@rm -f $$@
-	ar rcs $$@ $$^
+	$$(call quiet,AR)ar rcs $$@ $$^
 endef
 $(foreach l,$(LAYERS) real sim,$(eval $(call layer_rule,$(l))))
 
-LINK = $(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+LINK = $(call quiet,LD)$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
 
 $(BUILD)/leat: $(call obj,core/main.c) $(LIB_ALL) $(REAL)
 	$(LINK)

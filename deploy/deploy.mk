@@ -11,17 +11,19 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
 INSTALLED_PROGRAMS := leat leatctl leat-bench leat-show
 
-.PHONY: deps deps-build run install uninstall docs docs-check
+.PHONY: deps deps-build deps-run run install uninstall docs docs-check
 
-# All packages of deploy/packages.txt; deps-build only what building and running need.
+# All packages of deploy/packages.txt; deps-build only what building needs, deps-run what trying needs too.
 deps:
-	@deploy/deps.sh build test lint
+	@deploy/deps.sh build run test lint
 deps-build:
 	@deploy/deps.sh build
+deps-run:
+	@deploy/deps.sh build run
 
 # Sub-make, because the packages must be there before the compiler is asked anything.
-run: deps-build
-	@$(MAKE) --no-print-directory $(BUILD)/leat $(BUILD)/leatctl
+run: deps-run
+	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@$(BUILD)/leat $(ARGS)
 
 install: $(addprefix $(BUILD)/,$(INSTALLED_PROGRAMS))

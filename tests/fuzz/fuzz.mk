@@ -15,13 +15,13 @@ FUZZ_PROGRAMS = $(patsubst %,$(BUILD)/fuzz/%_fuzz,$(FUZZ_TARGETS))
 
 $(BUILD)/fuzz/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CCACHE) $(FUZZ_CC) $(FUZZ_CFLAGS) -c $< -o $@
+	$(call quiet,CC)$(CCACHE) $(FUZZ_CC) $(FUZZ_CFLAGS) -c $< -o $@
 $(BUILD)/fuzz/obj/net/codec_print.o $(BUILD)/fuzz/obj/net/codec_random.o: FUZZ_OPT := -O0
 $(FUZZ_LIB): $(call fuzz_obj,$(foreach l,$(LAYERS) real,$($(l)_SRC)))
 	@rm -f $@
-	ar rcs $@ $^
+	$(call quiet,AR)ar rcs $@ $^
 $(BUILD)/fuzz/%_fuzz: $(BUILD)/fuzz/obj/tests/fuzz/%_fuzz.o $(FUZZ_LIB)
-	$(FUZZ_CC) $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< $(FUZZ_LIB) $(LIBS)
+	$(call quiet,LD)$(FUZZ_CC) $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< $(FUZZ_LIB) $(LIBS)
 
 .PHONY: fuzz fuzz-programs
 fuzz-programs: $(FUZZ_PROGRAMS)
