@@ -38,19 +38,22 @@ struct options {
 
 static void print_help(void)
 {
-    printf(
-        "leat %s - a streaming broker that speaks the Kafka protocol\n\n"
-        "Usage: leat [-c FILE] [-w KEY=VALUE]...\n\n"
-        "  -c FILE                    read this file (default " DEFAULT_CONF " and\n"
-        "                             " DEFAULT_CONF_DIR "/*.conf, when they are there)\n"
-        "  -w KEY=VALUE               set a key; wins over the files\n"
-        "      --print-config-reference  the reference page of all keys (Markdown)\n"
-        "      --check-config         read the configuration, say whether it is good, exit\n"
-        "  -V, --version\n"
-        "  -h, --help\n\n"
-        "With no configuration it listens on 127.0.0.1:9092 and keeps its data in ./leat-data.\n\n"
-        "Keys:\n",
-        LEAT_VERSION);
+    printf("leat %s - a streaming broker that speaks the Kafka protocol\n\n"
+           "Usage: leat [-c FILE] [-w KEY=VALUE]...\n\n"
+           "  -c, --config FILE             read this file (default " DEFAULT_CONF " and\n"
+           "                                " DEFAULT_CONF_DIR "/*.conf, when they are there)\n"
+           "  -w KEY=VALUE                  set a key; wins over the files\n"
+           "      --check-config            read the configuration, say whether it is good, exit\n"
+           "      --print-config-reference  the reference page of all keys (Markdown)\n"
+           "  -V, --version                 the version\n"
+           "  -h, --help                    this text\n\n"
+           "With no configuration it listens on 127.0.0.1:9092 and keeps its data in ./leat-data.\n"
+           "SIGTERM and Ctrl-C stop it cleanly, SIGHUP reads the files again. A running node is\n"
+           "read and changed with leatctl.\n\n"
+           "Exit status: 0 stopped, 1 can't start, 2 wrong usage or configuration, 70 the disk "
+           "lied.\n\n"
+           "Keys:\n",
+           LEAT_VERSION);
     config_print_help(stdout);
 }
 
@@ -143,14 +146,18 @@ static void raise_file_limit(void)
 static void log_started(struct node *n, u64 started_ns)
 {
     char text[1024];
+    u64 took_ms = (clock_mono_ns() - started_ns) / NS_PER_MS;
     node_describe(n, text, sizeof text);
     LOG(INFO, node_described, "%s", text);
     LOG(INFO, io_features, "%s", io_features(n->brokers[0]->shard.io)->text);
     LOG(INFO, ready,
         "version=" LEAT_VERSION " listen=%s admin=%s took_ms=%" PRIu64
-        " try=\"echo hello | kcat -b %s:%u -t test -P; kcat -b %s:%u -t test -C -e\"",
-        config_str(n->cfg, CFG_net_listen), config_str(n->cfg, CFG_admin_listen),
-        (clock_mono_ns() - started_ns) / NS_PER_MS, n->host, n->ports[0], n->host, n->ports[0]);
+        " try=\"echo hello | kcat -b %s:%u -t test -P; kcat -b %s:%u -t test -C -o beginning -e\"",
+        config_str(n->cfg, CFG_net_listen), config_str(n->cfg, CFG_admin_listen), took_ms, n->host,
+        n->ports[0], n->host, n->ports[0]);
+    log_flush();
+    if (isatty(STDOUT_FILENO))
+        node_welcome(n, took_ms, stdout);
 }
 
 static void wait_for_signals(struct config *cfg, const struct options *o, const sigset_t *set)

@@ -9,6 +9,8 @@
 #ifndef LEAT_NODE_H
 #define LEAT_NODE_H
 
+#include <stdio.h>
+
 #include "broker.h"
 
 /* cfg is validated and outlives the node. On failure *out is NULL and `why` names cause and
@@ -18,13 +20,16 @@ err node_open(struct config *cfg, u32 shards, struct node **out, char *why,
               size_t why_size) MUST_USE;
 /* core.shards, or one per CPU this process may use. */
 u32 node_shard_count(const struct config *cfg);
-/* Recovers and starts serving; io of the shard exists. ERR_* with a message in node->error. */
+/* Recovers and starts serving; io of the shard exists. ERR_* with a message in
+ * s->start_error. */
 err broker_start(struct shard *s) MUST_USE;
 /* After a broker_start that failed: the sentence of the first shard whose storage did not start,
  * with cause and remedy; NULL when it was something else. */
 const char *node_start_error(const struct node *n);
 /* Takes the next step of stopping; true when nothing is left to do. */
 bool broker_drained(struct shard *s);
+/* For a person at a terminal: that the node is ready, what it found, how to try it. Once ready. */
+void node_welcome(const struct node *n, u64 took_ms, FILE *out);
 /* After every shard is drained and its io destroyed. */
 void node_close(struct node *n);
 /* key=value lines about the node, for `leatctl status` and the admin endpoint: only what never

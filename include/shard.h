@@ -58,6 +58,7 @@ struct shard {
     bool turn_again;        /* set by anyone who left work for the next turn: don't sleep */
     bool hooks_ahead;       /* in a turn, before its hooks: work left for a hook is seen to */
     struct mailboxes *mail; /* private to mailbox.c */
+    char start_error[1024]; /* cause and remedy, when start() failed */
 };
 
 struct shard_group {

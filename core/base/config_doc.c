@@ -6,6 +6,9 @@
 #include "config_int.h"
 #include "topic_config.h"
 
+#define HELP_WIDTH 80
+#define HELP_INDENT "      "
+
 const char *config_kafka_name(enum config_key k)
 {
     return config_defs[k].kafka ? config_defs[k].kafka : config_defs[k].name;
@@ -201,6 +204,22 @@ void config_print_reference(FILE *out)
     topic_config_print_reference(out);
 }
 
+/* Words of `text` in lines of at most HELP_WIDTH characters. */
+static void print_wrapped(FILE *out, const char *text)
+{
+    size_t column = 0;
+    for (; *text; text += strspn(text, " ")) {
+        size_t len = strcspn(text, " ");
+        bool fits = column > 0 && column + 1 + len <= HELP_WIDTH;
+        if (column > 0 && !fits)
+            fputc('\n', out);
+        fprintf(out, "%s%.*s", fits ? " " : HELP_INDENT, (int)len, text);
+        column = fits ? column + 1 + len : strlen(HELP_INDENT) + len;
+        text += len;
+    }
+    fputc('\n', out);
+}
+
 void config_print_help(FILE *out)
 {
     for (size_t i = 0; i < ARRAY_COUNT(doc_rows); i++) {
@@ -210,7 +229,8 @@ void config_print_help(FILE *out)
         }
         char buf[CONFIG_VALUE_SIZE];
         const struct config_def *d = &config_defs[doc_rows[i].key];
-        fprintf(out, "  %s = %s%s\n      %s\n", d->name, human_default(d, buf, sizeof buf),
-                d->change == CONFIG_DYNAMIC ? "  [live]" : "", d->help);
+        fprintf(out, "  %s = %s%s\n", d->name, human_default(d, buf, sizeof buf),
+                d->change == CONFIG_DYNAMIC ? "  [live]" : "");
+        print_wrapped(out, d->help);
     }
 }

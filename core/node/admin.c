@@ -344,7 +344,11 @@ err admin_start(struct config *cfg, const struct metric_registry *metrics, struc
     a->started_ns = clock_mono_ns();
     a->daemon = start_daemon(a, &address);
     if (!a->daemon) {
-        snprintf(why, why_size, "admin.listen: cannot listen on %s (is the port in use?)", listen);
+        snprintf(why, why_size,
+                 "can't listen on %s for administration: most likely another program uses the "
+                 "port; stop it, or "
+                 "choose another port (-w admin.listen=HOST:PORT)",
+                 listen);
         mem_free(a);
         return ERR_IO;
     }

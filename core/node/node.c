@@ -133,35 +133,41 @@ static err topic_loaded(void *arg, const struct meta_kv *kv)
 
 /* ---- open ---- */
 
+static err data_dir_failed(const char *dir, const char *what, int e, char *why, size_t why_size)
+{
+    const char *remedy = "check the path and the disk";
+    if (e == EACCES || e == EPERM)
+        remedy = "let the user that runs leat write there";
+    else if (e == ENOENT)
+        remedy = "make the directories above it";
+    else if (e == ENOSPC || e == EDQUOT)
+        remedy = "free some space there";
+    snprintf(why, why_size,
+             "node.data_dir: can't %s %s: %s; %s, or choose another (-w node.data_dir=DIR)", what,
+             dir, strerror(e), remedy);
+    return err_from_errno(e);
+}
+
 /* One process per data directory. */
 static err data_dir_lock(struct node *n, char *why, size_t why_size)
 {
     const char *dir = config_str(n->cfg, CFG_node_data_dir);
     char path[4096];
-    if (mkdir(dir, 0750) != 0 && errno != EEXIST) {
-        snprintf(why, why_size,
-                 "node.data_dir = %s can't be made: %s; free space on that file system and let the "
-                 "user of leat write there, or change node.data_dir",
-                 dir, strerror(errno));
-        return err_from_errno(errno);
-    }
+    if (mkdir(dir, 0750) != 0 && errno != EEXIST)
+        return data_dir_failed(dir, "make", errno, why, why_size);
     snprintf(path, sizeof path, "%s/LOCK", dir);
     n->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-    if (n->lock_fd < 0) {
-        snprintf(why, why_size,
-                 "node.data_dir = %s can't be written: %s; free space on that file system and let "
-                 "the user of leat write there, or change node.data_dir",
-                 dir, strerror(errno));
-        return err_from_errno(errno);
-    }
-    if (flock(n->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        snprintf(why, why_size,
-                 "%s is in use by another leat: %s. Give this node its own node.data_dir, or stop "
-                 "the other.",
-                 dir, strerror(errno));
-        return ERR_BUSY;
-    }
-    return ERR_NONE;
+    if (n->lock_fd < 0)
+        return data_dir_failed(dir, "write in", errno, why, why_size);
+    if (flock(n->lock_fd, LOCK_EX | LOCK_NB) == 0)
+        return ERR_NONE;
+    if (errno != EWOULDBLOCK)
+        return data_dir_failed(dir, "lock", errno, why, why_size);
+    snprintf(why, why_size,
+             "node.data_dir = %s is in use by another leat: stop that one, or give this node a "
+             "directory of its own (-w node.data_dir=DIR)",
+             dir);
+    return ERR_BUSY;
 }
 
 static err node_open_stores(struct node *n, char *why, size_t why_size)
@@ -349,7 +355,7 @@ err broker_start(struct shard *s)
     b->env = n->env;
     err e = storage_start(s, &b->env, partition_known, &b->storage);
     if (e != ERR_NONE) {
-        LOG(ERROR, storage_start_failed, "shard=%u err=%s %s", s->index, err_name(e), b->env.error);
+        snprintf(s->start_error, sizeof s->start_error, "%s", b->env.error);
         return e;
     }
     char status[512];
@@ -357,12 +363,9 @@ err broker_start(struct shard *s)
     LOG(INFO, storage_ready, "shard=%u %s", s->index, status);
     coordinator_start(b);
     catalog_open_partitions(b);
-    char why[512];
-    e = net_start(s, &broker_net_handler, &b->net, why, sizeof why);
-    if (e != ERR_NONE) {
-        LOG(ERROR, listen_failed, "shard=%u err=%s why=\"%s\"", s->index, err_name(e), why);
+    e = net_start(s, &broker_net_handler, &b->net, s->start_error, sizeof s->start_error);
+    if (e != ERR_NONE)
         return e;
-    }
     timer_start(&s->timers, &b->housekeeping, s->now_ns + NS_PER_S, housekeeping);
     cleaner_start(b);
     __atomic_store_n(&b->serving, true, __ATOMIC_RELEASE);

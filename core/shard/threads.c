@@ -23,7 +23,7 @@ struct shard_thread {
     struct msg stop;
     pthread_t thread;
     err result;
-    char why[512];
+    char why[1100];
 };
 
 struct shard_threads {
@@ -127,7 +127,8 @@ static void *thread_main(void *arg)
     LOG(INFO, shard_io, "shard=%u %s", s->index, io_features(io)->text);
     e = t->all->start(s);
     if (e != ERR_NONE)
-        snprintf(t->why, sizeof t->why, "shard %u did not start: %s", s->index, err_text(e));
+        snprintf(t->why, sizeof t->why, "shard %u did not start: %s", s->index,
+                 *s->start_error ? s->start_error : err_text(e));
     if (thread_started(t, e))
         thread_turn(t);
     else

@@ -43,6 +43,7 @@ static int proc_number(const char *path)
 static err create_failed(int errno_value, char *why, size_t why_size)
 {
     struct utsname un = { 0 };
+    struct rlimit lim = { 0 };
     (void)uname(&un);
     switch (errno_value) {
     case EPERM:
@@ -68,9 +69,13 @@ static err create_failed(int errno_value, char *why, size_t why_size)
             un.release);
         return ERR_UNSUPPORTED;
     case ENOMEM:
-        snprintf(why, why_size,
-                 "no memory for io_uring: raise the memlock limit "
-                 "(ulimit -l, LimitMEMLOCK=) or lower core.ring_entries");
+        (void)getrlimit(RLIMIT_MEMLOCK, &lim);
+        snprintf(
+            why, why_size,
+            "no memory for io_uring: its rings count as locked memory, of which %" PRIu64
+            " KiB are allowed here; 8 MiB is plenty. Raise the limit (ulimit -l 8192; systemd: "
+            "LimitMEMLOCK=, docker: --ulimit memlock=8388608) or lower core.ring_entries",
+            (u64)lim.rlim_cur / KIB);
         return ERR_NO_MEMORY;
     case EMFILE:
     case ENFILE:
@@ -324,7 +329,8 @@ static err listen_failed(const char *host, u16 port, int errno_value, char *why,
 {
     const char *remedy = "";
     if (errno_value == EADDRINUSE)
-        remedy = ": another program uses the port; stop it or choose another one (net.listen)";
+        remedy = ": another program uses the port; stop it, or choose another "
+                 "port (-w net.listen=HOST:PORT)";
     else if (errno_value == EACCES)
         remedy = ": ports below 1024 need CAP_NET_BIND_SERVICE";
     else if (errno_value == EADDRNOTAVAIL)
