@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "bench.h"
+#include "version.h"
 
 enum option_kind { OPT_STRING, OPT_U32, OPT_BYTES, OPT_SECONDS, OPT_MILLIS, OPT_FLAG, OPT_SPECIAL };
 struct option_row {
@@ -56,6 +57,7 @@ static const struct option_row option_rows[] = {
     { "json", OPT_FLAG, AT(json), "the result as one JSON object on stdout" },
     { "quiet", OPT_FLAG, AT(quiet), "no line each second on stderr" },
     { "help", OPT_SPECIAL, 0, "this text" },
+    { "version", OPT_SPECIAL, 0, "the version" },
 };
 
 _Noreturn static void options_help(void)
@@ -139,6 +141,8 @@ static void parse_special(struct options *o, const char *name, const char *value
     static const i16 acks_value[] = { 0, 1, -1, -1 };
     if (strcmp(name, "help") == 0)
         options_help();
+    else if (strcmp(name, "version") == 0)
+        exit(puts("leat-bench " LEAT_VERSION) < 0);
     else if (strcmp(name, "mode") == 0)
         o->mode = (enum mode)parse_choice(name, value, modes, 5);
     else if (strcmp(name, "compression") == 0)
@@ -233,7 +237,8 @@ void options_parse(struct options *o, int argc, char **argv)
     bool from_given = false;
     for (u32 i = 0; i < ARRAY_COUNT(option_rows); i++) {
         const struct option_row *row = &option_rows[i];
-        bool bare = row->kind == OPT_FLAG || strcmp(row->name, "help") == 0;
+        bool bare = row->kind == OPT_FLAG || strcmp(row->name, "help") == 0 ||
+                    strcmp(row->name, "version") == 0;
         longs[i] = (struct option){ row->name, bare ? no_argument : required_argument, NULL, 0 };
     }
     int index, c;
