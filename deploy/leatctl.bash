@@ -1,6 +1,11 @@
 # Completion of leatctl and leat for bash. Keys come from the running node, else from `leat --help`.
+_leat_known_keys() {
+    leat --help 2>/dev/null | sed -n 's/^  \([a-z][a-z0-9_.]*\) = .*/\1/p'
+}
 _leat_keys() {
-    leatctl "$@" -a 2>/dev/null | cut -d' ' -f1 || true
+    local keys
+    keys=$(leatctl "$@" -a 2>/dev/null | cut -d' ' -f1)
+    echo "${keys:-$(_leat_known_keys)}"
 }
 
 _leatctl() {
@@ -21,11 +26,11 @@ _leatctl() {
 _leat() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     case $prev in
-    -c) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+    -c | --config) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
     -w) compopt -o nospace
-        mapfile -t COMPREPLY < <(compgen -S = -W "$(leat --help 2>/dev/null |
-            sed -n 's/^  \([a-z][a-z0-9_.]*\) = .*/\1/p')" -- "$cur") ;;
-    *) mapfile -t COMPREPLY < <(compgen -W "-c -w --help --version --print-config-reference" -- "$cur") ;;
+        mapfile -t COMPREPLY < <(compgen -S = -W "$(_leat_known_keys)" -- "$cur") ;;
+    *) mapfile -t COMPREPLY < <(compgen -W "-c --config -w -h --help -V --version --check-config \
+        --print-config-reference" -- "$cur") ;;
     esac
 }
 
