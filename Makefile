@@ -92,8 +92,8 @@ unit: $(UNIT)
 	@tests/run_units.sh $(UNIT)
 
 # ---- fuzz targets: tests/fuzz/X_fuzz.c (libFuzzer, clang) ----
--include $(wildcard tests/fuzz/*.mk tests/sim/*.mk tests/e2e/*.mk tests/crash/*.mk tests/sanitize/*.mk \
-	perf/*.mk deploy/*.mk)
+-include $(wildcard tests/fresh/*.mk tests/fuzz/*.mk tests/sim/*.mk tests/e2e/*.mk tests/crash/*.mk \
+	tests/sanitize/*.mk perf/*.mk deploy/*.mk)
 
 clean:
 	rm -rf $(BUILD)
