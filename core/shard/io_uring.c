@@ -399,8 +399,15 @@ static void send_complete(struct io *io, struct io_op *op, i32 res, u32 flags)
             op->notif_pending++;
         if (res > 0)
             send_advance(op, (u64)res);
+        /* Pages of a zero-copy send count as locked memory, which an ordinary user lacks. */
+        bool unpinned = (res == -ENOMEM || res == -ENOBUFS) && (op->flags & OP_ZERO_COPY);
+        if (unpinned) {
+            op->flags &= (u8)~OP_ZERO_COPY;
+            op->zero_copy = false;
+        }
         if (op->arg[0] < op->arg[1]) {
-            if (res > 0 && op->notif_pending < UINT8_MAX && !(op->flags & OP_CANCELED)) {
+            if ((res > 0 || unpinned) && op->notif_pending < UINT8_MAX &&
+                !(op->flags & OP_CANCELED)) {
                 send_submit(io, op);
                 return;
             }

@@ -72,7 +72,8 @@ struct io {
 
     struct region regions[REGIONS_MAX];
     u32 region_slots; /* 0: the table could not be registered */
-    u32 region_last;  /* where the last lookup hit */
+    bool region_refusal_told;
+    u32 region_last; /* where the last lookup hit */
 
     int event_fd; /* wakes from threads without a ring */
     u64 event_value;

@@ -548,6 +548,21 @@ static bool region_set(struct io *io, u32 slot, void *p, u64 bytes)
     return io_uring_register_buffers_update_tag(&io->ring, slot, &iov, (__u64 *)&tag, 1) == 1;
 }
 
+/* Told once: each further image would be refused for the same reason. */
+static void region_refused(struct io *io, u64 bytes)
+{
+    struct rlimit lim = { 0 };
+    if (io->region_refusal_told)
+        return;
+    io->region_refusal_told = true;
+    (void)getrlimit(RLIMIT_MEMLOCK, &lim);
+    LOG(WARN, io_region_not_registered,
+        "shard=%u bytes=%" PRIu64 " memlock_bytes=%" PRIu64
+        " remedy=\"raise the memlock limit (ulimit -l, LimitMEMLOCK=infinity); "
+        "works without, a little slower\"",
+        io->index, bytes, (u64)lim.rlim_cur);
+}
+
 bool io_register_region(struct io *io, void *p, u64 bytes)
 {
     for (u64 at = 0; at < bytes; at += REGION_BYTES_MAX) {
@@ -556,13 +571,7 @@ bool io_register_region(struct io *io, void *p, u64 bytes)
         while (slot < io->region_slots && io->regions[slot].start)
             slot++;
         if (slot == io->region_slots || !region_set(io, slot, (u8 *)p + at, part)) {
-            struct rlimit lim = { 0 };
-            (void)getrlimit(RLIMIT_MEMLOCK, &lim);
-            LOG(WARN, io_region_not_registered,
-                "shard=%u bytes=%" PRIu64 " memlock_bytes=%" PRIu64
-                " remedy=\"raise the memlock limit (ulimit -l, LimitMEMLOCK=infinity); "
-                "works without, a little slower\"",
-                io->index, bytes, (u64)lim.rlim_cur);
+            region_refused(io, bytes);
             io_unregister_region(io, p);
             return false;
         }
