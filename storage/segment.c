@@ -174,9 +174,12 @@ static void image_prepare(struct storage *st)
 
 static bool image_registered_any(const struct storage *st)
 {
-    list_for(it, &st->sealed_images)
-        if (list_entry(it, struct image, link)->seg->state == SEG_REGISTERED)
+    list_for(it, &st->sealed_images) {
+        const struct segment *seg = list_entry(it, struct image, link)->seg;
+        CHECK(seg != NULL);
+        if (seg->state == SEG_REGISTERED)
             return true;
+    }
     return false;
 }
 
