@@ -133,7 +133,7 @@ static void cleaner_tick(struct timer *t)
     struct cleaner *c = container_of(t, struct cleaner, timer);
     struct broker *b = c->broker;
     const struct config *cfg = b->node->cfg;
-    struct clean_bounds bounds;
+    struct clean_bounds bounds = { .end = 0 }; /* gcc 14 does not see that a choice sets it */
     struct partition *p = NULL;
     if (config_i64(cfg, CFG_log_cleaner_enable))
         p = partition_choose(b, &bounds);
