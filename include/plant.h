@@ -1,5 +1,6 @@
-/* Planted bugs: the simulator's canaries, which prove that its checker can fail. They exist only
- * in builds with -DLEAT_PLANT; everywhere else PLANTED is the constant 0. */
+/* Planted bugs: the canaries of the simulator and of the fuzz targets, which prove that their
+ * checks can fail. They exist only in builds with -DLEAT_PLANT; everywhere else PLANTED is the
+ * constant 0. */
 #ifndef LEAT_PLANT_H
 #define LEAT_PLANT_H
 
@@ -11,6 +12,16 @@ enum plant {
     PLANT_CLEAN_DROPS_LAST,     /* compaction drops the newest record at the end of its range */
     PLANT_RUN_BEFORE_OBJECT,    /* a run takes its sources' place before its object is stored */
     PLANT_RUN_FORGETS_COVER,    /* a run only stands for what is left in it */
+    /* Of the fuzz targets, in the order of FUZZ_CANARIES (tests/fuzz/fuzz.mk). */
+    PLANT_ARRAY_SHORT,         /* codec: of three elements the last is forgotten */
+    PLANT_RECORD_BOUND,        /* batch: a record may be longer than its batch */
+    PLANT_DECODED_LIMIT,       /* compress: no limit without a codec */
+    PLANT_CONFIG_ROUND,        /* config: large numbers are printed rounded */
+    PLANT_FRAME_ROOM,          /* wal: a frame may be longer than its segment */
+    PLANT_REGISTRATION_LENGTH, /* bundle: a registration may have fewer bytes than it says */
+    PLANT_PRODUCER_BATCHES,    /* stored: a producer may have more batches than there is room for */
+    PLANT_TOPIC_IDS,           /* start: two topics may have the same id */
+    PLANT_LONG_POLL_STAYS,     /* node: the long poll of a client that left goes on */
 };
 
 #ifdef LEAT_PLANT

@@ -18,12 +18,15 @@
 #define LEAT_CODEC_DECODE_INT_H
 
 #include "codec_int.h"
+#include "plant.h"
 
 /* Memory for an array whose count comes next in the input; *n is its count, -1 for null. */
 CODEC_STATIC void *read_array(struct wire_reader *r, struct arena *a, bool compact, bool nullable,
                               u32 wire_bytes_min, size_t element_bytes, i32 *n)
 {
     *n = wire_get_count(r, compact, nullable, wire_bytes_min);
+    if (PLANTED(PLANT_ARRAY_SHORT) && *n == 3)
+        *n = 2;
     if (*n <= 0)
         return NULL;
     void *v = arena_alloc(a, (u64)*n * element_bytes);

@@ -38,10 +38,6 @@
 /* Bytes gathered, for each write in flight, that start one more beside it. */
 #define GATHER_BYTES (256 * KIB)
 
-#ifdef LEAT_PLANT
-int plant = PLANT_NONE;
-#endif
-
 static u64 segment_base(const struct wal *w, const struct segment *seg)
 {
     return seg->seq * w->segment_bytes;

@@ -26,10 +26,10 @@ FOLDERS = [("core/base/", "base"), ("core/shard/", "shard"), ("net/", "net"), ("
 # Contracts in include/, by layer. A new header is added here by whoever adds it.
 HEADERS = {
     "base": "base bytes check err list mem hmap log clock rng config topic_config metrics hash crc32c "
-            "batch compress version varint json limits",
+            "batch compress version varint json limits plant",
     "shard": "io timer op shard mailbox bg",
     "net": "conn codec wire net protocol listener",
-    "storage": "storage store meta wal segment reader uploader bundle cache plant",
+    "storage": "storage store meta wal segment reader uploader bundle cache",
     "broker": "broker node admin node_admin partition coordinator cluster group",
 }
 HEADER_LAYER = {f"{h}.h": layer for layer, names in HEADERS.items() for h in names.split()}

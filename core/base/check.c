@@ -8,6 +8,11 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "plant.h"
+
+#ifdef LEAT_PLANT
+int plant = PLANT_NONE;
+#endif
 
 void check_failed(const char *file, int line, const char *func, const char *what)
 {

@@ -13,6 +13,7 @@
 #include <strings.h>
 
 #include "check.h"
+#include "plant.h"
 
 struct unit {
     const char *name;
@@ -294,7 +295,8 @@ static void format_units(const struct unit *units, size_t count, i64 scale, i64 
 {
     for (size_t i = 0; i < count && v > 0; i++) {
         i64 f = units[i].factor / scale;
-        if (f > 0 && v % f == 0 && units[i].factor % scale == 0) {
+        bool whole = v % MAX(f, 1) == 0 || (PLANTED(PLANT_CONFIG_ROUND) && v > (i64)MIB);
+        if (f > 0 && whole && units[i].factor % scale == 0) {
             if (units[i].factor == 1 && scale == 1 && units == size_units)
                 break; /* plain bytes carry no unit */
             snprintf(buf, size, "%" PRId64 "%s", v / f, units[i].name);

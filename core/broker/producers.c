@@ -20,6 +20,7 @@
 #include "broker_int.h"
 #include "check.h"
 #include "log.h"
+#include "plant.h"
 
 enum {
     SNAPSHOT_VERSION = 1,
@@ -229,7 +230,8 @@ struct bytes producers_snapshot(struct partition *p, struct arena *a)
 /* One producer at *q, bounds checked; NULL when the bytes end or lie. */
 static const u8 *producer_restore(struct partition *p, const u8 *q, const u8 *end)
 {
-    if (end - q < SNAPSHOT_PRODUCER_BYTES || q[22] > PRODUCER_BATCHES ||
+    if (end - q < SNAPSHOT_PRODUCER_BYTES ||
+        (q[22] > PRODUCER_BATCHES && !PLANTED(PLANT_PRODUCER_BATCHES)) ||
         end - q - SNAPSHOT_PRODUCER_BYTES < q[22] * SNAPSHOT_BATCH_BYTES)
         return NULL;
     i64 id = (i64)get_le64(q);
