@@ -83,6 +83,24 @@ struct bytes wal_meta_value(const struct wal *w, u64 first_unregistered, bool cl
     return bytes_of(v, len);
 }
 
+/* The value has no checksum of its own; what would lead the recovery astray is refused: positions
+ * that wrap around, epochs that overlap, a clean end before the last epoch began. */
+static bool wal_meta_sound(const struct wal_meta *m)
+{
+    u64 seq_max = UINT64_MAX / 4 / m->segment_bytes;
+    const struct wal_epoch *last = &m->epochs[m->epoch_count - 1];
+    if (m->segment_bytes > GIB || m->first_unregistered > seq_max || last->first_seq > seq_max ||
+        last->epoch > UINT32_MAX - 2 || (m->clean && last->first_seq > m->first_unregistered))
+        return false;
+    for (u32 i = 0; i + 1 < m->epoch_count; i++) {
+        const struct wal_epoch *ep = &m->epochs[i], *next = &m->epochs[i + 1];
+        if (next->first_seq <= ep->first_seq || next->epoch <= ep->epoch ||
+            ep->end_lsn > next->first_seq * m->segment_bytes)
+            return false;
+    }
+    return true;
+}
+
 static bool wal_meta_parse(struct bytes b, struct arena *a, struct wal_meta *out)
 {
     if (b.len < WAL_META_HEAD_BYTES || b.data[0] != 1)
@@ -100,13 +118,9 @@ static bool wal_meta_parse(struct bytes b, struct arena *a, struct wal_meta *out
     out->epochs = arena_alloc(a, out->epoch_count * sizeof(struct wal_epoch));
     CHECK(out->epochs != NULL);
     const u8 *at = b.data + WAL_META_HEAD_BYTES;
-    for (u32 i = 0; i < out->epoch_count; i++, at += WAL_META_EPOCH_BYTES) {
+    for (u32 i = 0; i < out->epoch_count; i++, at += WAL_META_EPOCH_BYTES)
         out->epochs[i] = (struct wal_epoch){ get_le32(at), get_le64(at + 8), get_le64(at + 16) };
-        if (i > 0 && (out->epochs[i].first_seq <= out->epochs[i - 1].first_seq ||
-                      out->epochs[i].epoch <= out->epochs[i - 1].epoch))
-            return false;
-    }
-    return true;
+    return wal_meta_sound(out);
 }
 
 u32 wal_meta_epoch(struct bytes b)
@@ -586,7 +600,8 @@ static err scan_log(struct scan *s, u64 *end_lsn)
         u64 to_lsn = last ? UINT64_MAX : ep->end_lsn;
         u64 lsn = MAX(ep->first_seq, s->meta.first_unregistered) * w->segment_bytes;
         bool bad = false;
-        CHECK(to_lsn <= lsn || wal_seq(w, lsn) == s->seq);
+        if (to_lsn > lsn && wal_seq(w, lsn) != s->seq)
+            return scan_corrupt(s, lsn, "a gap in the epochs that the metadata gives");
         while (lsn < to_lsn && s->seq < s->end_seq && !bad) {
             u64 base = s->seq * w->segment_bytes;
             u32 limit = (u32)MIN(to_lsn - base, (u64)w->segment_bytes), end = 0;

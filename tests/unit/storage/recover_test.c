@@ -315,6 +315,36 @@ static void lost_metadata_is_refused(void **s)
     restart();
 }
 
+/* The w/ key without its own checksum: numbers that can't be. */
+static void impossible_metadata_is_refused(void **s)
+{
+    (void)s;
+    static const struct {
+        u32 at;
+        u64 value;
+    } lies[] = {
+        { 24, UINT64_MAX },     { 24, UINT64_MAX / 4096 }, /* first unregistered segment */
+        { 40 + 8, UINT64_MAX }, { 40 + 8, 1ull << 60 },    /* the epoch's first segment */
+        { 40 + 8, 1000 },                                  /* behind what is not registered */
+        { 40, UINT32_MAX },                                /* no epoch can follow */
+    };
+    rig_put(0, 1, 3000);
+    rig_crash();
+    struct rig_meta *copy = MEM_NEW(struct rig_meta);
+    *copy = rig->meta;
+    for (u32 i = 0; i < ARRAY_COUNT(lies); i++) {
+        bool found;
+        u8 *value = rig->meta.pairs[rig_meta_at(&rig->meta, bytes_str("w/0000"), &found)].value;
+        assert_true(found);
+        put_le64(value + lies[i].at, lies[i].value);
+        expect_refusal(lies[i].value == 1000 ? "gap in the epochs" : "unknown form");
+        rig->meta = *copy;
+    }
+    mem_free(copy);
+    restart();
+    assert_int_equal(rig->recovered_count, 1);
+}
+
 static void unknown_partitions_are_dropped(void **s)
 {
     (void)s;
@@ -414,6 +444,7 @@ int main(void)
         T(frames_behind_a_found_end_stay_away),
         T(missing_file_is_refused),
         T(lost_metadata_is_refused),
+        T(impossible_metadata_is_refused),
         T(unknown_partitions_are_dropped),
         T(log_start_outlives_its_data),
         T(another_size_takes_effect_when_empty),
