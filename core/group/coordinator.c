@@ -104,9 +104,11 @@ static void load_batch(struct group_partition *gp, const struct batch *b)
         record_apply(gp, &r);
 }
 
-static void load_take(struct group_partition *gp)
+/* False: nothing of what was read is a batch, and it would not be when it is read again. */
+static bool load_take(struct group_partition *gp)
 {
     struct read_op *op = gp->read;
+    i64 before = gp->load_offset;
     for (u32 i = 0; i < op->extent_count; i++) {
         struct bytes rest = op->extents[i].bytes;
         struct batch b;
@@ -114,6 +116,7 @@ static void load_take(struct group_partition *gp)
             load_batch(gp, &b);
         ref_put(op->extents[i].ref);
     }
+    return gp->load_offset > before;
 }
 
 static void load_again(struct timer *t)
@@ -170,8 +173,10 @@ static void load_read_done(struct read_op *op)
         load_failed(gp, op->err);
         return;
     }
-    load_take(gp);
-    load_next(gp);
+    if (op->extent_count == 0 || load_take(gp))
+        load_next(gp);
+    else
+        load_failed(gp, ERR_CORRUPT);
 }
 
 static void load_next(struct group_partition *gp)
@@ -188,13 +193,12 @@ static void load_next(struct group_partition *gp)
         op->at_least_one = true;
         if (storage_read(op, load_read_done) == READ_WAIT)
             return;
-        if (op->err != ERR_NONE) {
-            load_failed(gp, op->err);
+        if (op->err == ERR_NONE && op->extent_count == 0)
+            break; /* compaction took away what was left below the end */
+        if (op->err != ERR_NONE || !load_take(gp)) {
+            load_failed(gp, op->err != ERR_NONE ? op->err : ERR_CORRUPT);
             return;
         }
-        if (op->extent_count == 0)
-            break; /* compaction took away what was left below the end */
-        load_take(gp);
     }
     load_finish(gp);
 }
@@ -354,6 +358,9 @@ void coordinator_free(struct broker *b)
     struct coordinator *c = b->coordinator;
     if (!c)
         return;
+    /* Records of the groups' own (requests have been answered) that found no room in time. */
+    for (struct list *l; (l = list_pop_front(&c->retry));)
+        write_finish(list_entry(l, struct group_write, link), ERR_COORDINATOR_NOT_AVAILABLE);
     struct group *g, *next;
     HASH_ITER(hh, c->groups, g, next)
         group_free(g);

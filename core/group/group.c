@@ -386,31 +386,41 @@ static bool protocol_of_all(const struct group *g, struct bytes name)
     return true;
 }
 
-/* The first of its protocols that all members know. */
-static struct bytes member_vote(const struct group *g, const struct member *m)
+/* The place of the first of m's protocols among the first member's that all know; -1: none. */
+static i32 member_vote(const struct member *m, const struct member *first, const bool *of_all)
 {
     for (u32 i = 0; i < m->protocol_count; i++)
-        if (protocol_of_all(g, m->protocols[i].name))
-            return m->protocols[i].name;
-    return (struct bytes){ NULL, 0 };
+        for (u32 j = 0; j < first->protocol_count; j++)
+            if (of_all[j] && bytes_eq(m->protocols[i].name, first->protocols[j].name))
+                return (i32)j;
+    return -1;
 }
 
+/* Every member votes; of equal ones the earlier member's. */
 static struct bytes group_elect_protocol(const struct group *g)
 {
-    struct bytes best = { NULL, 0 };
-    u32 best_votes = 0;
-    struct member *m, *next, *v, *v_next;
+    const struct member *first = g->members;
+    struct member *m, *next;
+    u32 count = first->protocol_count;
+    bool *of_all = mem_alloc(count + 1);
+    u32 *votes = mem_alloc((count + 1) * sizeof *votes);
+    i32 *chosen = mem_alloc(group_size(g) * sizeof *chosen), best = -1;
+    u32 n = 0;
+    for (u32 j = 0; j < count; j++)
+        of_all[j] = protocol_of_all(g, first->protocols[j].name);
     HASH_ITER(hh, g->members, m, next) {
-        struct bytes name = member_vote(g, m);
-        u32 votes = 0;
-        HASH_ITER(hh, g->members, v, v_next)
-            votes += name.data && bytes_eq(member_vote(g, v), name);
-        if (votes > best_votes) {
-            best = name;
-            best_votes = votes;
-        }
+        chosen[n] = member_vote(m, first, of_all);
+        if (chosen[n] >= 0)
+            votes[chosen[n]]++;
+        n++;
     }
-    return best;
+    for (u32 i = 0; i < n; i++)
+        if (chosen[i] >= 0 && (best < 0 || votes[chosen[i]] > votes[best]))
+            best = chosen[i];
+    mem_free(of_all);
+    mem_free(votes);
+    mem_free(chosen);
+    return best >= 0 ? first->protocols[best].name : (struct bytes){ NULL, 0 };
 }
 
 static void sync_phase_over(struct timer *t)
@@ -474,6 +484,9 @@ static void group_next_generation(struct group *g)
 
 static void join_phase_over(struct timer *t);
 
+/* The next look at static members that did not come back: a client may have given no time. */
+#define JOIN_AGAIN_MS_MIN 100
+
 /* The leader must be among those who joined. False: nobody joined (only static members left). */
 static bool group_elect_leader(struct group *g)
 {
@@ -495,8 +508,8 @@ static void group_complete_join(struct group *g)
         if (!m->join && !m->instance_id.data)
             member_remove(m, ERR_UNKNOWN_MEMBER_ID);
     if (g->members && !group_elect_leader(g)) {
-        timer_start(group_timers(g), &g->rebalance,
-                    group_now(g) + (u64)group_rebalance_ms(g) * NS_PER_MS, join_phase_over);
+        u64 ms = MAX((u64)group_rebalance_ms(g), (u64)JOIN_AGAIN_MS_MIN);
+        timer_start(group_timers(g), &g->rebalance, group_now(g) + ms * NS_PER_MS, join_phase_over);
         return;
     }
     group_next_generation(g);
