@@ -63,6 +63,12 @@ struct topic {
     i64 created_ms;
 };
 
+/* No topic has more, whatever topics.max_partitions says: a stored count beyond it is damage. 8
+ * bytes of each shard's table a partition, and some 500 at its owner. */
+#ifndef TOPIC_PARTITIONS_MAX /* fuzzing needs less memory */
+#define TOPIC_PARTITIONS_MAX 1000000
+#endif
+
 /* One shard's view of a topic: its tables are its own. */
 struct topic_entry {
     UT_hash_handle hh_name, hh_id;

@@ -428,6 +428,16 @@ err broker_configs_load(struct node *n)
     return meta_range(n->env.meta, bytes_str(BROKER_CONFIG_PREFIX), broker_config_load, n->cfg);
 }
 
+static const u8 *alter_marks(struct call *c, const struct incremental_alter_configs_request *q,
+                             i32 n)
+{
+    struct named *names = CALL_ARRAY(c, struct named, n);
+    for (i32 i = 0; names && i < n; i++)
+        names[i] =
+            (struct named){ q->resources.v[i].resource_name, q->resources.v[i].resource_type, i };
+    return names ? named_marks(c, names, n) : NULL;
+}
+
 static void alter_run(struct controller_task *task)
 {
     struct topics_op *op = container_of(task, struct topics_op, task);
@@ -438,7 +448,8 @@ static void alter_run(struct controller_task *task)
         CALL_RESP(c, incremental_alter_configs_response);
     i32 n = MAX(q->resources.n, 0);
     resp->responses.v = CALL_ARRAY(c, alter_result, n);
-    resp->responses.n = resp->responses.v ? n : 0;
+    const u8 *marks = alter_marks(c, q, n);
+    resp->responses.n = resp->responses.v && marks ? n : 0;
     for (i32 i = 0; i < resp->responses.n; i++) {
         const alter_resource *res = &q->resources.v[i];
         alter_result *r = &resp->responses.v[i];
@@ -446,11 +457,7 @@ static void alter_run(struct controller_task *task)
         r->error_message = (struct bytes){ NULL, 0 };
         r->resource_type = res->resource_type;
         r->resource_name = res->resource_name;
-        bool again = false;
-        for (i32 j = 0; j < n; j++)
-            again |= j != i && q->resources.v[j].resource_type == res->resource_type &&
-                     bytes_eq(q->resources.v[j].resource_name, res->resource_name);
-        if (again) {
+        if (marks[i] & NAMED_TWICE) {
             r->error_code = ERR_INVALID_REQUEST;
             r->error_message = bytes_str("Each resource must appear at most once.");
         } else if (res->resource_type == RESOURCE_TOPIC) {

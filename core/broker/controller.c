@@ -82,7 +82,8 @@ struct topic *topic_decode(const struct config *cfg, struct bytes name, struct b
     t->created_ms = (i64)get_le64(value.data + 22);
     struct bytes rest =
         bytes_of(value.data + TOPIC_VALUE_HEAD_BYTES, value.len - TOPIC_VALUE_HEAD_BYTES);
-    if (topic_config_read(&t->config, cfg, rest) != ERR_NONE || t->partition_count < 1) {
+    if (topic_config_read(&t->config, cfg, rest) != ERR_NONE || t->partition_count < 1 ||
+        t->partition_count > TOPIC_PARTITIONS_MAX) {
         topic_free(t);
         return NULL;
     }

@@ -109,22 +109,25 @@ static void offset_part_run(struct part *p)
     offset_part_release(p);
 }
 
-static bool named_twice(const struct list_offsets_request_list_offsets_topic *t, i32 at)
+/* Of each partition of the topic; NULL: the arena's limit. */
+static const u8 *offset_marks(struct call *c,
+                              const struct list_offsets_request_list_offsets_topic *t)
 {
-    for (i32 i = 0; i < t->partitions.n; i++)
-        if (i != at && t->partitions.v[i].partition_index == t->partitions.v[at].partition_index)
-            return true;
-    return false;
+    i32 n = MAX(t->partitions.n, 0);
+    struct named *names = CALL_ARRAY(c, struct named, n);
+    for (i32 i = 0; names && i < n; i++)
+        names[i] = (struct named){ { NULL, 0 }, t->partitions.v[i].partition_index, i };
+    return names ? named_marks(c, names, n) : NULL;
 }
 
 static bool offset_add(struct scatter *s, const struct list_offsets_request_list_offsets_topic *t,
-                       i32 at, offset_result *r)
+                       i32 at, bool once, offset_result *r)
 {
     struct call *c = s->call;
     const struct list_offsets_request_list_offsets_partition *q = &t->partitions.v[at];
     list_offsets_response_list_offsets_partition_response_init(r);
     r->partition_index = q->partition_index;
-    err e = named_twice(t, at) ? ERR_INVALID_REQUEST : special_check(c, q->timestamp);
+    err e = once ? special_check(c, q->timestamp) : ERR_INVALID_REQUEST;
     struct topic_entry *entry = catalog_by_name(s->home, t->name);
     if (e == ERR_NONE &&
         (!entry || q->partition_index < 0 || q->partition_index >= entry->topic->partition_count))
@@ -157,9 +160,11 @@ void handle_list_offsets(struct call *c)
         t->name = q->topics.v[i].name;
         t->partitions.v = CALL_ARRAY(c, offset_result, m);
         t->partitions.n = m;
-        fits = t->partitions.v != NULL;
+        const u8 *marks = offset_marks(c, &q->topics.v[i]);
+        fits = t->partitions.v && marks;
         for (i32 j = 0; fits && j < m; j++)
-            fits = offset_add(s, &q->topics.v[i], j, &t->partitions.v[j]);
+            fits =
+                offset_add(s, &q->topics.v[i], j, !(marks[j] & NAMED_TWICE), &t->partitions.v[j]);
     }
     scatter_start_or_refuse(s, c, fits);
 }

@@ -5,7 +5,6 @@
  */
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "broker_int.h"
 #include "check.h"
@@ -20,7 +19,7 @@ bool topic_partitions_fit(const struct broker *b, u64 more)
 static err partitions_check(struct topics_op *op, i32 more, struct bytes *text)
 {
     const struct broker *b = op->call->at;
-    if (topic_partitions_fit(b, op->partitions_more + (u64)more))
+    if (more <= TOPIC_PARTITIONS_MAX && topic_partitions_fit(b, op->partitions_more + (u64)more))
         return ERR_NONE;
     *text = text_of(op->call,
                     "There are %" PRIu64 " partitions, and topics.max_partitions allows %" PRId64
@@ -88,35 +87,6 @@ void topics_enter(struct call *c, void (*run)(struct controller_task *t))
 }
 
 /* ---- names that come more than once ---- */
-
-struct named {
-    struct bytes name;
-    i32 at; /* in the request */
-};
-enum { NAMED_BEFORE = 1, NAMED_TWICE = 2 }; /* by an earlier entry; by any other */
-
-static int named_order(const void *a, const void *b)
-{
-    const struct named *x = a, *y = b;
-    int order = bytes_cmp(x->name, y->name);
-    return order ? order : (x->at > y->at) - (x->at < y->at);
-}
-
-/* Marks by position in the request; NULL at the arena's limit. Sorted, because a request may hold
- * millions of names. */
-static u8 *named_marks(struct call *c, struct named *v, i32 n)
-{
-    u8 *marks = CALL_ARRAY(c, u8, n);
-    if (!marks)
-        return NULL;
-    qsort(v, (size_t)n, sizeof *v, named_order);
-    for (i32 i = 1; i < n; i++)
-        if (bytes_eq(v[i - 1].name, v[i].name)) {
-            marks[v[i].at] = NAMED_BEFORE | NAMED_TWICE;
-            marks[v[i - 1].at] |= NAMED_TWICE;
-        }
-    return marks;
-}
 
 /* ---- CreateTopics ---- */
 
@@ -307,7 +277,7 @@ static void create_run(struct controller_task *task)
     resp->topics.n = 0;
     struct named *names = CALL_ARRAY(c, struct named, n);
     for (i32 i = 0; names && i < n; i++)
-        names[i] = (struct named){ q->topics.v[i].name, i };
+        names[i] = (struct named){ q->topics.v[i].name, 0, i };
     const u8 *marks = names && resp->topics.v ? named_marks(c, names, n) : NULL;
     for (i32 i = 0; marks && i < n; i++)
         if (!(marks[i] & NAMED_BEFORE)) /* one answer a name */
@@ -369,7 +339,7 @@ static u8 *delete_marks(struct call *c, i32 n)
             name = e->topic->name;
         else if (!name.data)
             name = arena_copy(c->arena, bytes_of(id.b, sizeof id.b));
-        names[i] = (struct named){ name, i };
+        names[i] = (struct named){ name, 0, i };
     }
     return named_marks(c, names, n);
 }
@@ -442,7 +412,8 @@ static err grow_check(struct topics_op *op, const struct create_partitions_reque
         if (why != ERR_NONE)
             return why;
     }
-    return partitions_check(op, t->count - now, text);
+    bool beyond = t->count > TOPIC_PARTITIONS_MAX;
+    return partitions_check(op, beyond ? INT32_MAX : t->count - now, text);
 }
 
 static void grow_one(struct topics_op *op, i32 at, bool named_twice, grow_result *r)
@@ -478,7 +449,7 @@ static void grow_run(struct controller_task *task)
     resp->results.n = 0;
     struct named *names = CALL_ARRAY(c, struct named, n);
     for (i32 i = 0; names && i < n; i++)
-        names[i] = (struct named){ q->topics.v[i].name, i };
+        names[i] = (struct named){ q->topics.v[i].name, 0, i };
     const u8 *marks = names && resp->results.v ? named_marks(c, names, n) : NULL;
     for (i32 i = 0; marks && i < n; i++)
         if (!(marks[i] & NAMED_BEFORE))

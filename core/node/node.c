@@ -14,6 +14,7 @@
 #include "check.h"
 #include "clock.h"
 #include "log.h"
+#include "plant.h"
 
 #define CLUSTER_KEY "cluster"
 #define CLUSTER_VERSION 1
@@ -198,12 +199,28 @@ static bool partition_exists(void *arg, const struct partition_key *key)
     return t && key->partition < (u32)(*t)->partition_count;
 }
 
+/* Two topics with one id would share their partitions. */
+static bool ids_differ(const struct topics_sorted *s)
+{
+    for (u32 i = 1; i < s->count; i++)
+        if (uuid_eq(s->v[i - 1]->id, s->v[i]->id))
+            return false;
+    return true;
+}
+
 static err node_prepare_storage(struct node *n)
 {
     struct topics_sorted s = { mem_alloc((n->topic_count + 1) * sizeof *s.v), n->topic_count };
     if (s.count > 0) {
         memcpy(s.v, n->topics, s.count * sizeof *s.v);
         qsort(s.v, s.count, sizeof *s.v, topic_by_id);
+    }
+    if (!ids_differ(&s) && !PLANTED(PLANT_TOPIC_IDS)) {
+        mem_free(s.v);
+        snprintf(n->env.error, sizeof n->env.error,
+                 "the metadata at %s gives two topics the same id: restore it from a backup",
+                 config_str(n->cfg, CFG_meta_url));
+        return ERR_CORRUPT;
     }
     n->env.exists = partition_exists;
     n->env.exists_arg = &s;
