@@ -154,6 +154,8 @@ struct call {
     void *user;               /* the handler's */
     struct scatter *scatters; /* of this call; their parts' arenas end with it */
     const char *failed;       /* set by call_malformed */
+    u64 serial;               /* of this home's calls */
+    u32 sent_to;              /* the shard of its handler */
     bool no_response;         /* produce with acks=0 */
     bool close_after;
 };
@@ -350,6 +352,10 @@ void coordinator_start(struct broker *b);
 void coordinator_partition_added(struct broker *b, struct partition *p);
 void coordinator_partition_removed(struct broker *b, struct partition *p);
 void coordinator_free(struct broker *b);
+/* The client of a call is gone. If it still waits here (a join, a sync), it ends, and its member
+ * lives on until its session does. `call` may be freed: it is only compared. */
+void coordinator_call_gone(struct broker *b, struct bytes group, const struct call *call,
+                           u64 serial);
 
 /* ---- handlers, one per served API (rows in core/broker/apis_served.def) ---- */
 #define SERVED(name, where, key_fn) void handle_##name(struct call *c);

@@ -47,6 +47,9 @@ struct request {
     bool no_response;                   /* acks=0: the turn in the order passes silently */
     bool close_after;                   /* close the connection once this was sent */
     struct call *call;                  /* of the upper layer, while it works on the request */
+    /* May be set while the answer waits for what can take long: the connection is gone or about to
+     * be closed. Only called before request_respond, maybe twice. Must not answer inside. */
+    void (*gone)(struct request *r);
     /* Private to conn.c */
     bool ready;
     bool pooled;

@@ -173,6 +173,16 @@ static void conn_frame_buf_drop(struct conn *c)
     c->frame_buf = NULL;
 }
 
+/* Nobody will listen any more: what waits is not to wait for as long as it was asked to. */
+static void conn_hurry(struct conn *c)
+{
+    list_for(it, &c->requests) {
+        struct request *r = list_entry(it, struct request, link);
+        if (!r->ready && r->gone)
+            r->gone(r);
+    }
+}
+
 /* Closes the descriptor; memory goes when the last op and request have ended. `why` is for the
  * debug log. */
 void conn_close(struct conn *c, const char *why)
@@ -194,6 +204,7 @@ void conn_close(struct conn *c, const char *why)
     n->conn_count--;
     metric_add(n->shard->metrics, M_connections_closed, 1);
     metric_set(n->shard->metrics, M_connections, n->conn_count);
+    conn_hurry(c);
     if (n->handler.closed)
         n->handler.closed(c);
     io_close(n->shard->io, c->fd);
@@ -259,6 +270,7 @@ static void conn_refuse_frame(struct conn *c, i32 len)
         conn_close(c, "bad frame length");
     else
         c->close_when_empty = true;
+    conn_hurry(c);
 }
 
 static void conn_dispatch(struct conn *c, struct request *r)
@@ -525,6 +537,7 @@ void request_malformed(struct request *r, const char *why)
     r->no_response = true;
     r->close_after = true;
     request_respond(r);
+    conn_hurry(c); /* it is not read any more: that the peer leaves would not be seen */
 }
 
 bool request_dead(const struct request *r)

@@ -50,6 +50,34 @@ static void call_arrived(struct shard *at, struct msg *m)
     call_run(c);
 }
 
+/* The client of a call that waits at its coordinator is gone. The call may be on its way home by
+ * now, so it is only named, never looked into. */
+struct call_gone {
+    struct msg msg;
+    const struct call *call;
+    u64 serial;
+    struct bytes group; /* own memory */
+};
+
+static void call_gone_arrived(struct shard *at, struct msg *m)
+{
+    struct call_gone *g = container_of(m, struct call_gone, msg);
+    coordinator_call_gone(broker_of(at), g->group, g->call, g->serial);
+    mem_free((void *)(uintptr_t)g->group.data);
+    mem_free(g);
+}
+
+static void call_gone(struct request *rq)
+{
+    struct call *c = rq->call;
+    struct bytes key = c->api->coordinator_key(c);
+    struct call_gone *g = MEM_NEW(struct call_gone);
+    *g = (struct call_gone){ .call = c,
+                             .serial = c->serial,
+                             .group = bytes_of(mem_dup(key.data, key.len), key.len) };
+    shard_send(&c->home->shard, c->sent_to, &g->msg, call_gone_arrived);
+}
+
 static void call_route(struct call *c)
 {
     u32 target = c->home->shard.index;
@@ -58,6 +86,9 @@ static void call_route(struct call *c)
     else if (c->api->where == CALL_COORDINATOR &&
              coordinator_shard(c->home, c->api->coordinator_key(c), &target) != ERR_NONE)
         target = c->home->shard.index; /* the handler answers that there is none */
+    c->sent_to = target;
+    if (c->api->where == CALL_COORDINATOR)
+        c->request->gone = call_gone;
     if (target == c->home->shard.index)
         call_run(c);
     else
@@ -134,7 +165,8 @@ static void dispatch_request(struct request *rq)
     c->request = rq;
     c->home = c->at = b;
     c->arena = &rq->arena;
-    b->call_count++;
+    c->serial = ++b->call_count;
+    rq->call = c;
     const char *why;
     if (!call_decode(c, &why)) {
         request_malformed(rq, why);

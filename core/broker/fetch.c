@@ -16,6 +16,11 @@
 #include "check.h"
 #include "clock.h"
 #include "fetch_int.h"
+#include "plant.h"
+
+/* A client that fills its connection with requests is not read any more, and that it leaves is not
+ * seen before an answer is sent: so none takes longer. An early answer without data is allowed. */
+#define WAIT_MS_MAX (5 * 60 * 1000)
 
 struct fetch_op;
 
@@ -553,6 +558,19 @@ static bool fetch_add_items(struct fetch_op *op)
     return true;
 }
 
+/* The client is gone: the time is over now, however long it wanted to wait. Else its memory would
+ * be held for that long, and a node that stops would wait for it. */
+static void fetch_gone(struct request *r)
+{
+    struct fetch_op *op = r->call->user;
+    struct shard *home = &op->call->home->shard;
+    if (PLANTED(PLANT_LONG_POLL_STAYS))
+        return;
+    op->deadline_ns = home->now_ns;
+    if (timer_armed(&op->deadline_timer))
+        timer_start(&home->timers, &op->deadline_timer, home->now_ns, op->deadline_timer.fn);
+}
+
 void handle_fetch(struct call *c)
 {
     const struct fetch_request *q = CALL_REQ(c, fetch_request);
@@ -563,6 +581,7 @@ void handle_fetch(struct call *c)
     }
     op->call = c;
     c->user = op;
+    c->request->gone = fetch_gone;
     err e = fetch_context_open(c, &op->context);
     if (e != ERR_NONE) {
         CALL_RESP(c, fetch_response)->error_code = (i16)e;
@@ -571,7 +590,8 @@ void handle_fetch(struct call *c)
     }
     i64 limit = config_i64(c->at->node->cfg, CFG_fetch_max_bytes);
     op->max_bytes = (u32)MIN((i64)MAX(q->max_bytes, 0), limit);
-    op->deadline_ns = c->request->arrived_ns + (u64)MAX(q->max_wait_ms, 0) * NS_PER_MS;
+    i32 wait_ms = MIN(MAX(q->max_wait_ms, 0), WAIT_MS_MAX);
+    op->deadline_ns = c->request->arrived_ns + (u64)wait_ms * NS_PER_MS;
     op->items = CALL_ARRAY(c, struct fetch_item, op->context.count);
     op->recalls = CALL_ARRAY(c, struct fetch_recall, c->at->shard.group->count);
     op->scatter = scatter_new(c, fetch_part_gather, fetch_gathered);

@@ -16,9 +16,13 @@ static void join_fail(struct call *c, err e, struct bytes member_id)
     call_done(c);
 }
 
+/* Assignors that one member offers. They are compared with those of all others; clients have a
+ * handful. Kafka has no bound, and hash sets. */
+#define PROTOCOLS_MAX 256
+
 static bool join_protocols_fit(struct group *g, const struct join_group_request *q)
 {
-    if (q->protocol_type.len == 0 || q->protocols.n <= 0)
+    if (q->protocol_type.len == 0 || q->protocols.n <= 0 || q->protocols.n > PROTOCOLS_MAX)
         return false;
     if (!g || !g->members)
         return true;
@@ -513,4 +517,27 @@ void handle_leave_group(struct call *c)
         e = leave_members(c, group_find(c->at, q->group_id));
     resp->error_code = (i16)e;
     call_done(c);
+}
+
+/* ---- clients that are gone ---- */
+
+/* What the client asked to wait for may take as long as it said, weeks: the wait must not outlive
+ * it, or it holds memory and keeps a node that stops from stopping. */
+void coordinator_call_gone(struct broker *b, struct bytes group, const struct call *call,
+                           u64 serial)
+{
+    struct group *g = b->coordinator ? group_find(b, group) : NULL;
+    struct member *m, *next;
+    if (!g)
+        return;
+    HASH_ITER(hh, g->members, m, next) {
+        if (m->sync == call && call->serial == serial) {
+            member_answer_sync(m, ERR_REBALANCE_IN_PROGRESS);
+        } else if (m->join == call && call->serial == serial) {
+            m->join = NULL;
+            join_fail((struct call *)(uintptr_t)call, ERR_REBALANCE_IN_PROGRESS,
+                      (struct bytes){ NULL, 0 });
+            member_session_restart(m);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 /* Connections over real sockets: order, fragmentation, bounds, back-pressure, time-outs, many at
  * once. The server runs on a shard's thread and answers by the first byte of each frame:
  *   e echo now · d echo after 5 ms · n no answer · x echo in pieces that are not copied
- *   c echo and close · m malformed · b answer with 1 MiB
+ *   c echo and close · m malformed · b answer with 1 MiB · w echo in an hour, or when nobody waits
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -66,6 +66,21 @@ static void echo_later(struct timer *t)
     echo(d->r);
 }
 
+static void nobody_waits(struct request *r)
+{
+    struct delayed *d = (struct delayed *)(void *)r->call;
+    timer_start(&r->shard->timers, &d->timer, r->shard->now_ns, echo_later);
+}
+
+static void wait_long(struct request *r)
+{
+    struct delayed *d = arena_alloc(&r->arena, sizeof *d);
+    d->r = r;
+    r->call = (struct call *)(void *)d;
+    r->gone = nobody_waits;
+    timer_start(&r->shard->timers, &d->timer, r->shard->now_ns + 3600 * NS_PER_S, echo_later);
+}
+
 static void on_request(struct request *r)
 {
     COUNT(handled);
@@ -77,6 +92,9 @@ static void on_request(struct request *r)
         timer_start(&r->shard->timers, &d->timer, r->shard->now_ns + 5 * NS_PER_MS, echo_later);
         return;
     }
+    case 'w':
+        wait_long(r);
+        return;
     case 'n':
         r->no_response = true;
         request_respond(r);
@@ -360,6 +378,35 @@ static void peers_may_vanish_at_any_moment(void **state)
         close(fd);
     }
     WAIT_FOR(READ(opened) == 300 && READ(closed) == 300);
+    server_stop();
+}
+
+static void nothing_waits_for_a_peer_that_is_gone(void **state)
+{
+    (void)state;
+    u16 port = server_start(plain);
+    quiet(LOG_ERROR);
+    for (u32 i = 0; i < 100; i++) {
+        int fd = dial(port);
+        send_frame(fd, 'w', 50, i);
+        send_frame(fd, 'w', 500, i);
+        close(fd);
+    }
+    WAIT_FOR(READ(opened) == 100 && READ(closed) == 100 && READ(released) == 200);
+    /* Behind a bad request it is not read any more, so nobody would see it leave. */
+    int fd = dial(port);
+    send_frame(fd, 'w', 50, 1);
+    send_frame(fd, 'm', 50, 2);
+    expect_frame(fd, 'w', 50, 1);
+    assert_true(at_end(fd));
+    close(fd);
+    fd = dial(port);
+    send_frame(fd, 'w', 50, 3);
+    put_all(fd, (const u8 *)"\xff\xff\xff\xff", 4);
+    expect_frame(fd, 'w', 50, 3);
+    assert_true(at_end(fd));
+    close(fd);
+    quiet(LOG_WARN);
     server_stop();
 }
 
@@ -658,6 +705,7 @@ int main(void)
         cmocka_unit_test(frames_may_come_byte_by_byte),
         cmocka_unit_test(bad_lengths_close_after_earlier_answers),
         cmocka_unit_test(peers_may_vanish_at_any_moment),
+        cmocka_unit_test(nothing_waits_for_a_peer_that_is_gone),
         cmocka_unit_test(frames_wait_for_memory_and_all_get_it),
         cmocka_unit_test(a_peer_that_does_not_read_is_not_read),
         cmocka_unit_test(idle_and_half_sent_are_closed),
