@@ -93,6 +93,7 @@ extern struct sim_stats *sim_stats;
 /* ---- reports ---- */
 /* The promise is broken: prints and ends the process. */
 _Noreturn void sim_fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
+extern void (*sim_failed)(void); /* may take the process another way; sim_fail ends it else */
 void sim_trace(const char *fmt, ...) PRINTF_LIKE(1, 2);
 #define TRACE(...) (sim.trace ? sim_trace(__VA_ARGS__) : (void)0)
 
@@ -176,6 +177,8 @@ struct io {
 };
 bool io_has_work(const struct io *io);
 void io_crash(void); /* open files are forgotten */
+/* What mem_map gave and nobody gave back. */
+void os_unmap_all(void);
 void op_ready(struct io_op *op, err e, i64 result);
 void net_io_destroy(struct io *io);
 void net_cancel(struct io_op *op);
@@ -189,5 +192,22 @@ void store_install(void);
 void meta_install(void);
 void store_outage_end(void);
 u32 store_object_count(void);
+
+/* ---- images (tests/fuzz/world.c): what lies on the disk and in the stores, from outside ---- */
+/* The i-th, or false; views, valid until the next change. */
+bool disk_file_at(u32 i, const char **path, u8 **media, u64 *bytes);
+bool meta_pair_at(u32 i, struct bytes *key, struct bytes *value);
+bool store_object_at(u32 i, const char **name, struct bytes *data);
+/* A file as a reader sees it now: what is only cached is settled. */
+void disk_settle(void);
+void disk_file_put(const char *path, const u8 *media, u64 bytes);
+void meta_pair_put(struct bytes key, struct bytes value);
+void store_object_put(const char *name, struct bytes data);
+/* All of it is gone, and its memory. Only between lives. */
+void disk_forget(void);
+void meta_forget(void);
+void store_forget(void);
+void net_forget(void);
+void events_forget(void);
 
 #endif

@@ -3,7 +3,7 @@ SEEDS ?= 10000
 FIRST ?= 1
 JOBS ?= 2
 SIM_CFLAGS := -DLEAT_DEBUG -DWAL_SEGMENT_BYTES_MIN=65536 -DBUNDLE_LARGE_BATCH=1500u -DSCAN_READ_BYTES=8192u
-SIM_WRAP := $(foreach f,rng_seed_os mkdir open flock close mem_map,-Wl,--wrap=$(f))
+SIM_WRAP := $(foreach f,rng_seed_os mkdir open flock close mem_map mem_unmap,-Wl,--wrap=$(f))
 SIM_BUILD := $(BUILD)/sim
 SIM_PLANT_BUILD := $(BUILD)/sim-plant
 

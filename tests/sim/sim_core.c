@@ -18,6 +18,7 @@
 #include "sim.h"
 
 struct sim sim;
+void (*sim_failed)(void);
 static struct sim_stats no_stats;
 struct sim_stats *sim_stats = &no_stats;
 
@@ -35,6 +36,8 @@ void sim_fail(const char *fmt, ...)
     va_end(ap);
     fputc('\n', stderr);
     fflush(stderr);
+    if (sim_failed)
+        sim_failed();
     _exit(1);
 }
 
@@ -130,6 +133,14 @@ void sim_after(u64 delay_ns, sim_fn fn, void *arg, u64 x)
 void sim_after_in_life(u64 delay_ns, sim_fn fn, void *arg, u64 x)
 {
     event_add(delay_ns, fn, arg, x, sim.life);
+}
+
+void events_forget(void)
+{
+    mem_free(heap);
+    heap = NULL;
+    heap_count = heap_cap = 0;
+    event_number = 0;
 }
 
 u64 sim_next_event(void)

@@ -246,6 +246,44 @@ void disk_crash(bool power)
     }
 }
 
+/* ---- images ---- */
+
+void disk_settle(void)
+{
+    for (u32 i = 0; i < file_count; i++)
+        disk_sync(&files[i]);
+}
+
+bool disk_file_at(u32 i, const char **path, u8 **media, u64 *bytes)
+{
+    if (i >= file_count)
+        return false;
+    *path = files[i].path;
+    *media = files[i].media;
+    *bytes = files[i].bytes;
+    return true;
+}
+
+void disk_file_put(const char *path, const u8 *media, u64 bytes)
+{
+    err e;
+    struct sim_file *f = disk_open(path, true, bytes, &e);
+    CHECK(f != NULL && f->bytes == bytes);
+    memcpy(f->media, media, bytes);
+}
+
+void disk_forget(void)
+{
+    for (u32 i = 0; i < file_count; i++) {
+        list_for_safe(it, &files[i].writes)
+            write_free(list_entry(it, struct sim_write, link));
+        mem_free(files[i].media);
+    }
+    memset(files, 0, sizeof files);
+    file_count = 0;
+    rotten = NULL;
+}
+
 /* ---- rot ---- */
 
 /* The end of what frames of the newest epoch in this file prove durable, and where that epoch's

@@ -154,6 +154,30 @@ static void sim_close(struct meta *m)
     mem_free(m);
 }
 
+bool meta_pair_at(u32 i, struct bytes *key, struct bytes *value)
+{
+    if (i >= pair_count)
+        return false;
+    *key = pairs[i].key;
+    *value = pairs[i].value;
+    return true;
+}
+
+void meta_pair_put(struct bytes key, struct bytes value)
+{
+    revision++;
+    pair_put(key, value);
+}
+
+void meta_forget(void)
+{
+    pairs_delete(0, pair_count);
+    mem_free(pairs);
+    pairs = NULL;
+    pair_count = pair_cap = 0;
+    revision = 0;
+}
+
 static err sim_open(const char *url, struct meta **out, char *why, size_t why_size);
 
 static const struct meta_driver sim_driver = {

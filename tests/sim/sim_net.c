@@ -132,6 +132,16 @@ void net_crash(void)
     listener_count = 0;
 }
 
+void net_forget(void)
+{
+    for (u32 i = 0; i < sock_count; i++) {
+        mem_free(socks[i]->in.data);
+        mem_free(socks[i]->out.data);
+        mem_free(socks[i]);
+    }
+    sock_count = listener_count = 0;
+}
+
 /* ---- the client's side ---- */
 
 static void connect_arrives(void *arg, u64 x)

@@ -95,6 +95,32 @@ static void object_store(const char *name, const struct bytes *parts, u32 part_c
     o->bytes = total;
 }
 
+bool store_object_at(u32 i, const char **name, struct bytes *data)
+{
+    if (i >= object_count)
+        return false;
+    *name = objects[i].name;
+    *data = bytes_of(objects[i].data, (u32)objects[i].bytes);
+    return true;
+}
+
+void store_object_put(const char *name, struct bytes data)
+{
+    object_store(name, &data, 1);
+}
+
+void store_forget(void)
+{
+    for (u32 i = 0; i < object_count; i++) {
+        mem_free(objects[i].name);
+        mem_free(objects[i].data);
+    }
+    mem_free(objects);
+    objects = NULL;
+    object_count = object_cap = 0;
+    outage_until = 0;
+}
+
 static err sim_put(struct store *s, const struct store_object *o)
 {
     (void)s;
