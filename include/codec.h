@@ -128,6 +128,16 @@ const struct message_type *message_type(enum message_id id);
 const struct message_type *message_request_type(i16 api_key);
 const struct message_type *message_response_type(i16 api_key);
 
+#ifdef LEAT_FUZZ
+/* What X_random likes to choose for strings, records and ids, so that random requests name things
+ * that exist. The views stay. */
+extern struct codec_random_words {
+    const struct bytes *texts, *records;
+    const struct uuid *ids;
+    u32 text_count, record_count, id_count;
+} codec_random_words;
+#endif
+
 /* Version of the header in front of a request (1 or 2) or response (0 or 1). For unknown keys the
  * older one. `version` may be one that does not exist (a client newer than us): ApiVersions must
  * be answered even then. The response header of ApiVersions is always 0. */

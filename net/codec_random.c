@@ -16,6 +16,21 @@ static bool dice_one_in(struct dice *d, u64 n)
     return rng_below(d->rng, n) == 0;
 }
 
+#ifdef LEAT_FUZZ
+struct codec_random_words codec_random_words;
+
+/* One of the words, or nothing. */
+static struct bytes dice_word(struct dice *d, const struct bytes *words, u32 count)
+{
+    return count && !dice_one_in(d, 4) ? words[rng_below(d->rng, count)] : CODEC_BYTES_NIL;
+}
+#define DICE_TEXT(d) dice_word(d, codec_random_words.texts, codec_random_words.text_count)
+#define DICE_RECORDS(d) dice_word(d, codec_random_words.records, codec_random_words.record_count)
+#else
+#define DICE_TEXT(d) CODEC_BYTES_NIL
+#define DICE_RECORDS(d) CODEC_BYTES_NIL
+#endif
+
 /* Small, large, negative: the low bits of a number with a random count of bits. */
 static u64 dice_u64(struct dice *d)
 {
@@ -31,13 +46,25 @@ static u64 dice_u64(struct dice *d)
 #define dice_u32(d) ((u32)dice_u64(d))
 #define dice_i64(d) ((i64)dice_u64(d))
 #define dice_f64(d) ((f64)(i64)dice_u64(d) / 1024.0)
-#define dice_uuid(d) rng_uuid((d)->rng)
+
+static struct uuid dice_uuid(struct dice *d)
+{
+#ifdef LEAT_FUZZ
+    const struct codec_random_words *w = &codec_random_words;
+    if (w->id_count && !dice_one_in(d, 4))
+        return w->ids[rng_below(d->rng, w->id_count)];
+#endif
+    return rng_uuid(d->rng);
+}
 
 /* Printable ASCII when `text`, else any bytes; sometimes long enough for a two-byte length. */
 static struct bytes dice_bytes(struct dice *d, bool nullable, bool text)
 {
     if (nullable && dice_one_in(d, 4))
         return CODEC_BYTES_NIL;
+    struct bytes word = text ? DICE_TEXT(d) : CODEC_BYTES_NIL;
+    if (word.data)
+        return word;
     u32 len = (u32)rng_below(d->rng, dice_one_in(d, 32) ? 300 : RANDOM_BYTES_MAX + 1);
     u8 *p = arena_alloc(d->arena, len);
     if (!p) {
@@ -47,6 +74,12 @@ static struct bytes dice_bytes(struct dice *d, bool nullable, bool text)
     for (u32 i = 0; i < len; i++)
         p[i] = (u8)(text ? ' ' + rng_below(d->rng, 95) : rng_next(d->rng));
     return bytes_of(p, len);
+}
+
+static struct bytes dice_records(struct dice *d, bool nullable)
+{
+    struct bytes word = DICE_RECORDS(d);
+    return word.data ? word : dice_bytes(d, nullable, false);
 }
 
 static void *dice_array(struct dice *d, bool nullable, size_t element_bytes, i32 *n)
@@ -67,7 +100,7 @@ static void *dice_array(struct dice *d, bool nullable, size_t element_bytes, i32
 #define RANDOM_string(type, name, null) m->name = dice_bytes(d, null, true);
 #define RANDOM_string16(type, name, null) m->name = dice_bytes(d, null, true);
 #define RANDOM_bytes(type, name, null) m->name = dice_bytes(d, null, false);
-#define RANDOM_records(type, name, null) m->name = dice_bytes(d, null, false);
+#define RANDOM_records(type, name, null) m->name = dice_records(d, null);
 #define RANDOM_struct(type, name, null) type##_roll(d, v, &m->name);
 #define RANDOM_nullable(type, name, null)                                                      \
     {                                                                                          \

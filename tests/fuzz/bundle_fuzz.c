@@ -8,25 +8,10 @@
 
 #include "../../storage/bundle_int.h"
 #include "batch.h"
-#include "crc32c.h"
-#include "hash.h"
+#include "check.h"
+#include "repair.h"
 
 int LLVMFuzzerTestOneInput(const u8 *in, size_t size);
-
-static void fix_block(u8 *p, u32 len)
-{
-    for (u32 at = BUNDLE_BLOCK_HEADER_BYTES; at < len && len - at >= BATCH_HEADER_BYTES;) {
-        u64 bytes = (u64)get_be32(p + at + BATCH_AT_LENGTH) + BATCH_PREFIX_BYTES;
-        if (bytes < BATCH_HEADER_BYTES || bytes > len - at)
-            break;
-        put_be32(p + at + BATCH_AT_CRC,
-                 crc32c(0, p + at + BATCH_AT_ATTRIBUTES, (u32)bytes - BATCH_AT_ATTRIBUTES));
-        at += (u32)bytes;
-    }
-    u64 hash;
-    if (bundle_block_hash(bytes_of(p, len), &hash))
-        put_le64(p + 72, hash);
-}
 
 static void fuzz_object(u8 *p, u32 len, bool fix)
 {
@@ -37,14 +22,8 @@ static void fuzz_object(u8 *p, u32 len, bool fix)
     if (len < BUNDLE_FOOTER_BYTES)
         return;
     u8 *footer = p + len - BUNDLE_FOOTER_BYTES;
-    if (fix) {
-        put_le64(footer, BUNDLE_MAGIC);
-        put_le32(footer + 8, BUNDLE_FORMAT_VERSION);
-        u64 pos = get_le64(footer + 16), bytes = (u64)get_le32(footer + 12) * BUNDLE_ENTRY_BYTES;
-        if (pos < len && bytes <= len - pos)
-            put_le64(footer + 32, hash_bytes(p + pos, bytes));
-        put_le64(footer + 56, hash_bytes(footer, 56));
-    }
+    if (fix)
+        repair_bundle(p, len);
     if (bundle_footer_decode(bytes_of(footer, BUNDLE_FOOTER_BYTES), len, &f) != ERR_NONE)
         return;
     struct bytes index = bytes_of(p + f.index_pos, f.entry_count * BUNDLE_ENTRY_BYTES);
@@ -54,8 +33,6 @@ static void fuzz_object(u8 *p, u32 len, bool fix)
         struct bundle_entry e, header;
         struct bytes data;
         bundle_index_entry(index, i, &e);
-        if (fix)
-            fix_block(p + e.pos, bundle_block_bytes(&e));
         err rc = bundle_block_decode(bytes_of(p + e.pos, bundle_block_bytes(&e)), &header, &data);
         if (rc == ERR_NONE)
             (void)!bundle_data_check(data, &header);
@@ -65,10 +42,8 @@ static void fuzz_object(u8 *p, u32 len, bool fix)
 static void fuzz_registration(u8 *p, u32 len, bool fix)
 {
     struct bundle_reg reg;
-    if (fix && len >= BUNDLE_REG_HEAD_BYTES) {
-        put_le64(p + 32, 0);
-        put_le64(p + 32, hash_bytes(p, len));
-    }
+    if (fix)
+        repair_registration(p, len);
     if (bundle_reg_decode(bytes_of(p, len), &reg) != ERR_NONE)
         return;
     if (reg.run) {

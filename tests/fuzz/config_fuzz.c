@@ -1,8 +1,13 @@
-/* Configuration files, -w pairs, topic configs from clients and from the store, on any bytes. The
- * first byte picks the door. Whatever is accepted must print back to itself. */
+/* Configuration files, -w pairs, topic configs from clients and from the store, and the HTTP
+ * endpoint, on any bytes. The first byte picks the door. Whatever is accepted must print back to
+ * itself; HTTP is answered by HTTP, or by closing. */
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include "admin.h"
 #include "check.h"
 #include "log.h"
 #include "mem.h"
@@ -98,6 +103,58 @@ static void fuzz_stored(const struct config *cfg, const u8 *p, size_t len)
     topic_config_free(&tc);
 }
 
+/* ---- the HTTP endpoint ---- */
+
+/* A daemon for all inputs, on a port of its own. */
+static u16 http_port(void)
+{
+    static struct config cfg;
+    static struct metric_registry registry;
+    static struct admin_ops ops;
+    static struct admin *admin;
+    if (!admin) {
+        config_init(&cfg);
+        err e =
+            config_set_pair(&cfg, "admin.listen=127.0.0.1:0", CONFIG_COMMAND_LINE, why, sizeof why);
+        CHECK(e == ERR_NONE && config_validate(&cfg, why, sizeof why) == ERR_NONE);
+        metric_registry_add(&registry, metrics_create());
+        e = admin_start(&cfg, &registry, &ops, &admin, why, sizeof why);
+        CHECK(e == ERR_NONE);
+    }
+    return admin_port(admin);
+}
+
+/* Sends, and gives the first piece of the answer, if it comes in time. */
+static size_t http_exchange(const void *p, size_t len, u32 patience_ms, char *answer, size_t room)
+{
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(http_port()) };
+    struct timeval patience = { patience_ms / 1000, (suseconds_t)(patience_ms % 1000) * 1000 };
+    struct linger hard = { 1, 0 }; /* closing with a reset leaves no TIME_WAIT: there are many */
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(fd >= 0 && connect(fd, (const struct sockaddr *)&a, sizeof a) == 0);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+    ssize_t n = send(fd, p, len, MSG_NOSIGNAL);
+    if (n >= 0)
+        n = recv(fd, answer, room, 0);
+    close(fd);
+    return n < 0 ? 0 : (size_t)n;
+}
+
+static void fuzz_http(const u8 *p, size_t len)
+{
+    static const char good[] = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    static u32 count;
+    char answer[256];
+    size_t got = http_exchange(p, len, 5, answer, sizeof answer);
+    CHECK(got < 8 || memcmp(answer, "HTTP/1.", 7) == 0);
+    if (++count % 64 != 0)
+        return;
+    got = http_exchange(good, sizeof good - 1, 5000, answer, sizeof answer);
+    CHECK(got > 12 && memcmp(answer, "HTTP/1.1 200", 12) == 0);
+}
+
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
     if (size == 0 || size > 65536)
@@ -105,7 +162,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
     struct config cfg;
     log_threshold = LOG_ERROR + 1;
     config_init(&cfg);
-    switch (data[0] % 4) {
+    switch (data[0] % 5) {
     case 0:
         fuzz_file(&cfg, (const char *)data + 1, size - 1);
         break;
@@ -115,8 +172,11 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
     case 2:
         fuzz_alter(&cfg, data + 1, size - 1);
         break;
-    default:
+    case 3:
         fuzz_stored(&cfg, data + 1, size - 1);
+        break;
+    default:
+        fuzz_http(data + 1, size - 1);
         break;
     }
     config_free(&cfg);
