@@ -227,6 +227,9 @@ class Kafka:
     def alive(self):
         return answers(self.port)
 
+    def environment(self):
+        return {}
+
     def stop(self):
         kafka("stop", "--dir", self.directory)
 
@@ -291,6 +294,10 @@ class Leat:
     def alive(self):
         return self.process.poll() is None
 
+    def environment(self):
+        """What tests may look at beside the protocol."""
+        return {"LEAT_PID": str(self.process.pid), "LEAT_ADMIN": f"127.0.0.1:{self.admin}"}
+
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
@@ -323,6 +330,9 @@ class Existing:
 
     def alive(self):
         return answers(int(self.address.rpartition(":")[2]))
+
+    def environment(self):
+        return {}
 
     def stop(self):
         pass

@@ -12,6 +12,7 @@ import struct
 import sys
 import threading
 import time
+import urllib.request
 import uuid
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -367,6 +368,82 @@ def produce_fetch_versions(broker):
         expect((spans[0][0], spans[-1][1]), (0, wanted - 1), f"Fetch v{version}: whole batches from the one asked for")
 
 
+# ---- others, and the node, meanwhile ----
+class Beside:
+    """What a case does to others and to the node. With it, a connection of its own writes and asks all the
+    time: no answer may take longer than `slowest` seconds. The node's memory may grow by `growth` MiB at
+    most, and must come back to within `left` MiB. The runner tells in LEAT_PID which process that is; of a
+    broker that is not known, only the answers are looked at."""
+
+    def __init__(self, broker, slowest=2.0, growth=400, left=150):
+        self.broker, self.limit, self.growth, self.left = broker, slowest, growth, left
+        self.pid = int(os.environ.get("LEAT_PID", "0"))
+        self.worst, self.asked, self.peak, self.problem = 0.0, 0, 0.0, None
+        self.over = threading.Event()
+
+    def memory(self):
+        if not self.pid:
+            return 0.0
+        with open(f"/proc/{self.pid}/statm") as f:
+            return int(f.read().split()[1]) * resource.getpagesize() / 2**20
+
+    def ask(self):
+        try:
+            with self.topic.connect() as c:
+                c.socket.settimeout(60)
+                while not self.over.wait(0.02):
+                    start = time.monotonic()
+                    c.call(API_VERSIONS, 0, {})
+                    self.topic.produce_raw(kmsg.batch([b"beside"]), connection=c)
+                    self.worst = max(self.worst, time.monotonic() - start)
+                    self.asked += 1
+                    self.peak = max(self.peak, self.memory())
+        except Exception as problem:  # told at the end, in the case's own thread
+            self.problem = problem
+
+    def __enter__(self):
+        self.topic = self.broker.topic(prefix="beside")
+        self.before = self.memory()
+        self.thread = threading.Thread(target=self.ask)
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        while not kind and not self.asked and self.thread.is_alive():
+            time.sleep(0.01)
+        self.over.set()
+        self.thread.join()
+        if kind:
+            return
+        if self.problem or not self.asked:
+            raise AssertionError(f"a connection beside it was not served: {self.problem}")
+        if self.worst > self.limit:
+            raise AssertionError(f"a connection beside it waited {self.worst:.2f} s")
+        if self.peak > self.before + self.growth:
+            raise AssertionError(f"the node grew from {self.before:.0f} to {self.peak:.0f} MiB")
+        if self.pid:
+            wait_for(lambda: self.memory() <= self.before + self.left,
+                     f"memory near the {self.before:.0f} MiB from before", 30)
+        print(f"beside it: {self.asked} round trips, slowest {self.worst * 1000:.0f} ms; memory "
+              f"{self.before:.0f}, peak {self.peak:.0f}, after {self.memory():.0f} MiB")
+
+
+def gauge(name):
+    """A value of the node's metrics summed over its shards; None when the runner named no admin endpoint."""
+    admin = os.environ.get("LEAT_ADMIN")
+    if not admin:
+        return None
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().split("\n")
+    return sum(float(line.split()[-1]) for line in lines if line.startswith((name + " ", name + "{")))
+
+
+def leave_hard(c):
+    """With a reset."""
+    c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    c.close()
+
+
 # ---- broken frames ----
 def closes(broker, data, what):
     with broker.connect() as c:
@@ -433,6 +510,92 @@ def absurd_counts(broker):
            "a record set longer than the frame")
 
 
+@case
+def absurd_numbers_at_every_depth(broker):
+    """At each position of good requests a number that no request should have: every count, length and
+    value there is, at every depth. Each is answered or closed."""
+    topic = broker.topic()
+    bodies = every_api_bodies(broker, topic)
+    ranges = broker.advertised()
+    sent = 0
+    with Beside(broker):
+        for key in sorted(set(bodies) & set(ranges) & set(ENGINE) - {JOIN, DELETE_TOPICS}):
+            for version in {ranges[key][0], ranges[key][1]}:
+                good = broker.schema.request(key, version, bodies[key](version))
+                absurd = [b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\xff\xff\xff\xff\x0f"]
+                for at in range(10, len(good)):
+                    bad = absurd[at % 3]
+                    sent += 1
+                    with broker.connect(topic.leader()) as c:
+                        c.send_frame(good[:at] + bad + good[at + len(bad):])
+                        c.socket.shutdown(socket.SHUT_WR)
+                        c.socket.settimeout(0.2)  # it may have become a long poll
+                        try:
+                            c.read_frame()
+                        except (OSError, kmsg.Malformed):
+                            pass
+    print(f"{sent} requests")
+
+
+@case
+def many_elements(broker):
+    """Requests that are good, but of very many parts: others must not wait for them to be compared."""
+    n = 20000
+    names = [f"none-{i}" for i in range(n)]
+    topic = broker.topic()
+    group = fresh("raw-many")
+    requests = [
+        (CREATE_TOPICS, 7, {"timeoutMs": 1000, "validateOnly": True, "Topics": [
+            {"Name": name, "NumPartitions": 1, "ReplicationFactor": 1} for name in names]}),
+        (CREATE_TOPICS, 7, {"timeoutMs": 1000, "validateOnly": True, "Topics": [
+            {"Name": "many", "NumPartitions": -1, "ReplicationFactor": -1, "Assignments": [
+                {"PartitionIndex": n - i, "BrokerIds": [1]} for i in range(n)]}]}),
+        (DELETE_TOPICS, 5, {"TimeoutMs": 1000, "TopicNames": names}),
+        (37, 3, {"TimeoutMs": 1000, "ValidateOnly": True, "Topics": [
+            {"Name": name, "Count": 2, "Assignments": None} for name in names]}),
+        (METADATA, 12, {"AllowAutoTopicCreation": False, "Topics": [{"Name": name} for name in names]}),
+        (LIST_OFFSETS, 7, {"ReplicaId": -1, "Topics": [
+            {"Name": topic.name, "Partitions": [{"PartitionIndex": i, "Timestamp": -1} for i in range(n)]}]}),
+        (FETCH, 12, {"ReplicaId": -1, "MaxWaitMs": 0, "MaxBytes": 1 << 20, "SessionEpoch": -1, "Topics": [
+            {"Topic": topic.name, "Partitions": [{"Partition": i, "PartitionMaxBytes": 1000} for i in range(n)]}]}),
+        (FETCH, 12, {"ReplicaId": -1, "MaxWaitMs": 0, "MaxBytes": 1 << 20, "SessionEpoch": 0, "Topics": [
+            {"Topic": topic.name, "Partitions": [{"Partition": i, "PartitionMaxBytes": 1000} for i in range(n)]}]}),
+        (OFFSET_COMMIT, 8, {"GroupId": group, "GenerationIdOrMemberEpoch": -1, "Topics": [
+            {"Name": topic.name, "Partitions": [{"PartitionIndex": i, "CommittedOffset": 1} for i in range(n)]}]}),
+        (OFFSET_FETCH, 7, {"GroupId": group, "Topics": [
+            {"Name": topic.name, "PartitionIndexes": list(range(n))}]}),
+        (JOIN, 9, {"GroupId": group, "SessionTimeoutMs": 6000, "RebalanceTimeoutMs": 500, "ProtocolType": "consumer",
+                   "Protocols": [{"Name": name, "Metadata": b""} for name in names]}),
+        (15, 5, {"Groups": names}),
+        (42, 2, {"GroupsNames": names}),
+        (FIND_COORDINATOR, 4, {"KeyType": 0, "CoordinatorKeys": names}),
+        (32, 4, {"Resources": [{"ResourceType": 2, "ResourceName": name} for name in names]}),
+        (32, 4, {"Resources": [{"ResourceType": 2, "ResourceName": topic.name, "ConfigurationKeys": names}]}),
+        (44, 1, {"ValidateOnly": True, "Resources": [
+            {"ResourceType": 2, "ResourceName": name, "Configs": []} for name in names]}),
+        (44, 1, {"ValidateOnly": True, "Resources": [{"ResourceType": 2, "ResourceName": topic.name, "Configs": [
+            {"Name": name, "ConfigOperation": 0, "Value": "1"} for name in names]}]}),
+        (DELETE_RECORDS, 2, {"TimeoutMs": 1000, "Topics": [
+            {"Name": topic.name, "Partitions": [{"PartitionIndex": i, "Offset": 0} for i in range(n)]}]}),
+        (23, 4, {"ReplicaId": -1, "Topics": [{"Topic": topic.name, "Partitions": [
+            {"Partition": i, "LeaderEpoch": 0} for i in range(n)]}]}),
+        (61, 0, {"Topics": [{"Name": topic.name, "PartitionIndexes": list(range(n))}]}),
+        (75, 0, {"Topics": [{"Name": name} for name in names], "ResponsePartitionLimit": 2000, "Cursor": None}),
+        (LEAVE, 5, {"GroupId": group, "Members": [{"MemberId": name} for name in names]}),
+    ]
+    slow = []
+    for key, version, values in requests:
+        with Beside(broker, slowest=1.5):
+            start = time.monotonic()
+            with broker.connect(timeout=60) as c:
+                c.send(key, version, values)
+                c.read_frame()  # an answer, or closed when it is too much
+            took = time.monotonic() - start
+        if took > 5:
+            slow.append(f"{broker.schema.name(key)} took {took:.1f} s")
+    expect(slow, [], "slow answers")
+
+
 def frame(payload):
     return struct.pack(">i", len(payload)) + payload
 
@@ -458,15 +621,16 @@ def unknown_tagged_fields(broker):
 @case
 def random_bytes(broker):
     chance = random.Random(4)
-    for _ in range(300):
-        with broker.connect() as c:
-            data = chance.randbytes(chance.choice((1, 3, 4, 5, 17, 200, 5000)))
-            try:
-                c.send_raw(data)
-                if chance.random() < 0.5:
-                    c.send_raw(chance.randbytes(100))
-            except (ConnectionResetError, BrokenPipeError):
-                pass
+    with Beside(broker):
+        for _ in range(300):
+            with broker.connect() as c:
+                data = chance.randbytes(chance.choice((1, 3, 4, 5, 17, 200, 5000)))
+                try:
+                    c.send_raw(data)
+                    if chance.random() < 0.5:
+                        c.send_raw(chance.randbytes(100))
+                except (ConnectionResetError, BrokenPipeError):
+                    pass
 
 
 @case
@@ -544,26 +708,86 @@ def slow_loris(broker):
             answers.append(c.receive(API_VERSIONS, 0))
 
     threads = [threading.Thread(target=drip) for _ in range(50)]
-    for thread in threads:
-        thread.start()
-    worst = 0.0
-    with broker.connect() as c:
-        while any(t.is_alive() for t in threads):
-            start = time.monotonic()
-            c.call(API_VERSIONS, 0, {})
-            worst = max(worst, time.monotonic() - start)
-            time.sleep(0.01)
-    for thread in threads:
-        thread.join()
+    with Beside(broker, slowest=1.0):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     expect(len([a for a in answers if a and a[0] == 3]), 50, "drip-fed requests answered")
-    if worst > 1.0:
-        raise AssertionError(f"another connection waited {worst:.2f} s")
-    print(f"slowest answer to others {worst * 1000:.1f} ms")
+
+
+@case
+def never_reads(broker):
+    """Clients that ask for megabytes again and again and never read an answer."""
+    topic = broker.topic()
+    for _ in range(8):
+        topic.produce([os.urandom(900 << 10)])
+    request = frame(broker.schema.request(FETCH, 12, topic.fetch_request(0, maximum=50 << 20)))
+    held = []
+    try:
+        with Beside(broker):
+            for _ in range(100):
+                c = topic.connect()
+                held.append(c)
+                c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                c.socket.settimeout(0.05)
+                try:
+                    for _ in range(200):
+                        c.send_raw(request)
+                except (TimeoutError, socket.timeout, OSError):
+                    pass  # it is not read any more: what this is about
+            time.sleep(3)
+            for c in held:
+                leave_hard(c)
+            held = []
+    finally:
+        for c in held:
+            c.close()
+
+
+@case
+def abandoned_long_polls(broker):
+    """Fetches and joins that want to wait for weeks, from clients that leave, also behind a bad request."""
+    topic = broker.topic()
+    weeks = 0x7FFFFFFF
+    with Beside(broker):
+        for number in range(300):
+            c = topic.connect()
+            for _ in range(10):
+                c.send(FETCH, 12, topic.fetch_request(0, wait=weeks, minimum=1 << 30))
+            c.send(JOIN, 3, {"GroupId": f"raw-abandoned-{number % 7}", "SessionTimeoutMs": 6000,
+                             "RebalanceTimeoutMs": weeks, "ProtocolType": "consumer",
+                             "Protocols": [{"Name": "range", "Metadata": b""}]})
+            if number % 3 == 0:
+                c.send_raw(frame(b"\xff" * 20))
+            if number % 2:
+                leave_hard(c)
+            else:
+                c.close()
+        if gauge("leat_requests_inflight") is not None:
+            wait_for(lambda: gauge("leat_fetch_waiting") == 0, "the long polls' end")
+            wait_for(lambda: gauge("leat_requests_inflight") < 5, "the requests' end")
+
+
+@case
+def pipelined_thousands(broker):
+    """20,000 requests on one connection before the first answer is read."""
+    with Beside(broker), broker.connect(timeout=60) as c:
+        request = broker.schema.request(API_VERSIONS, 0, {})
+        total = 20000
+        data = b"".join(frame(request[:4] + struct.pack(">i", n) + request[8:]) for n in range(total))
+        sender = threading.Thread(target=c.send_raw, args=(data,))
+        sender.start()
+        time.sleep(1)
+        for number in range(total):
+            got = c.receive(API_VERSIONS, 0)
+            expect(got and got[0], number, "correlation")
+        sender.join()
 
 
 @case
 def half_open_connections(broker):
-    """10,000 connections that send half a frame and stay: others go on."""
+    """10,000 connections that send half a frame and stay: others go on, and the memory comes back."""
     wanted = int(os.environ.get("LEAT_HALF_OPEN", "10000"))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -571,22 +795,19 @@ def half_open_connections(broker):
         wanted = min(wanted, hard - 200)
     held = []
     try:
-        for number in range(wanted):
-            s = socket.create_connection(broker.address, timeout=30)
-            s.sendall(b"\0\0\0\x40\0\x12"[:number % 7])
-            held.append(s)
-        topic = broker.topic()
-        start = time.monotonic()
-        for number in range(100):
-            expect(topic.produce([b"in between"]), number, "offset")
-        took = time.monotonic() - start
-        expect(len(topic.fetch_batches(0)), 100, "batches read back")
-        if took > 10:
-            raise AssertionError(f"100 produce requests took {took:.1f} s beside {wanted} half-open connections")
-        print(f"{wanted} connections held, 100 produce requests in {took:.2f} s")
+        with Beside(broker) as beside:
+            for number in range(wanted):
+                s = socket.create_connection(broker.address, timeout=30)
+                s.sendall(b"\0\0\0\x40\0\x12"[:number % 7])
+                held.append(s)
+            already = beside.asked
+            wait_for(lambda: beside.asked > already + 100, "100 round trips beside them all")
+            for s in held:
+                s.close()
     finally:
         for s in held:
             s.close()
+    print(f"{wanted} connections were held")
 
 
 @case
@@ -601,12 +822,12 @@ def reset_with_an_answer_under_way(broker):
     topic = broker.topic()
     for _ in range(8):
         topic.produce([os.urandom(900 << 10)])
-    for _ in range(50):
-        c = topic.connect()
-        c.send(FETCH, 12, topic.fetch_request(0, maximum=50 << 20))
-        c.socket.recv(1000)
-        c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        c.close()
+    with Beside(broker):
+        for _ in range(50):
+            c = topic.connect()
+            c.send(FETCH, 12, topic.fetch_request(0, maximum=50 << 20))
+            c.socket.recv(1000)
+            leave_hard(c)
 
 
 @case
