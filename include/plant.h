@@ -13,11 +13,11 @@ enum plant {
     PLANT_RUN_BEFORE_OBJECT,    /* a run takes its sources' place before its object is stored */
     PLANT_RUN_FORGETS_COVER,    /* a run only stands for what is left in it */
     /* Of the fuzz targets, in the order of FUZZ_CANARIES (tests/fuzz/fuzz.mk). */
-    PLANT_ARRAY_SHORT,         /* codec: of three elements the last is forgotten */
+    PLANT_ARRAY_SHORT,         /* codec: the last of several elements is forgotten */
     PLANT_RECORD_BOUND,        /* batch: a record may be longer than its batch */
     PLANT_DECODED_LIMIT,       /* compress: no limit without a codec */
     PLANT_CONFIG_ROUND,        /* config: large numbers are printed rounded */
-    PLANT_FRAME_ROOM,          /* wal: a frame may be longer than its segment */
+    PLANT_CURSOR_LIMIT,        /* wal: the walk goes on a little behind its limit */
     PLANT_REGISTRATION_LENGTH, /* bundle: a registration may have fewer bytes than it says */
     PLANT_PRODUCER_BATCHES,    /* stored: a producer may have more batches than there is room for */
     PLANT_TOPIC_IDS,           /* start: two topics may have the same id */

@@ -25,8 +25,8 @@ CODEC_STATIC void *read_array(struct wire_reader *r, struct arena *a, bool compa
                               u32 wire_bytes_min, size_t element_bytes, i32 *n)
 {
     *n = wire_get_count(r, compact, nullable, wire_bytes_min);
-    if (PLANTED(PLANT_ARRAY_SHORT) && *n == 3)
-        *n = 2;
+    if (PLANTED(PLANT_ARRAY_SHORT) && *n > 1)
+        *n -= 1;
     if (*n <= 0)
         return NULL;
     void *v = arena_alloc(a, (u64)*n * element_bytes);

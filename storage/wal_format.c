@@ -90,8 +90,8 @@ static err frame_check_shape(const u8 *p, u64 room, const struct frame *f)
 {
     if (p[FRAME_AT_VERSION] != FRAME_VERSION || f->skip > FRAME_SKIP_MAX)
         return ERR_CORRUPT;
-    if (((u64)f->skip + f->payload_bytes > room - FRAME_BYTES && !PLANTED(PLANT_FRAME_ROOM)) ||
-        f->lsn % WAL_ALIGN != 0 || f->durable_lsn > f->lsn)
+    if ((u64)f->skip + f->payload_bytes > room - FRAME_BYTES || f->lsn % WAL_ALIGN != 0 ||
+        f->durable_lsn > f->lsn)
         return ERR_CORRUPT;
     switch (f->kind) {
     case FRAME_BATCH:
@@ -177,7 +177,7 @@ static bool cursor_skip_zeros(struct wal_cursor *c)
 
 bool wal_cursor_next(struct wal_cursor *c, struct frame *out)
 {
-    while (c->at < c->limit) {
+    while (c->at < c->limit + (PLANTED(PLANT_CURSOR_LIMIT) ? FRAME_BYTES : 0)) {
         struct frame f;
         err e = frame_decode(c->bytes + c->at, c->segment_bytes - c->at, &f);
         if (e != ERR_NONE) {

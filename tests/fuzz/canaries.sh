@@ -1,16 +1,16 @@
 #!/bin/bash
-# Each program must fail on its planted defect within SECONDS; the first program's has number FIRST.
-# Usage: canaries.sh SECONDS FIRST PROGRAM...
+# Each program must fail on its planted defect, the n-th on the n-th, within SECONDS.
+# Usage: canaries.sh SECONDS PROGRAM...
 set -u
-seconds=$1 plant=$2
-shift 2
+seconds=$1 plant=1
+shift
 missed=0
 here=$(dirname "$0")
 for program; do
     name=$(basename "$program" _fuzz)
     work=$(mktemp -d)
     start=$SECONDS
-    if LEAT_PLANT=$plant "$program" -seed=1 -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 \
+    if LEAT_CANARY=$plant "$program" -seed=1 -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 \
         -artifact_prefix="$work/" "$work" "$here/corpus/$name" >"$program-canary.log" 2>&1; then
         missed=$((missed + 1))
         echo "canary $name: NOT FOUND in $seconds s"

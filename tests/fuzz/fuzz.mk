@@ -31,14 +31,13 @@ $(patsubst %,$(BUILD)/fuzz/%_fuzz,$(FUZZ_WORLD)): FUZZ_WRAP = $(SIM_WRAP) -Wl,--
 $(BUILD)/fuzz/%_fuzz: $(BUILD)/fuzz/obj/tests/fuzz/%_fuzz.o $(FUZZ_HELP) $(FUZZ_LIB)
 	$(call quiet,LD)$(FUZZ_CC) $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(FUZZ_LIB) $(FUZZ_WRAP) $(LIBS)
 
-# In the order of include/plant.h, whose first three are the simulator's: each target must find its own
-# planted defect, starting from its corpus.
+# In the order of include/plant.h: each target must find its own planted defect, starting from its corpus.
 FUZZ_CANARIES := codec batch compress config wal bundle stored start node
 FUZZ_CANARY_SECONDS ?= 300
 
 .PHONY: fuzz fuzz-programs fuzz-canaries
 fuzz-canaries: $(patsubst %,$(BUILD)/fuzz/%_fuzz,$(FUZZ_CANARIES))
-	@tests/fuzz/canaries.sh $(FUZZ_CANARY_SECONDS) 4 $^
+	@tests/fuzz/canaries.sh $(FUZZ_CANARY_SECONDS) $^
 fuzz-programs: $(FUZZ_PROGRAMS)
 fuzz: $(FUZZ_PROGRAMS)
 	@tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_PROGRAMS)
