@@ -37,7 +37,7 @@ static void producer_id_reserve(struct bg_job *j)
         first = kv.value.len == 9 && kv.value.data[0] == 1 ? (i64)get_le64(kv.value.data + 1) : -1;
     if (e == ERR_NOT_FOUND)
         e = ERR_NONE;
-    if (first < 0)
+    if (first < 0 || first > INT64_MAX - PRODUCER_ID_BLOCK)
         e = ERR_CORRUPT;
     if (e == ERR_NONE) {
         u8 value[9] = { 1 };
