@@ -50,9 +50,16 @@ static err shards_read(struct storage_env *env, u32 *out)
     arena_init(&a, 1024, MIB);
     err e = meta_get(env->meta, bytes_str("n/shards"), &a, &kv);
     *out = 0;
-    if (e == ERR_NONE && kv.value.len == 8 && kv.value.data[0] == 1)
+    if (e == ERR_NONE && (kv.value.len != 8 || kv.value.data[0] != 1))
+        e = ERR_CORRUPT;
+    if (e == ERR_NONE)
         *out = get_le32(kv.value.data + 4);
     arena_free(&a);
+    if (e == ERR_NONE && (*out == 0 || *out > SHARDS_MAX))
+        e = ERR_CORRUPT;
+    if (e == ERR_CORRUPT)
+        snprintf(env->error, sizeof env->error,
+                 "the metadata key n/shards has an unknown form (written by a newer version?)");
     return e == ERR_NOT_FOUND ? ERR_NONE : e;
 }
 
