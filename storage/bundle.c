@@ -254,7 +254,8 @@ err bundle_footer_decode(struct bytes tail, u64 object_bytes, struct bundle_foot
 
 static bool entry_sane(const struct bundle_entry *e)
 {
-    return e->base_offset >= 0 && e->last_offset >= e->base_offset && e->batch_count > 0 &&
+    return e->base_offset >= 0 && e->last_offset >= e->base_offset &&
+           e->last_offset <= OFFSET_MAX && e->batch_count > 0 &&
            e->data_bytes >= BATCH_HEADER_BYTES &&
            (u64)e->data_bytes + BUNDLE_BLOCK_HEADER_BYTES <= UINT32_MAX &&
            e->data_bytes / BATCH_HEADER_BYTES >= e->batch_count;
@@ -497,7 +498,8 @@ void bundle_reg_end(u8 *raw, u32 len)
 static bool reg_block_sane(const struct bundle_reg *reg, const struct block *b)
 {
     return b->base_offset >= 0 && b->last_offset >= b->base_offset &&
-           b->data_bytes >= BATCH_HEADER_BYTES && b->pos >= BUNDLE_HEADER_BYTES &&
+           b->last_offset <= OFFSET_MAX && b->data_bytes >= BATCH_HEADER_BYTES &&
+           b->pos >= BUNDLE_HEADER_BYTES &&
            (u64)b->data_bytes + BUNDLE_BLOCK_HEADER_BYTES == b->bytes &&
            (u64)b->pos + b->bytes <= reg->object_bytes;
 }

@@ -600,11 +600,16 @@ static err index_load_one(void *arg, const struct meta_kv *kv)
                         (int)MIN(kv->key.len, 100u), (const char *)kv->key.data);
         return ERR_CORRUPT;
     }
+    i64 start = (i64)get_le64(kv->value.data + 8);
+    if (start < 0 || start > OFFSET_MAX) {
+        storage_explain(st, "metadata key %.*s says that the log begins at %" PRId64,
+                        (int)MIN(kv->key.len, 100u), (const char *)kv->key.data, start);
+        return ERR_CORRUPT;
+    }
     if (!storage_owns(st, &key))
         return ERR_NONE;
     struct pindex *p = pindex_open(st, &key);
     p->leader_epoch = (i32)get_le32(kv->value.data + 4);
-    i64 start = (i64)get_le64(kv->value.data + 8);
     p->start_offset = p->start_target = p->durable_offset = p->next_offset = start;
     return ERR_NONE;
 }

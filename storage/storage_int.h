@@ -31,6 +31,10 @@
 #include "storage.h"
 #include "wal_format.h"
 
+/* No log comes as far: a stored offset beyond it is damage. One more than INT64_MAX would be
+ * negative. */
+#define OFFSET_MAX (INT64_MAX / 2)
+
 /* ---- references ---- */
 
 #define REF_MAGIC 0x5ef00001u
