@@ -23,6 +23,9 @@ struct store_object {
 
 struct store_driver {
     const char *scheme;
+    /* Puts may compete with the log for a disk: they are paced. Others are as fast as they go, so
+     * that little is lost with this node's disk. */
+    bool local;
     err (*open)(const char *url, struct store **out, char *why, size_t why_size);
     void (*close)(struct store *s);
     /* The object is complete and durable when this returns ERR_NONE, and never half there

@@ -570,6 +570,7 @@ static err file_list(struct store *s, const char *prefix,
 
 const struct store_driver store_file_driver = {
     .scheme = "file",
+    .local = true,
     .open = file_open,
     .close = file_close,
     .put = file_put,

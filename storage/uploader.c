@@ -37,18 +37,18 @@
 /* An upload this old is told, and again after as long. */
 #define UPLOAD_SLOW_NS (30 * NS_PER_S)
 /* Uploads are background work: the disk is shared with the WAL, whose flushes wait for everything
- * that was written before them. Together they are paced at `ease` percent of the rate at which the
- * segment was filled: EASE_MAX, a little faster than it was filled, less and less while the WAL's
- * writes take longer than PRESSED_NS, never less than PACE_MIN bytes/s. The log gives them the
- * time: RELAXED percent of it is there for bursts. Beyond that uploads give way less and less, and
- * from HURRIED percent on they are not paced at all, because a full log stops all producers. */
-#define EASE_MAX 125u
+ * that was written before them. What is not uploaded yet decides how fast they go, as a part of
+ * what the log and the memory of images can hold: up to RELAXED percent at EASE_MIN percent of the
+ * rate at which their segment was filled, so that a burst has the disk to itself; from there on
+ * faster, up to EASE_MAX; so a steady load settles where uploads keep up with it. From HURRIED
+ * percent on they are not paced at all, because a full log stops all producers, and an image that
+ * has to go before its upload is read back. Never less than PACE_MIN bytes/s. */
+#define EASE_MAX 150u
 #define EASE_MIN 20u
 #define PACE_MIN (8 * MIB)
-#define PRESSED_NS (2 * NS_PER_MS)
 #define PACE_TICK_NS (50 * NS_PER_MS)
 #define RELAXED 40u
-#define HURRIED 80u
+#define HURRIED 85u
 #define COMMIT_BYTES_MAX (1 * GIB)
 #define ORPHANS_MAX 4096u
 #define ORPHAN_DELAY_NS (2 * NS_PER_S)
@@ -103,9 +103,8 @@ struct uploader {
     struct upload *slots;
     struct timer retry_timer, watch_timer;
     struct timer pace_timer; /* armed while busy */
-    u32 ease;                /* percent of the fill rate */
     bool log_rests;          /* no write to the WAL in the last tick: nothing to give way to */
-    u64 seen_writes, seen_sync_ns;
+    u64 seen_writes;
     u64 failing_since_ns;
     bool gave_up; /* stopping, and something failed */
     bool kicking;
@@ -151,7 +150,6 @@ err uploader_create(struct storage *st)
         up->slots[i].st = st;
         arena_init(&up->slots[i].arena, 16 * KIB, COMMIT_BYTES_MAX);
     }
-    up->ease = EASE_MAX;
     up->orphans.st = st;
     st->uploader = up;
     if (!st->replaying)
@@ -573,26 +571,26 @@ static struct upload *slot_free(struct uploader *up)
 }
 
 /* Looks at the WAL's writes since the last tick. */
-static void ease_update(struct uploader *up)
+static void rest_update(struct uploader *up)
 {
     const struct wal *w = &up->st->wal;
-    u64 writes = w->write_total - w->write_count - up->seen_writes;
-    u64 mean = writes > 0 ? (w->sync_ns_total - up->seen_sync_ns) / writes : 0;
-    up->seen_writes += writes;
-    up->seen_sync_ns = w->sync_ns_total;
-    up->log_rests = writes == 0 && w->write_count == 0;
-    up->ease = mean > PRESSED_NS ? MAX(up->ease * 3 / 4, EASE_MIN) : MIN(up->ease + 5, EASE_MAX);
+    u64 writes = w->write_total - w->write_count;
+    up->log_rests = writes == up->seen_writes && w->write_count == 0;
+    up->seen_writes = writes;
 }
 
+/* 0: as fast as it goes. */
 static u64 upload_pace(const struct uploader *up, const struct segment *seg)
 {
     const struct storage *st = up->st;
-    u32 waiting = (u32)((u64)st->sealed_unregistered * 100 / st->wal.slot_count);
-    if (st->stopping || up->log_rests || waiting >= HURRIED)
+    u32 room = MIN(st->wal.slot_count, st->image_max);
+    u32 waiting = (u32)((u64)st->sealed_unregistered * 100 / room);
+    bool alone = up->log_rests || !st->env->store->driver->local;
+    if (st->stopping || alone || waiting >= HURRIED)
         return 0;
-    u32 ease = up->ease;
+    u32 ease = EASE_MIN;
     if (waiting > RELAXED)
-        ease = MAX(ease, EASE_MAX * (waiting - RELAXED) / (HURRIED - RELAXED));
+        ease += (EASE_MAX - EASE_MIN) * (waiting - RELAXED) / (HURRIED - RELAXED);
     u64 fill_ns = MAX(seg->sealed_ns - seg->opened_ns, NS_PER_MS);
     u64 all = MAX((u64)seg->used * ease / 100 * NS_PER_S / fill_ns, PACE_MIN);
     return MAX(all / up->busy, 1u);
@@ -609,7 +607,7 @@ static void pace_all(struct uploader *up)
 static void pace_fire(struct timer *t)
 {
     struct uploader *up = container_of(t, struct uploader, pace_timer);
-    ease_update(up);
+    rest_update(up);
     pace_all(up);
     if (up->busy > 0)
         timer_start(&up->st->shard->timers, t, up->st->shard->now_ns + PACE_TICK_NS, pace_fire);

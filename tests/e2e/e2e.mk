@@ -25,6 +25,7 @@ test-parts:
 		"e2e=b=tests/e2e/run --jobs 3" \
 		"e2e-shard=b=tests/e2e/run --jobs 3 --title e2e-shard -w net.advertise=shard --only $(SHARD_TESTS)" \
 		"crash=b=tests/crash/run --rounds $(CRASH_ROUNDS)" \
+		"restart=b=tests/crash/restart --mib 256 --rounds 1 --limit 3" \
 		"stress=b=tests/crash/stress --seconds 2 --shards 2" \
 		"real-input=b=tests/e2e/real_input.sh"
 
@@ -41,6 +42,7 @@ soak: deps
 	@tests/run_all \
 		"real-input=a=tests/e2e/real_input.sh --full" \
 		"crash=a=tests/crash/run --rounds $(SOAK_CRASH_ROUNDS)" \
+		"restart=a=tests/crash/restart --mib 1500 --rounds 3" \
 		"stress=a=tests/crash/stress --seconds 20" \
 		"sim=a=$(SUB) sim SEEDS=10000" \
 		"fuzz=a=$(SUB) fuzz FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS)"

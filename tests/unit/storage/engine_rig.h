@@ -79,9 +79,13 @@ static inline err fault_list(struct store *s, const char *prefix,
     (void)s;
     return fault_store_below->driver->list(fault_store_below, prefix, each, arg);
 }
-static const struct store_driver fault_store_driver = { "fault",      NULL,      NULL,
-                                                        fault_put,    fault_get, fault_size,
-                                                        fault_remove, fault_list };
+static const struct store_driver fault_store_driver = { .scheme = "fault",
+                                                        .local = true,
+                                                        .put = fault_put,
+                                                        .get_range = fault_get,
+                                                        .size = fault_size,
+                                                        .remove = fault_remove,
+                                                        .list = fault_list };
 static inline err fault_meta_get(struct meta *m, struct bytes key, struct arena *a,
                                  struct meta_kv *out)
 {
