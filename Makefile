@@ -16,7 +16,7 @@ BASE_CFLAGS := -std=c11 -D_GNU_SOURCE -g -fno-omit-frame-pointer -fno-common -fs
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN:address=address,undefined) -fno-sanitize-recover=all -DLEAT_DEBUG)
 CFLAGS ?=
 ALL_CFLAGS = $(BASE_CFLAGS) $(OPT) $(WARN) $(SANFLAGS) $(CFLAGS)
-LIBS := -luring -ldeflate -lxxhash -lsnappy -llz4 -lzstd -llmdb -lmicrohttpd -lcurl -ljansson -lpthread -lm
+LIBS := -luring -ldeflate -lxxhash -lsnappy -llz4 -lzstd -llmdb -lmicrohttpd -lcurl -lcrypto -ljansson -lpthread -lm
 
 # Layers, from the bottom up. Each becomes one archive; a test links its own layer and those below.
 LAYERS := base shard net storage broker
@@ -92,7 +92,7 @@ unit: $(UNIT)
 	@tests/run_units.sh $(UNIT)
 
 # ---- fuzz targets: tests/fuzz/X_fuzz.c (libFuzzer, clang) ----
--include $(wildcard tests/fresh/*.mk tests/fuzz/*.mk tests/sim/*.mk tests/e2e/*.mk tests/crash/*.mk \
+-include $(wildcard tests/fresh/*.mk tests/fuzz/*.mk tests/sim/*.mk tests/e2e/*.mk tests/s3/*.mk tests/crash/*.mk \
 	tests/sanitize/*.mk perf/*.mk deploy/*.mk)
 
 clean:

@@ -46,13 +46,16 @@ enum config_type {
     CONFIG_HOURS,
     CONFIG_RATIO, /* 0.0 to 1.0, held in millionths */
     CONFIG_STRING,
-    CONFIG_ENUM, /* value: index into choices */
-    CONFIG_LIST, /* value: bit i set when choice i is listed */
+    CONFIG_PASSWORD, /* a string that config_text never shows */
+    CONFIG_ENUM,     /* value: index into choices */
+    CONFIG_LIST,     /* value: bit i set when choice i is listed */
 };
 
 enum config_change { CONFIG_STATIC, CONFIG_DYNAMIC };
 enum config_source { CONFIG_DEFAULT, CONFIG_FILE, CONFIG_COMMAND_LINE, CONFIG_STORED, CONFIG_LIVE };
 
+/* What stands for a password wherever values are shown. */
+#define CONFIG_HIDDEN "[hidden]"
 /* A numeric key whose default is empty ("not set") reads as this. */
 #define CONFIG_UNSET INT64_MIN
 #define CONFIG_RATIO_ONE 1000000
@@ -131,7 +134,8 @@ static inline bool config_bool(const struct config *cfg, enum config_key key)
 {
     return config_i64(cfg, key) != 0;
 }
-/* The value of a STRING key, or the name of an ENUM's choice; never NULL, valid as long as cfg. */
+/* The value of a STRING or PASSWORD key, or the name of an ENUM's choice; never NULL, valid as long
+ * as cfg. A password goes nowhere but to where it is used. */
 const char *config_str(const struct config *cfg, enum config_key key);
 /* Is this ENUM key at `choice`, or does this LIST key hold it? `choice` must be one of its own:
  * config_is(cfg, CFG_net_advertise, "shard"). Not for the per-request path: keep config_i64. */
@@ -178,7 +182,8 @@ const char *config_nearest(const char *name);
 /* The name Kafka clients see. */
 const char *config_kafka_name(enum config_key key);
 /* The value as text, plain (numbers in the key's unit, no suffix: Kafka's form) or with units
- * (human). Returns buf, or the string itself for string keys; "" when not set. */
+ * (human). Returns buf, or the string itself for string keys; "" when not set. A password that is
+ * set reads as CONFIG_HIDDEN. */
 const char *config_text(const struct config *cfg, enum config_key key, bool human, char *buf,
                         size_t size);
 /* Who gives the key a value, strongest first: live or stored change, command line or files,
@@ -196,7 +201,7 @@ const char *config_default_text(enum config_key key, char *buf, size_t size);
 const char *config_source_name(enum config_source s); /* "default", "file", … */
 const char *config_type_name(enum config_type t);     /* "bool", "size", "duration (ms)", … */
 /* Codes of DescribeConfigs: ConfigType (1 boolean, 2 string, 3 int, 4 short, 5 long, 6 double,
- * 7 list) and ConfigSource (2 dynamic broker, 4 static broker, 5 default). */
+ * 7 list, 9 password) and ConfigSource (2 dynamic broker, 4 static broker, 5 default). */
 i8 config_kafka_type(enum config_key key);
 i8 config_kafka_source(enum config_source s);
 /* Parses one value by a definition; what topic_config shares with this file. */

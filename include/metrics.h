@@ -114,6 +114,9 @@ struct metric_text {
 void metric_text_add(struct metric_text *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* The # HELP and # TYPE lines; `type` is counter, gauge or histogram. */
 void metric_text_head(struct metric_text *t, const char *name, const char *type, const char *help);
+/* The lines of one histogram, without its head; `labels` as in metrics.def. */
+void metric_text_hist(struct metric_text *t, const char *name, const char *labels,
+                      const struct metric_hist *h);
 void metric_text_free(struct metric_text *t);
 
 /* ---- registry: one per node ---- */

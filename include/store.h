@@ -1,12 +1,15 @@
 /* The object store: whole objects, immutable once put. Blocking calls, made inside bg jobs
  * (lanes BG_PUT, BG_READ, BG_MISC). Drivers: file:// (store_file.c), the simulator's
- * (tests/sim/sim_store.c), s3:// later. Object names are relative, '/'-separated, [a-z0-9./-].
+ * (tests/sim/sim_store.c), s3:// (store_s3.c). Object names are relative, '/'-separated,
+ * [a-z0-9./-].
  */
 #ifndef LEAT_STORE_H
 #define LEAT_STORE_H
 
+#include "config.h"
 #include "err.h"
 #include "mem.h"
+#include "metrics.h"
 
 struct store;
 
@@ -26,7 +29,9 @@ struct store_driver {
     /* Puts may compete with the log for a disk: they are paced. Others are as fast as they go, so
      * that little is lost with this node's disk. */
     bool local;
-    err (*open)(const char *url, struct store **out, char *why, size_t why_size);
+    /* `cfg` outlives the store. Says in `why` what is wrong and what to do about it. */
+    err (*open)(const char *url, const struct config *cfg, struct store **out, char *why,
+                size_t why_size);
     void (*close)(struct store *s);
     /* The object is complete and durable when this returns ERR_NONE, and never half there
      * afterwards otherwise. */
@@ -39,13 +44,18 @@ struct store_driver {
     err (*remove)(struct store *s, const char *name);
     err (*list)(struct store *s, const char *prefix,
                 err (*each)(void *arg, const char *name, u64 bytes), void *arg);
+    /* Deletes `count` objects; the first error, after all were tried. NULL: one by one. */
+    err (*remove_many)(struct store *s, const char *const *names, u32 count);
+    /* Adds the driver's own metrics; any thread. NULL: none. */
+    void (*metrics)(struct store *s, struct metric_text *t);
 };
 
 struct store {
     const struct store_driver *driver;
 };
 
-err store_open(const char *url, struct store **out, char *why, size_t why_size) MUST_USE;
+err store_open(const char *url, const struct config *cfg, struct store **out, char *why,
+               size_t why_size) MUST_USE;
 /* Before store_open, on one thread; a second driver of the same scheme replaces the first. */
 void store_register(const struct store_driver *d);
 
@@ -53,9 +63,15 @@ void store_register(const struct store_driver *d);
  * objects then count as stored before they are on stable media (tests, throw-away nodes). */
 extern const struct store_driver store_file_driver;
 
+/* s3://BUCKET/PREFIX?endpoint=URL&region=NAME&style=path|virtual, with the keys store.s3.*
+ * (store_s3.c). */
+extern const struct store_driver store_s3_driver;
+
 #define STORE_NAME_MAX 255
 /* Non-empty, [a-z0-9./-], no component that is empty or starts with '.'. */
 bool store_name_valid(const char *name);
-/* (use s->driver->fn directly) */
+/* As the driver's, whether it has one or not. */
+err store_remove_many(struct store *s, const char *const *names, u32 count);
+/* (use s->driver->fn directly for the others) */
 
 #endif

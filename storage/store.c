@@ -18,6 +18,8 @@ static const struct store_driver *driver_find(const char *url)
     for (u32 i = 0; i < registered_count; i++)
         if (place_has_scheme(url, registered[i]->scheme))
             return registered[i];
+    if (place_has_scheme(url, "s3"))
+        return &store_s3_driver;
     return place_has_scheme(url, "file") ? &store_file_driver : NULL;
 }
 
@@ -34,17 +36,32 @@ void store_register(const struct store_driver *d)
     registered[registered_count++] = d;
 }
 
-err store_open(const char *url, struct store **out, char *why, size_t why_size)
+err store_open(const char *url, const struct config *cfg, struct store **out, char *why,
+               size_t why_size)
 {
     CHECK(why_size > 0);
     why[0] = '\0';
     const struct store_driver *d = driver_find(url);
     if (d == NULL) {
         snprintf(why, why_size,
-                 "store.url = %s names no known kind of object store: use file:///path", url);
+                 "store.url = %s names no known kind of object store: use file:///path or "
+                 "s3://bucket/prefix",
+                 url);
         return ERR_INVALID_CONFIG;
     }
-    return d->open(url, out, why, why_size);
+    return d->open(url, cfg, out, why, why_size);
+}
+
+err store_remove_many(struct store *s, const char *const *names, u32 count)
+{
+    if (s->driver->remove_many)
+        return s->driver->remove_many(s, names, count);
+    err first = ERR_NONE;
+    for (u32 i = 0; i < count; i++) {
+        err e = s->driver->remove(s, names[i]);
+        first = first != ERR_NONE ? first : e;
+    }
+    return first;
 }
 
 bool store_name_valid(const char *name)

@@ -104,8 +104,10 @@ static void clean_tmp(struct store_file *f)
     closedir(d);
 }
 
-static err file_open(const char *url, struct store **out, char *why, size_t why_size)
+static err file_open(const char *url, const struct config *cfg, struct store **out, char *why,
+                     size_t why_size)
 {
+    (void)cfg;
     struct store_file *f = MEM_NEW(struct store_file);
     MAGIC_INIT(f, STORE_FILE_MAGIC);
     f->base.driver = &store_file_driver;

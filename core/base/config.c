@@ -133,11 +133,11 @@ void config_init(struct config *cfg)
     for (u32 k = 0; k < CFG_COUNT; k++) {
         const struct config_def *d = &config_defs[k];
         i64 v = 0;
-        if (d->type == CONFIG_STRING)
+        if (!config_is_number(d->type))
             store_string(cfg, (enum config_key)k, d->def);
         else if (d->type == CONFIG_ENUM)
             store_choices(cfg, (enum config_key)k, d->choices);
-        if (d->type != CONFIG_STRING)
+        if (config_is_number(d->type))
             CHECK(config_parse(d, d->def, &v, NULL, 0) == ERR_NONE);
         store_base(cfg, (enum config_key)k, v, CONFIG_DEFAULT);
     }
@@ -176,13 +176,13 @@ err config_set(struct config *cfg, const char *name, const char *value, enum con
         return e;
     const struct config_def *d = &config_defs[k];
     i64 v = 0;
-    if (d->type == CONFIG_STRING)
+    if (!config_is_number(d->type))
         e = check_string(d, value, why, why_size);
     else
         e = config_parse(d, value, &v, why, why_size);
     if (e || source < config_source(cfg, k))
         return e; /* refused, or a stronger source has spoken */
-    if (d->type == CONFIG_STRING)
+    if (!config_is_number(d->type))
         store_string(cfg, k, value);
     store_base(cfg, k, v, source);
     return ERR_NONE;
@@ -313,7 +313,7 @@ err config_validate(struct config *cfg, char *why, size_t why_size)
 const char *config_str(const struct config *cfg, enum config_key k)
 {
     const struct config_def *d = &config_defs[k];
-    if (d->type == CONFIG_STRING)
+    if (!config_is_number(d->type))
         return cfg->strings[k];
     CHECK(d->type == CONFIG_ENUM);
     size_t len;
@@ -334,6 +334,8 @@ bool config_is(const struct config *cfg, enum config_key k, const char *choice)
 const char *config_text(const struct config *cfg, enum config_key k, bool human, char *buf,
                         size_t size)
 {
+    if (config_defs[k].type == CONFIG_PASSWORD)
+        return *cfg->strings[k] ? CONFIG_HIDDEN : "";
     if (config_defs[k].type == CONFIG_STRING)
         return cfg->strings[k];
     return config_format(&config_defs[k], config_i64(cfg, k), human, buf, size);

@@ -29,7 +29,8 @@ const char *config_type_name(enum config_type t)
         [CONFIG_MS] = "duration (ms)",   [CONFIG_SEC] = "duration (s)",
         [CONFIG_MIN] = "duration (min)", [CONFIG_HOURS] = "duration (h)",
         [CONFIG_RATIO] = "ratio",        [CONFIG_STRING] = "string",
-        [CONFIG_ENUM] = "one of",        [CONFIG_LIST] = "list of",
+        [CONFIG_PASSWORD] = "password",  [CONFIG_ENUM] = "one of",
+        [CONFIG_LIST] = "list of",
     };
     CHECK((size_t)t < ARRAY_COUNT(names));
     return names[t];
@@ -48,6 +49,8 @@ i8 config_kafka_type(enum config_key k)
         return 6;
     case CONFIG_LIST:
         return 7;
+    case CONFIG_PASSWORD:
+        return 9;
     case CONFIG_INT:
     case CONFIG_SIZE:
     case CONFIG_US:
@@ -80,8 +83,9 @@ static void synonym_add(struct config_synonym *out, u32 *n, enum config_key k, i
 static u32 string_synonyms(const struct config *cfg, enum config_key k, struct config_synonym *out)
 {
     u32 n = 0;
-    if (config_source(cfg, k) != CONFIG_DEFAULT && *cfg->strings[k])
-        out[n++] = (struct config_synonym){ .source = 4, .value = cfg->strings[k] };
+    const char *text = config_text(cfg, k, false, NULL, 0); /* a password stays hidden */
+    if (config_source(cfg, k) != CONFIG_DEFAULT && *text)
+        out[n++] = (struct config_synonym){ .source = 4, .value = text };
     if (*config_defs[k].def)
         out[n++] = (struct config_synonym){ .source = 5, .value = config_defs[k].def };
     return n;
@@ -92,7 +96,7 @@ u32 config_synonyms(const struct config *cfg, enum config_key k,
 {
     u32 n = 0;
     i64 def;
-    if (config_defs[k].type == CONFIG_STRING)
+    if (!config_is_number(config_defs[k].type))
         return string_synonyms(cfg, k, out);
     enum config_source now = config_source(cfg, k);
     u8 base = __atomic_load_n(&cfg->base_sources[k], __ATOMIC_RELAXED);
@@ -108,7 +112,7 @@ u32 config_synonyms(const struct config *cfg, enum config_key k,
 const char *config_default_text(enum config_key k, char *buf, size_t size)
 {
     const struct config_def *d = &config_defs[k];
-    if (d->type == CONFIG_STRING)
+    if (!config_is_number(d->type))
         return d->def;
     i64 v;
     CHECK(config_parse(d, d->def, &v, NULL, 0) == ERR_NONE);
@@ -133,7 +137,7 @@ static const struct doc_row doc_rows[] = {
 static const char *human_default(const struct config_def *d, char *buf, size_t size)
 {
     i64 v;
-    if (d->type == CONFIG_STRING)
+    if (!config_is_number(d->type))
         return *d->def ? d->def : "(empty)";
     CHECK(config_parse(d, d->def, &v, NULL, 0) == ERR_NONE);
     if (v == CONFIG_UNSET || (d->type == CONFIG_LIST && v == 0))
@@ -151,7 +155,7 @@ static void print_range(FILE *out, const struct config_def *d)
             const char *c = config_choice(d->choices, i, &len);
             fprintf(out, "%s`%.*s`", i ? ", " : "", (int)len, c);
         }
-    } else if (d->type == CONFIG_STRING || d->type == CONFIG_BOOL) {
+    } else if (!config_is_number(d->type) || d->type == CONFIG_BOOL) {
         fputs(config_type_name(d->type), out);
     } else {
         config_format(d, d->min, true, lo, sizeof lo);

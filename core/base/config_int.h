@@ -15,7 +15,7 @@ void config_store(struct config *cfg, enum config_key k, i64 v, enum config_sour
 /* Is this type held as a number? */
 static inline bool config_is_number(enum config_type t)
 {
-    return t != CONFIG_STRING;
+    return t != CONFIG_STRING && t != CONFIG_PASSWORD;
 }
 /* Number of choices in "a|b|c". */
 u32 config_choice_count(const char *choices);

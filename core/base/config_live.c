@@ -139,7 +139,7 @@ static bool takes_over(const struct config *cfg, const struct config *fresh, u32
 /* What a key that is read at start only would be at the next one. */
 static bool restart_differs(const struct config *cfg, const struct config *fresh, u32 k)
 {
-    if (config_defs[k].type == CONFIG_STRING)
+    if (!config_is_number(config_defs[k].type))
         return strcmp(cfg->strings[k], fresh->strings[k]) != 0;
     return config_defs[k].change == CONFIG_STATIC && cfg->base_values[k] != fresh->base_values[k];
 }

@@ -280,6 +280,7 @@ err config_parse(const struct config_def *def, const char *text, i64 *out, char 
         ranged = true;
         break;
     case CONFIG_STRING:
+    case CONFIG_PASSWORD:
         CHECK(false);
     }
     if (!ok)

@@ -210,8 +210,8 @@ static void render_values(const struct metric_registry *r, struct metric_text *t
 }
 
 /* Bucket bounds are the powers of two from 16 us to 2^26 us (67 s): 23 lines a histogram. */
-static void render_hist(struct metric_text *t, const char *name, const char *labels,
-                        const struct metric_hist *h)
+void metric_text_hist(struct metric_text *t, const char *name, const char *labels,
+                      const struct metric_hist *h)
 {
     const char *comma = *labels ? "," : "";
     u64 seen = 0;
@@ -241,7 +241,7 @@ static void render_hists(const struct metric_registry *r, struct metric_text *t,
         memset(scratch, 0, sizeof *scratch);
         for (u32 s = 0; s < r->shard_count; s++)
             metric_hist_merge(scratch, &r->shards[s]->hists[i]);
-        render_hist(t, row->name, row->labels, scratch);
+        metric_text_hist(t, row->name, row->labels, scratch);
     }
 }
 
@@ -290,7 +290,8 @@ static void render_api_latency(const struct metric_registry *r, struct metric_te
         }
         char label[64];
         if (used)
-            render_hist(t, "leat_request_seconds", api_label(r, i, label, sizeof label), scratch);
+            metric_text_hist(t, "leat_request_seconds", api_label(r, i, label, sizeof label),
+                             scratch);
     }
 }
 

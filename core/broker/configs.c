@@ -92,9 +92,14 @@ static bool describe_broker_key(struct call *c, enum config_key k, describe_entr
     r->read_only = config_defs[k].change == CONFIG_STATIC;
     r->config_source = config_kafka_source(config_source(cfg, k));
     r->config_type = config_kafka_type(k);
+    r->is_sensitive = config_defs[k].type == CONFIG_PASSWORD;
     r->documentation = (struct bytes){ NULL, 0 };
     if (q->include_documentation)
         r->documentation = bytes_str(config_defs[k].help);
+    if (r->is_sensitive) { /* as Kafka: neither value nor synonyms */
+        r->value = (struct bytes){ NULL, 0 };
+        return true;
+    }
     if (!q->include_synonyms)
         return n == 0 || r->value.data != NULL;
     r->synonyms.v = CALL_ARRAY(c, describe_synonym, n);

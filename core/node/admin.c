@@ -109,7 +109,8 @@ static json_t *config_to_json(const struct config *cfg, enum config_key k)
     const struct config_def *d = &config_defs[k];
     char value[CONFIG_VALUE_SIZE], plain[CONFIG_VALUE_SIZE], def[CONFIG_VALUE_SIZE];
     i64 v;
-    if (d->type == CONFIG_STRING || config_parse(d, d->def, &v, NULL, 0) != ERR_NONE)
+    if (d->type == CONFIG_STRING || d->type == CONFIG_PASSWORD ||
+        config_parse(d, d->def, &v, NULL, 0) != ERR_NONE)
         snprintf(def, sizeof def, "%s", d->def);
     else
         config_format(d, v, true, def, sizeof def);

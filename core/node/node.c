@@ -175,7 +175,7 @@ static err node_open_stores(struct node *n, char *why, size_t why_size)
 {
     err e = meta_open(config_str(n->cfg, CFG_meta_url), &n->env.meta, why, why_size);
     if (e == ERR_NONE)
-        e = store_open(config_str(n->cfg, CFG_store_url), &n->env.store, why, why_size);
+        e = store_open(config_str(n->cfg, CFG_store_url), n->cfg, &n->env.store, why, why_size);
     return e;
 }
 

@@ -136,6 +136,12 @@ static void on_config_change(struct config *cfg, enum config_key key, void *arg)
         topic_defaults_changed(a->node);
 }
 
+static void store_metrics(struct metric_text *t, void *arg)
+{
+    struct store *s = arg;
+    s->driver->metrics(s, t);
+}
+
 err node_admin_start(struct node *n, struct node_admin **out, char *why, size_t why_size)
 {
     struct node_admin *a = MEM_NEW(struct node_admin);
@@ -146,6 +152,8 @@ err node_admin_start(struct node *n, struct node_admin **out, char *why, size_t 
     a->registry.api_name = api_name;
     for (u32 i = 0; i < n->group.count; i++)
         metric_registry_add(&a->registry, n->brokers[i]->shard.metrics);
+    if (n->env.store->driver->metrics)
+        metric_registry_hook(&a->registry, store_metrics, n->env.store);
     err e = admin_start(n->cfg, &a->registry, &a->ops, &a->http, why, why_size);
     if (e) {
         mem_free(a);

@@ -22,7 +22,7 @@ static void values_print_back(const struct config *cfg)
     for (u32 k = 0; k < CFG_COUNT; k++) {
         char buf[CONFIG_VALUE_SIZE];
         i64 v = config_i64(cfg, (enum config_key)k), again;
-        if (config_defs[k].type == CONFIG_STRING)
+        if (config_defs[k].type == CONFIG_STRING || config_defs[k].type == CONFIG_PASSWORD)
             continue;
         for (int human = 0; human < 2; human++) {
             config_format(&config_defs[k], v, human, buf, sizeof buf);

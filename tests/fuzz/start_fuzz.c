@@ -190,7 +190,7 @@ static void delete_one(const struct change *c)
     struct store *s;
     while (store_object_at(n, &name, &value))
         n++;
-    if (n == 0 || store_open("sim://x", &s, why, sizeof why) != ERR_NONE)
+    if (n == 0 || store_open("sim://x", NULL, &s, why, sizeof why) != ERR_NONE)
         return;
     char copy[64];
     (void)store_object_at(c->index % n, &name, &value);

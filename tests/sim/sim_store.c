@@ -58,7 +58,8 @@ static bool call_fails(void)
     return fails;
 }
 
-static err sim_open(const char *url, struct store **out, char *why, size_t why_size);
+static err sim_open(const char *url, const struct config *cfg, struct store **out, char *why,
+                    size_t why_size);
 
 static void sim_close(struct store *s)
 {
@@ -220,9 +221,10 @@ static const struct store_driver sim_driver = {
     .list = sim_list,
 };
 
-static err sim_open(const char *url, struct store **out, char *why, size_t why_size)
+static err sim_open(const char *url, const struct config *cfg, struct store **out, char *why,
+                    size_t why_size)
 {
-    (void)url, (void)why, (void)why_size;
+    (void)url, (void)cfg, (void)why, (void)why_size;
     *out = MEM_NEW(struct store);
     (*out)->driver = &sim_driver;
     return ERR_NONE;

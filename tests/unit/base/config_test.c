@@ -369,7 +369,7 @@ static void values_print_back(void **state)
     char buf[CONFIG_VALUE_SIZE];
     for (u32 k = 0; k < CFG_COUNT; k++) {
         const struct config_def *d = &config_defs[k];
-        if (d->type == CONFIG_STRING)
+        if (d->type == CONFIG_STRING || d->type == CONFIG_PASSWORD)
             continue;
         i64 v = config_i64(&cfg, (enum config_key)k), again = -99;
         for (int human = 0; human < 2; human++) {

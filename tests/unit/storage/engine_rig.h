@@ -218,7 +218,7 @@ static inline void engine_open_below(void)
 {
     char url[512], why[512];
     snprintf(url, sizeof url, "file://%s/store", eng->dir.path);
-    if (store_open(url, &fault_store_below, why, sizeof why) != ERR_NONE)
+    if (store_open(url, NULL, &fault_store_below, why, sizeof why) != ERR_NONE)
         fail_msg("%s", why);
     snprintf(url, sizeof url, "lmdb://%s/meta", eng->dir.path);
     if (meta_open(url, &fault_meta_below, why, sizeof why) != ERR_NONE)

@@ -20,7 +20,7 @@ static struct store *store_at(const char *sub)
     char url[512];
     struct store *s;
     snprintf(url, sizeof url, "file://%s%s", dir.path, sub);
-    assert_int_equal(store_open(url, &s, why, sizeof why), ERR_NONE);
+    assert_int_equal(store_open(url, NULL, &s, why, sizeof why), ERR_NONE);
     return s;
 }
 
@@ -253,15 +253,15 @@ static void open_errors_name_cause_and_remedy(void **state)
     (void)state;
     struct store *s;
     char url[512];
-    assert_int_equal(store_open("ftp://x/y", &s, why, sizeof why), ERR_INVALID_CONFIG);
+    assert_int_equal(store_open("ftp://x/y", NULL, &s, why, sizeof why), ERR_INVALID_CONFIG);
     assert_non_null(strstr(why, "file:///path"));
     snprintf(url, sizeof url, "file://%s/file/below", dir.path);
     char path[512];
     snprintf(path, sizeof path, "%s/file", dir.path);
     close(open(path, O_WRONLY | O_CREAT, 0644));
-    assert_int_not_equal(store_open(url, &s, why, sizeof why), ERR_NONE);
+    assert_int_not_equal(store_open(url, NULL, &s, why, sizeof why), ERR_NONE);
     assert_non_null(strstr(why, "store.url"));
-    assert_int_not_equal(store_open("file://", &s, why, sizeof why), ERR_NONE);
+    assert_int_not_equal(store_open("file://", NULL, &s, why, sizeof why), ERR_NONE);
 }
 
 static void names_are_checked(void **state)

@@ -1,0 +1,422 @@
+/* One request of the driver: built, signed, sent, judged, and sent again when that may help.
+ *
+ *   credentials ─► sign ─► place in the gate ─► exchange ─► judge ─► done, or an error that stays
+ *        ▲                                                    │
+ *        ├─ wait ◄── passing error, up to store.s3.retries ◄──┤
+ *        └────────── clock, credentials, region: once each ◄──┘
+ *
+ *  1. Every try is signed anew: with the time as the store last told it, and the credentials of the
+ *     moment.
+ *  2. Nobody waits while holding a place in the gate.
+ *  3. An error is logged here, once, with what the store said; what follows from it is the caller's
+ *     to say. "Not there", "there already" and "too short" are answers, not errors.
+ *  4. Bodies are hashed only where nothing else protects them: over TLS the payload goes unsigned.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "bytes.h"
+#include "check.h"
+#include "clock.h"
+#include "log.h"
+#include "s3_int.h"
+
+/* Clocks that differ by less sign well enough. */
+#define CLOCK_OFF_MS_MIN 1000
+#define URL_SIZE (S3_HOST_SIZE + S3_PATH_SIZE + 3 * S3_TOKEN_SIZE)
+#define CONNS_KEPT 64u
+
+/* ---- connections ---- */
+
+struct s3_conn *s3_conn_take(struct s3 *s)
+{
+    pthread_mutex_lock(&s->lock);
+    /* The one used last: the others' connections grow old and are not needed. */
+    struct s3_conn *c = s->conn_count > 0 ? s->conns[--s->conn_count] : NULL;
+    u64 seed = rng_next(&s->rng);
+    pthread_mutex_unlock(&s->lock);
+    return c ? c : s3_conn_create(s->share, seed);
+}
+
+void s3_conn_give(struct s3 *s, struct s3_conn *c)
+{
+    pthread_mutex_lock(&s->lock);
+    bool keep = s->conn_count < CONNS_KEPT;
+    if (keep)
+        s->conns[s->conn_count++] = c;
+    pthread_mutex_unlock(&s->lock);
+    if (!keep)
+        s3_conn_free(c);
+}
+
+/* ---- the gate and the counters ---- */
+
+static const enum s3_class op_class[S3_OPS] = {
+    [S3_PUT] = S3_UPLOAD,   [S3_GET] = S3_READ,   [S3_HEAD] = S3_READ,
+    [S3_DELETE] = S3_CLEAN, [S3_LIST] = S3_CLEAN, [S3_PARTS] = S3_UPLOAD,
+};
+
+/* Columns of s3_stats.results; store_s3.c names them. */
+static u32 result_of(const struct s3_reply *r, const struct s3_judged *j)
+{
+    if (j->verdict == S3_DONE)
+        return 0;
+    if (j->verdict == S3_THROTTLED)
+        return 4;
+    if (r->status == 0)
+        return r->code == CURLE_OPERATION_TIMEDOUT ? 6 : 5;
+    if (j->err == ERR_NOT_FOUND)
+        return 1;
+    return r->status < 500 ? 2 : 3;
+}
+
+static void gate_enter(struct s3 *s, enum s3_class c)
+{
+    pthread_mutex_lock(&s->lock);
+    s->stats.waits += !s3_gate_may_enter(&s->gate, c);
+    while (!s3_gate_may_enter(&s->gate, c))
+        pthread_cond_wait(&s->room, &s->lock);
+    s->gate.inflight++;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void gate_leave(struct s3 *s, const struct s3_request *q, const struct s3_reply *r,
+                       const struct s3_judged *j)
+{
+    struct s3_stats *st = &s->stats;
+    bool throttled = j->verdict == S3_THROTTLED;
+    pthread_mutex_lock(&s->lock);
+    if (r->status != 0)
+        s3_gate_note(&s->gate, throttled, clock_mono_ns());
+    CHECK(s->gate.inflight > 0);
+    s->gate.inflight--;
+    st->results[q->op][result_of(r, j)]++;
+    st->bytes_out += r->sent;
+    st->bytes_in += r->came;
+    st->throttles += throttled;
+    st->hedges += r->hedged;
+    st->hedge_wins += r->hedge_won;
+    if (r->hedged)
+        s3_hedge_spent(&s->hedge);
+    if (j->verdict == S3_DONE) {
+        metric_hist_observe(&st->times[q->op], r->ns / NS_PER_US);
+        if (q->op == S3_GET)
+            s3_hedge_note(&s->hedge, q->into_bytes, r->ns);
+    }
+    pthread_cond_broadcast(&s->room);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- one try ---- */
+
+void s3_request_header(struct s3_request *q, const char *name, const char *value)
+{
+    CHECK(q->header_count < ARRAY_COUNT(q->headers));
+    q->headers[q->header_count++] = (struct s3_header){ name, value };
+}
+
+/* What one try is made of; large, so not on the stack. */
+struct
+try {
+    struct s3_creds creds;
+    u64 generation;
+    char path[S3_PATH_SIZE], url[URL_SIZE], authorization[1024];
+    char time[17], hash[S3_HASH_SIZE], range[64];
+    struct s3_header headers[S3_HEADERS_MAX + 1];
+    u32 header_count;
+};
+
+static void path_of(const struct s3 *s, const struct s3_request *q, struct s3_text *t)
+{
+    const struct s3_place *p = &s->place;
+    if (p->path_style)
+        s3_text_addf(t, "/%s", p->bucket);
+    /* The bucket itself is "/BUCKET" in path style, "/" in the other. */
+    if (q->name == NULL) {
+        if (!p->path_style)
+            s3_text_add(t, "/");
+        return;
+    }
+    s3_text_add(t, "/");
+    if (*p->prefix) {
+        s3_text_escape(t, p->prefix, strlen(p->prefix), true);
+        s3_text_add(t, "/");
+    }
+    s3_text_escape(t, q->name, strlen(q->name), true);
+}
+
+static void header_add(struct try *t, const char *name, const char *value)
+{
+    CHECK(t->header_count < ARRAY_COUNT(t->headers));
+    t->headers[t->header_count++] = (struct s3_header){ name, value };
+}
+
+static void headers_make(struct s3 *s, const struct s3_request *q, struct try *t)
+{
+    t->header_count = 0;
+    header_add(t, "host", s->place.host);
+    header_add(t, "x-amz-date", t->time);
+    header_add(t, "x-amz-content-sha256", t->hash);
+    if (t->creds.token[0])
+        header_add(t, "x-amz-security-token", t->creds.token);
+    if (q->into_bytes > 0) {
+        snprintf(t->range, sizeof t->range, "bytes=%" PRIu64 "-%" PRIu64, q->offset,
+                 q->offset + q->into_bytes - 1);
+        header_add(t, "range", t->range);
+    }
+    for (u32 i = 0; i < q->header_count; i++)
+        header_add(t, q->headers[i].name, q->headers[i].value);
+}
+
+/* False when something does not fit. */
+static bool try_sign(struct s3 *s, const struct s3_request *q, struct try *t)
+{
+    struct s3_text path = s3_text_in(t->path, sizeof t->path);
+    path_of(s, q, &path);
+    struct s3_text url = s3_text_in(t->url, sizeof t->url);
+    s3_text_addf(&url, "%s://%s%s%s%s", s->place.tls ? "https" : "http", s->place.host, t->path,
+                 q->query ? "?" : "", q->query ? q->query : "");
+    s3_time_amz(s3_now_ms(s), t->time);
+    if (s->place.tls && q->has_body)
+        snprintf(t->hash, sizeof t->hash, S3_UNSIGNED_PAYLOAD);
+    else if (t->hash[0] == '\0')
+        s3_hash(q->parts, q->part_count, t->hash);
+    headers_make(s, q, t);
+    if (path.full || url.full)
+        return false;
+    if (t->creds.access_key[0] == '\0')
+        return true;
+    struct s3_signing in = { .method = q->method,
+                             .path = t->path,
+                             .query = q->query ? q->query : "",
+                             .headers = t->headers,
+                             .header_count = t->header_count,
+                             .payload_hash = t->hash,
+                             .time = t->time,
+                             .region = s->place.region,
+                             .service = "s3",
+                             .access_key = t->creds.access_key,
+                             .secret_key = t->creds.secret_key };
+    if (!s3_sign(&in, t->authorization, sizeof t->authorization))
+        return false;
+    header_add(t, "authorization", t->authorization);
+    return true;
+}
+
+static u64 hedge_after(struct s3 *s, const struct s3_request *q)
+{
+    if (q->op != S3_GET || !config_bool(s->cfg, CFG_s3_hedge))
+        return 0;
+    pthread_mutex_lock(&s->lock);
+    /* A second request is the last thing a throttling store needs. */
+    u64 ns = s3_gate_narrowed(&s->gate) ? 0 : s3_hedge_after(&s->hedge, q->into_bytes);
+    pthread_mutex_unlock(&s->lock);
+    return ns;
+}
+
+static void try_run(struct s3 *s, struct s3_conn *c, const struct s3_request *q,
+                    const struct try *t, struct s3_reply *r)
+{
+    const struct config *cfg = s->cfg;
+    struct s3_http h = {
+        .method = q->method,
+        .url = t->url,
+        .headers = t->headers,
+        .header_count = t->header_count,
+        .parts = q->parts,
+        .part_count = q->part_count,
+        .body_bytes = q->body_bytes,
+        .has_body = q->has_body,
+        .pace = q->pace,
+        .meter = q->has_body ? &s->up : &s->down,
+        .meter_rate = config_u64(cfg, q->has_body ? CFG_s3_upload_rate : CFG_s3_download_rate),
+        .into = q->into,
+        .into_bytes = q->into_bytes,
+        .skip = q->offset,
+        .connect_ms = config_u64(cfg, CFG_s3_connect_timeout_ms),
+        .stall_ns = config_u64(cfg, CFG_s3_stall_timeout_ms) * NS_PER_MS,
+        .total_ns = config_u64(cfg, CFG_s3_timeout_ms) * NS_PER_MS,
+        .hedge_ns = hedge_after(s, q),
+        .ca_file = config_str(cfg, CFG_s3_ca_file),
+    };
+    s3_http_run(c, &h, r);
+}
+
+/* ---- judging ---- */
+
+/* Did a read bring what was asked for? */
+static void judge_range(const struct s3_request *q, const struct s3_reply *r, struct s3_judged *j)
+{
+    u64 end = q->offset + q->into_bytes;
+    if (r->status == 206 && r->has_range) {
+        if (r->range_first == q->offset && r->object_bytes < end)
+            *j = (struct s3_judged){ S3_FINAL, ERR_TRUNCATED, "" };
+        else if (r->range_first != q->offset || r->range_last + 1 != end ||
+                 r->came != q->into_bytes)
+            *j = (struct s3_judged){ S3_AGAIN, ERR_CORRUPT, "WrongRange" };
+        return;
+    }
+    /* The whole object (or an answer that does not say which part it is). */
+    if (r->has_length && r->status == 200 && r->content_length < end)
+        *j = (struct s3_judged){ S3_FINAL, ERR_TRUNCATED, "" };
+    else if (r->came != q->into_bytes || r->status != 200)
+        *j = (struct s3_judged){ S3_AGAIN, ERR_CORRUPT, "WrongLength" };
+}
+
+static struct s3_judged judge(const struct s3_request *q, const struct s3_reply *r)
+{
+    struct s3_judged j = s3_judge(r);
+    if (j.verdict == S3_DONE && q->into_bytes > 0)
+        judge_range(q, r, &j);
+    if (j.verdict == S3_DONE && q->check) {
+        j.err = q->check(q, r);
+        if (j.err != ERR_NONE)
+            j = (struct s3_judged){ S3_AGAIN, j.err, "WrongAnswer" };
+    }
+    return j;
+}
+
+/* ---- again ---- */
+
+struct attempts {
+    u32 count; /* that failed for passing reasons */
+    bool clock, creds, region;
+};
+
+static bool clock_learn(struct s3 *s, const struct s3_reply *r)
+{
+    if (r->date_ms == 0)
+        return false;
+    i64 offset = r->date_ms - clock_wall_ms();
+    i64 was = __atomic_exchange_n(&s->clock_offset_ms, offset, __ATOMIC_RELAXED);
+    bool news = offset - was > CLOCK_OFF_MS_MIN || was - offset > CLOCK_OFF_MS_MIN;
+    if (news)
+        LOG(WARN, s3_clock_off,
+            "ms=%" PRId64 " effect=\"requests are signed with the store's time\" "
+            "remedy=\"let chrony or systemd-timesyncd set this machine's clock\"",
+            offset);
+    return news;
+}
+
+/* What the store told of the bucket's region; only while it is being opened, by one thread. */
+static bool region_learn(struct s3 *s, const struct s3_reply *r)
+{
+    char region[64];
+    if (!s->opening || s->place.region_given)
+        return false;
+    snprintf(region, sizeof region, "%s", r->region);
+    if (!*region && r->body)
+        (void)s3_xml_find(r->body, r->body_len, "Region", region, sizeof region);
+    if (!*region || strcmp(region, s->place.region) == 0)
+        return false;
+    LOG(INFO, s3_region_learnt, "bucket=%s region=%s", s->place.bucket, region);
+    memcpy(s->place.region, region, sizeof region);
+    if (!s->place.own_endpoint)
+        s3_place_rehost(&s->place);
+    return true;
+}
+
+static bool try_again(struct s3 *s, struct attempts *a, const struct s3_reply *r,
+                      const struct s3_judged *j)
+{
+    bool first = false;
+    switch (j->verdict) {
+    case S3_AGAIN:
+    case S3_THROTTLED:
+        return a->count++ < config_u64(s->cfg, CFG_s3_retries);
+    case S3_CLOCK:
+        first = !a->clock && clock_learn(s, r);
+        a->clock = true;
+        return first;
+    case S3_EXPIRED:
+        first = !a->creds;
+        a->creds = true;
+        return first;
+    case S3_REGION:
+        first = !a->region && region_learn(s, r);
+        a->region = true;
+        return first;
+    case S3_DONE:
+    case S3_FINAL:
+        break;
+    }
+    return false;
+}
+
+static void pause_for(struct s3 *s, struct s3_conn *c, const struct attempts *a,
+                      const struct s3_reply *r, const struct s3_judged *j)
+{
+    pthread_mutex_lock(&s->lock);
+    s->stats.retries++;
+    pthread_mutex_unlock(&s->lock);
+    if (j->verdict != S3_AGAIN && j->verdict != S3_THROTTLED)
+        return;
+    u64 ns =
+        s3_backoff_ns(a->count - 1, j->verdict == S3_THROTTLED, r->retry_after_s, s3_conn_rng(c));
+    struct timespec t = { .tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S) };
+    (void)nanosleep(&t, NULL);
+}
+
+static void failure_log(const struct s3_request *q, const struct s3_reply *r,
+                        const struct s3_judged *j, u32 retries)
+{
+    char said[256] = "", quoted[300];
+    if (j->verdict == S3_DONE || j->err == ERR_NOT_FOUND || j->err == ERR_EXISTS ||
+        j->err == ERR_TRUNCATED)
+        return;
+    if (r->body && r->body_len > 0)
+        (void)s3_xml_find(r->body, r->body_len, "Message", said, sizeof said);
+    const char *text = r->status == 0 ? r->error : said;
+    LOG(WARN, s3_request_failed,
+        "op=%s name=%s status=%ld code=%s text=%s request_id=%s retries=%u error=%s", q->method,
+        q->name ? q->name : "-", r->status, *j->code ? j->code : "-",
+        log_quote(quoted, sizeof quoted, bytes_str(text)), *r->request_id ? r->request_id : "-",
+        retries, err_name(j->err));
+}
+
+static struct s3_judged call_once(struct s3 *s, struct s3_conn *c, const struct s3_request *q,
+                                  struct try *t, u64 bad, struct s3_reply *r)
+{
+    struct s3_judged j = { S3_FINAL, ERR_NONE, "" };
+    j.err = s3_creds_get(s, bad, &t->creds, &t->generation, NULL, 0);
+    if (j.err != ERR_NONE) {
+        snprintf(r->error, sizeof r->error, "no credentials");
+        return j;
+    }
+    if (!try_sign(s, q, t)) {
+        snprintf(r->error, sizeof r->error, "the request is too long");
+        j.err = ERR_INVALID_REQUEST;
+        return j;
+    }
+    gate_enter(s, op_class[q->op]);
+    try_run(s, c, q, t, r);
+    j = judge(q, r);
+    gate_leave(s, q, r, &j);
+    return j;
+}
+
+err s3_call(struct s3 *s, const struct s3_request *q, struct s3_reply *r, struct s3_judged *judged)
+{
+    MAGIC_CHECK(s, S3_MAGIC);
+    struct try *t = MEM_NEW(struct try);
+    struct s3_conn *c = s3_conn_take(s);
+    struct attempts a = { 0 };
+    struct s3_judged j;
+    u64 bad = 0;
+    for (;;) {
+        j = call_once(s, c, q, t, bad, r);
+        if (j.verdict == S3_DONE || !try_again(s, &a, r, &j))
+            break;
+        bad = j.verdict == S3_EXPIRED ? t->generation : bad;
+        pause_for(s, c, &a, r, &j);
+    }
+    s3_conn_give(s, c);
+    explicit_bzero(&t->creds, sizeof t->creds);
+    mem_free(t);
+    if (!s->opening)
+        failure_log(q, r, &j, a.count);
+    if (judged)
+        *judged = j;
+    return j.verdict == S3_DONE ? ERR_NONE : j.err;
+}
