@@ -4,7 +4,7 @@
  *   answer                                      verdict     the caller
  *   2xx                                         DONE
  *   no answer, 5xx, 408, InternalError, …       AGAIN       waits a random part of 100 ms · 2ⁿ
- *   429, 503, SlowDown, …                       THROTTLED   waits a part of 1 s · 2ⁿ, halves the gate
+ *   429, 503, SlowDown, …                       THROTTLED   waits 0 … 1 s · 2ⁿ; gate halved
  *   RequestTimeTooSkewed                        CLOCK       takes the store's time, asks at once
  *   ExpiredToken, InvalidToken, …               EXPIRED     fetches credentials, asks at once
  *   301, AuthorizationHeaderMalformed, 400 with a region    REGION

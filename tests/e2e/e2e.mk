@@ -10,7 +10,7 @@ SUB := $(MAKE) --no-print-directory
 .PHONY: test test-parts soak e2e crash real-input
 # Sub-make, because the packages must be there before the compiler is asked anything.
 test: deps
-	@$(SUB) -j2 all unit-programs
+	@$(SUB) -j2 all unit-programs s3-driver
 	@$(SUB) test-parts
 
 # Lane a needs processors, lane b mostly waits for clients and their JVMs.
@@ -27,7 +27,8 @@ test-parts:
 		"crash=b=tests/crash/run --rounds $(CRASH_ROUNDS)" \
 		"restart=b=tests/crash/restart --mib 256 --rounds 1 --limit 3" \
 		"stress=b=tests/crash/stress --seconds 2 --shards 2" \
-		"real-input=b=tests/e2e/real_input.sh"
+		"real-input=b=tests/e2e/real_input.sh" \
+		"s3=b=tests/s3/run"
 
 e2e: $(BUILD)/leat
 	tests/e2e/run

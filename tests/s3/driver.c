@@ -401,6 +401,16 @@ static bool case_faults(void)
     return true;
 }
 
+/* Enough reads to know what is slow. */
+static bool case_hedge(void)
+{
+    NEED_ERR(put_seed("h/one", 8, 100000, false), ERR_NONE);
+    for (u32 i = 0; i < 300; i++)
+        NEED_ERR(get_seed("h/one", 8, i, 50000), ERR_NONE);
+    NEED_ERR(store->driver->remove(store, "h/one"), ERR_NONE);
+    return true;
+}
+
 /* ---- bench ---- */
 
 static u32 bench_bytes;
@@ -461,6 +471,7 @@ static const struct {
     { "threads", case_threads },
     { "pace", case_pace },
     { "faults", case_faults },
+    { "hedge", case_hedge },
 };
 
 static void case_run(const char *name)

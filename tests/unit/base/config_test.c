@@ -363,6 +363,27 @@ static void live_changes(void **state)
     assert_int_equal(config_i64(&cfg, CFG_message_max_bytes), 1048588);
 }
 
+static void passwords_are_never_shown(void **state)
+{
+    (void)state;
+    char buf[CONFIG_VALUE_SIZE];
+    assert_string_equal(config_text(&cfg, CFG_s3_secret_key, true, buf, sizeof buf), "");
+    assert_int_equal(
+        config_set_pair(&cfg, "store.s3.secret_key=top${secret", CONFIG_FILE, why, sizeof why),
+        ERR_NONE);
+    assert_int_equal(
+        config_set_pair(&cfg, "node.rack=${store.s3.secret_key}", CONFIG_FILE, why, sizeof why),
+        ERR_NONE);
+    assert_int_equal(config_validate(&cfg, why, sizeof why), ERR_NONE);
+    assert_string_equal(config_text(&cfg, CFG_s3_secret_key, true, buf, sizeof buf), CONFIG_HIDDEN);
+    assert_string_equal(config_str(&cfg, CFG_node_rack), CONFIG_HIDDEN);
+    assert_string_equal(config_str(&cfg, CFG_s3_secret_key), "top${secret");
+    struct config_synonym syn[CONFIG_SYNONYMS_MAX];
+    assert_int_equal(config_synonyms(&cfg, CFG_s3_secret_key, syn), 1);
+    assert_string_equal(syn[0].value, CONFIG_HIDDEN);
+    assert_int_equal(config_kafka_type(CFG_s3_secret_key), 9);
+}
+
 static void values_print_back(void **state)
 {
     (void)state;
@@ -425,6 +446,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_stronger_source_wins, setup, teardown),
         cmocka_unit_test_setup_teardown(directories_are_read_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(keys_must_agree, setup, teardown),
+        cmocka_unit_test_setup_teardown(passwords_are_never_shown, setup, teardown),
         cmocka_unit_test_setup_teardown(live_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(a_reload_takes_what_changed_in_the_files, setup, teardown),
         cmocka_unit_test_setup_teardown(a_reload_tells_what_needs_a_restart_until_it_came, setup,

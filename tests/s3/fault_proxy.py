@@ -1,0 +1,221 @@
+"""An HTTP proxy before an S3 server that misbehaves in a chosen way, in this process.
+
+    proxy = FaultProxy(port, upstream_port, mode="slowdown", every=4)
+
+Every `every`-th request that the mode applies to goes wrong; the first one never does. Modes:
+  none          all goes through
+  slow          the answer comes half a second late
+  stall         no answer comes
+  error500      500 InternalError, nothing is done
+  slowdown      503 SlowDown, nothing is done
+  lost          it is done, and the connection is reset instead of an answer
+  reset         the connection is reset in the middle of the answer's body
+  short         the answer says a length and ends before it
+  wrong_length  a well-formed answer with fewer bytes than were asked for
+  corrupt_up    a byte of the request's body is another one when it arrives
+  stale_list    a listing is answered with the first one of that query again
+  skew          the store's clock is an hour ahead of ours, and it minds
+With `keys` (a callable that gives a set), requests signed with other access keys get ExpiredToken.
+"""
+import calendar
+import email.utils
+import re
+import socket
+import socketserver
+import ssl
+import struct
+import threading
+import time
+
+BODY_MODES = ("reset", "short", "wrong_length")
+
+
+def error(status, code, headers=""):
+    body = f"<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>by the fault proxy</Message></Error>".encode()
+    return (f"HTTP/1.1 {status} Error\r\nContent-Type: application/xml\r\n{headers}"
+            f"Content-Length: {len(body)}\r\n\r\n").encode() + body
+
+
+class Message:
+    """One request or answer, read whole."""
+
+    def __init__(self, head, body):
+        self.head, self.body = head, body
+        lines = head.decode("latin-1").split("\r\n")
+        self.first = lines[0]
+        self.headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
+
+
+def receive(stream, no_body=False):
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        line = stream.readline(65536)
+        if not line:
+            return None
+        head += line
+    message = Message(head[:-4], b"")
+    if message.first.startswith("HTTP/1.1 100"):
+        return receive(stream, no_body)
+    if no_body:
+        return message
+    if message.headers.get("transfer-encoding", "").lower() == "chunked":
+        while True:
+            size = int(stream.readline().split(b";")[0], 16)
+            chunk = stream.read(size)
+            stream.readline()
+            message.body += chunk
+            if size == 0:
+                break
+        message.head = re.sub(rb"(?i)transfer-encoding: *chunked", b"Content-Length: %d" % len(message.body),
+                              message.head)
+        return message
+    length = int(message.headers.get("content-length", 0))
+    message.body = stream.read(length) if length else b""
+    return message
+
+
+class Handler(socketserver.BaseRequestHandler):
+    def reset(self):
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.request.close()
+        return False
+
+    def upstream_ask(self, request):
+        for fresh in (False, True):
+            if fresh or self.upstream is None:
+                self.upstream = socket.create_connection(("127.0.0.1", self.server.proxy.upstream_port), timeout=60)
+                self.upstream_stream = self.upstream.makefile("rb")
+            try:
+                self.upstream.sendall(request.head + b"\r\n\r\n" + request.body)
+                answer = receive(self.upstream_stream, request.first.startswith("HEAD"))
+                if answer is not None:
+                    if answer.headers.get("connection", "").lower() == "close" or answer.first.startswith("HTTP/1.0"):
+                        self.upstream = None
+                    return answer
+            except OSError:
+                pass
+            self.upstream = None
+        return None
+
+    def handle(self):
+        proxy, self.upstream = self.server.proxy, None
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream = self.request.makefile("rb")
+        try:
+            while True:
+                request = receive(stream)
+                if request is None or not self.serve(proxy, request):
+                    return
+        except (OSError, ValueError):
+            return
+
+    def serve(self, proxy, request):
+        fault = proxy.choose(request)
+        refused = proxy.refuse(request)
+        if refused:
+            self.request.sendall(refused)
+            return True
+        if fault == "error500":
+            self.request.sendall(error(500, "InternalError"))
+            return True
+        if fault == "slowdown":
+            self.request.sendall(error(503, "SlowDown"))
+            return True
+        if fault == "stall":
+            time.sleep(3)
+            return self.reset()
+        if fault == "corrupt_up":
+            at = len(request.body) // 2
+            request.body = request.body[:at] + bytes([request.body[at] ^ 1]) + request.body[at + 1:]
+        answer = self.upstream_ask(request)
+        if answer is None:
+            self.request.sendall(error(502, "BadGateway"))
+            return True
+        return self.give(proxy, request, answer, fault)
+
+    def give(self, proxy, request, answer, fault):
+        if fault == "slow":
+            time.sleep(0.5)
+        if fault == "lost":
+            return self.reset()
+        head, body = answer.head, proxy.listing(request, answer) if fault == "stale_list" else answer.body
+        if fault == "stale_list":
+            head = re.sub(rb"(?i)content-length: *\d+", b"Content-Length: %d" % len(body), head)
+        if fault in BODY_MODES and len(body) > 1:
+            body = body[:len(body) // 2]
+            if fault == "wrong_length":
+                head = re.sub(rb"(?i)content-length: *\d+", b"Content-Length: %d" % len(body), head)
+        self.request.sendall(head + b"\r\n\r\n" + body)
+        if fault == "reset":
+            return self.reset()
+        return fault != "short" and answer.headers.get("connection", "").lower() != "close"
+
+
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = allow_reuse_address = True
+    request_queue_size = 128
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+class FaultProxy:
+    def __init__(self, port, upstream_port, mode="none", every=4, certificate=None, keys=None):
+        self.upstream_port, self.mode, self.every, self.keys = upstream_port, mode, every, keys
+        self.lock, self.count, self.faults, self.requests = threading.Lock(), 0, 0, 0
+        self.listings = {}
+        self.server = Server(("127.0.0.1", port), Handler)
+        self.server.proxy = self
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def set(self, mode, every=4):
+        with self.lock:
+            self.mode, self.every, self.count, self.faults, self.requests = mode, every, 0, 0, 0
+
+    def applies(self, request):
+        method = request.first.split(" ")[0]
+        if self.mode in ("none", "skew"):
+            return False
+        if self.mode == "corrupt_up":
+            return method == "PUT" and len(request.body) > 100
+        if self.mode == "stale_list":
+            return "list-type=2" in request.first
+        if self.mode in BODY_MODES or self.mode == "slow":
+            return method == "GET" and "list-type" not in request.first
+        return True
+
+    def choose(self, request):
+        with self.lock:
+            self.requests += 1
+            if not self.applies(request):
+                return None
+            self.count += 1
+            if self.count % self.every != 0:
+                return None
+            self.faults += 1
+            return self.mode
+
+    def refuse(self, request):
+        if self.keys is not None:
+            key = re.search(r"Credential=([^/]+)/", request.headers.get("authorization", ""))
+            if not key or key.group(1) not in self.keys():
+                return error(400, "ExpiredToken")
+        if self.mode == "skew":
+            ahead = time.time() + 3600
+            signed = request.headers.get("x-amz-date", "19700101T000000Z")
+            signed = calendar.timegm(time.strptime(signed, "%Y%m%dT%H%M%SZ"))
+            if abs(signed - ahead) > 900:
+                self.faults += 1
+                return error(403, "RequestTimeTooSkewed", f"Date: {email.utils.formatdate(ahead, usegmt=True)}\r\n")
+        return None
+
+    def listing(self, request, answer):
+        return self.listings.setdefault(request.first, answer.body)
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
