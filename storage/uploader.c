@@ -725,14 +725,20 @@ static void orphans_remove_run(struct bg_job *j)
 {
     struct orphans *o = container_of(j, struct orphans, job);
     struct store *store = o->st->env->store;
-    char name[BUNDLE_NAME_SIZE];
-    for (u32 i = 0; i < o->count; i++) {
-        if (o->list[i].keep)
-            continue;
-        err e =
-            store->driver->remove(store, bundle_name(name, o->list[i].bundle, o->list[i].epoch));
-        o->removed += e == ERR_NONE;
-    }
+    char *text = mem_alloc(o->count * (size_t)BUNDLE_NAME_SIZE);
+    const char **names = mem_alloc(o->count * sizeof *names);
+    u32 n = 0;
+    for (u32 i = 0; i < o->count; i++)
+        if (!o->list[i].keep) {
+            names[n] = bundle_name(text + n * (size_t)BUNDLE_NAME_SIZE, o->list[i].bundle,
+                                   o->list[i].epoch);
+            n++;
+        }
+    /* What is left after an error is found again at the next start. */
+    if (n > 0 && store_remove_many(store, names, n) == ERR_NONE)
+        o->removed = n;
+    mem_free(names);
+    mem_free(text);
 }
 
 static void orphans_begin(struct timer *t)
