@@ -220,6 +220,13 @@ static err batch_judge(struct compaction *c, const struct batch *b, struct verdi
     return e == ERR_NOT_FOUND ? ERR_NONE : e;
 }
 
+/* From when on tombstones may go that are seen now. "Never" is a long retention. */
+static i64 horizon_from_now(const struct compaction *c)
+{
+    i64 room = INT64_MAX - MAX(c->now_ms, 0);
+    return c->now_ms + MIN(c->delete_retention_ms, room);
+}
+
 static err batch_shrink(struct compaction *c, const struct batch *b, bool set_horizon,
                         struct bytes *out)
 {
@@ -231,7 +238,7 @@ static err batch_shrink(struct compaction *c, const struct batch *b, bool set_ho
     if (batch_has_delete_horizon(b))
         batch_builder_set_horizon(bb, b->base_timestamp);
     else if (set_horizon)
-        batch_builder_set_horizon(bb, c->now_ms + MIN(c->delete_retention_ms, INT64_MAX / 2));
+        batch_builder_set_horizon(bb, horizon_from_now(c));
     err e = decode(c, b, &it);
     if (e != ERR_NONE)
         return e;

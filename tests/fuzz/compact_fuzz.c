@@ -32,7 +32,7 @@ int LLVMFuzzerTestOneInput(const u8 *in, size_t size)
     struct compaction c;
     struct batch b;
     struct bytes left, again;
-    compaction_init(&c, 0, in[0] & 1 ? INT64_MAX : 1700000000000, 1000);
+    compaction_init(&c, 0, in[0] & 1 ? INT64_MAX / 2 : 1700000000000, 1000);
     err e = key_map_init(&c.map, 64 * KIB, in[0] & 2 ? 4 : 1000, 1);
     CHECK(e == ERR_NONE);
     u8 *copy = mem_dup(in + 1, size - 1); /* of the exact size */
