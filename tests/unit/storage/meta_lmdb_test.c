@@ -239,6 +239,9 @@ static void kill_leaves_whole_transactions(void **state)
 {
     (void)state;
     meta_close(m);
+    int begun[2];
+    u8 byte = 0;
+    assert_int_equal(pipe(begun), 0);
     pid_t pid = fork();
     if (pid == 0) {
         m = open_with("");
@@ -248,10 +251,13 @@ static void kill_leaves_whole_transactions(void **state)
             struct meta_op ops[] = { { META_PUT, bytes_str("l"), bytes_str(v) },
                                      { META_PUT, bytes_str("r"), bytes_str(v) } };
             struct meta_txn t = { NULL, ops, 0, 2 };
-            if (meta_commit(m, &t) != ERR_NONE)
+            if (meta_commit(m, &t) != ERR_NONE || (i == 1 && write(begun[1], &byte, 1) != 1))
                 _exit(1);
         }
     }
+    assert_int_equal(read(begun[0], &byte, 1), 1); /* however slow the disk is */
+    close(begun[0]);
+    close(begun[1]);
     usleep(150000);
     kill(pid, SIGKILL);
     int status;
