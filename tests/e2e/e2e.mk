@@ -27,8 +27,7 @@ test-parts:
 		"crash=b=tests/crash/run --rounds $(CRASH_ROUNDS)" \
 		"restart=b=tests/crash/restart --mib 256 --rounds 1 --limit 3" \
 		"stress=b=tests/crash/stress --seconds 2 --shards 2" \
-		"real-input=b=tests/e2e/real_input.sh" \
-		"s3=b=tests/s3/run"
+		"real-input=b=tests/e2e/real_input.sh"
 
 e2e: $(BUILD)/leat
 	tests/e2e/run
@@ -45,5 +44,6 @@ soak: deps
 		"crash=a=tests/crash/run --rounds $(SOAK_CRASH_ROUNDS)" \
 		"restart=a=tests/crash/restart --mib 1500 --rounds 3" \
 		"stress=a=tests/crash/stress --seconds 20" \
+		"s3=a=$(SUB) s3" \
 		"sim=a=$(SUB) sim SEEDS=10000" \
 		"fuzz=a=$(SUB) fuzz FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS)"
