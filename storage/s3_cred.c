@@ -330,15 +330,25 @@ static err from_web_identity(struct fetch *f)
 /* Without TLS the token goes only to this host and to the addresses such agents have. */
 static bool container_url_safe(const char *url)
 {
-    static const char *const near[] = { "http://127.",           "http://localhost",
-                                        "http://[::1]",          "http://169.254.170.2",
-                                        "http://169.254.170.23", "http://[fd00:ec2::23]" };
+    static const char *const near[] = { "http://localhost",      "http://[::1]",
+                                        "http://169.254.170.2",  "http://169.254.170.23",
+                                        "http://[fd00:ec2::23]", "http://127." };
+    if (strncmp(url, "https://", 8) == 0)
+        return true;
     for (size_t i = 0; i < ARRAY_COUNT(near); i++) {
         size_t len = strlen(near[i]);
-        if (strncmp(url, near[i], len) == 0 && (i == 0 || strchr(":/", url[len])))
+        if (strncmp(url, near[i], len) != 0)
+            continue;
+        /* The host ends here: not localhost.example, nor 127.example, nor localhost@example. */
+        if (near[i][len - 1] == '.')
+            len += strspn(url + len, "0123456789.");
+        const char *port = url + len;
+        if (*port == ':')
+            port += 1 + strspn(port + 1, "0123456789");
+        if (*port == '/' || *port == '\0')
             return true;
     }
-    return strncmp(url, "https://", 8) == 0;
+    return false;
 }
 
 static bool container_token(struct fetch *f, char *out, size_t size)
