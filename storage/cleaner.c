@@ -52,12 +52,6 @@ bool cleaner_idle(const struct storage *st)
     return st->cleaning == NULL;
 }
 
-static void count_up(struct storage *st, enum metric_id id, u64 n)
-{
-    if (st->shard->metrics != NULL)
-        metric_add(st->shard->metrics, id, n);
-}
-
 /* ---- what is there to do ---- */
 
 /* A block's age: batches without timestamps are as old as their object. */
@@ -107,7 +101,7 @@ static void clean_finish(struct clean *c, err e, const char *what)
     op->to = c->compaction.map_end;
     op->records = c->compaction.records;
     op->records_removed = c->compaction.records_removed;
-    count_up(st, M_compaction_records, op->records_removed);
+    storage_count(st, M_compaction_records, op->records_removed);
     st->cleaning = NULL;
     compaction_free(&c->compaction);
     mem_free(c->raw);
@@ -207,7 +201,7 @@ static void map_next(struct clean *c)
     c->block = p->blocks[i];
     bundle_name(c->name, c->block.bundle, info->epoch);
     c->job_ns = clock_mono_ns();
-    count_up(c->st, M_store_gets, 1);
+    storage_count(c->st, M_store_gets, 1);
     bg_submit(c->st->shard, &c->job, BG_MISC, map_run, map_done);
 }
 
@@ -222,7 +216,7 @@ static void map_done(struct bg_job *j)
     MAGIC_CHECK(c, CLEAN_MAGIC);
     u64 took = clock_mono_ns() - c->job_ns;
     c->op->read_bytes += c->block.bytes;
-    count_up(c->st, M_compaction_read_bytes, c->block.bytes);
+    storage_count(c->st, M_compaction_read_bytes, c->block.bytes);
     if (gone(c)) {
         clean_finish(c, ERR_CANCELED, "");
     } else if (c->err == ERR_BUSY) { /* the map is full: this far, and the rest next time */

@@ -45,12 +45,6 @@
 #define COMMIT_TRIES 6u
 #define REST_NS_MAX NS_PER_S
 
-static void count_up(struct storage *st, enum metric_id id, u64 n)
-{
-    if (st->shard->metrics != NULL)
-        metric_add(st->shard->metrics, id, n);
-}
-
 static void set_step(struct rewrite *r, enum rewrite_step to)
 {
     static const u8 allowed[] = {
@@ -257,7 +251,7 @@ static void block_next(struct rewrite *r)
     }
     bundle_name(r->name, b->bundle, info->epoch);
     r->job_ns = clock_mono_ns();
-    count_up(r->st, M_store_gets, 1);
+    storage_count(r->st, M_store_gets, 1);
     bg_submit(r->st->shard, &r->job, BG_MISC, block_run, block_done);
 }
 
@@ -326,7 +320,7 @@ static void put(struct rewrite *r)
     r->id = run_id(st->wal.index, st->wal.epoch, st->run_number);
     bundle_name(r->name, r->id, st->wal.epoch);
     r->job_ns = clock_mono_ns();
-    count_up(st, M_store_puts, 1);
+    storage_count(st, M_store_puts, 1);
     bg_submit(st->shard, &r->job, BG_MISC, put_run, put_done);
 }
 
@@ -337,14 +331,14 @@ static void block_done(struct bg_job *j)
     CHECK(r->step == REWRITE_READ);
     if (r->err == ERR_NONE) {
         r->read_bytes += b->bytes;
-        count_up(r->st, M_compaction_read_bytes, b->bytes);
+        storage_count(r->st, M_compaction_read_bytes, b->bytes);
     }
     if (given_up(r)) {
         give_up(r);
         return;
     }
     if (r->err != ERR_NONE) {
-        count_up(r->st, M_store_errors, r->err != ERR_CORRUPT);
+        storage_count(r->st, M_store_errors, r->err != ERR_CORRUPT);
         finish(r, r->err, "read a block");
         return;
     }
@@ -366,7 +360,7 @@ static void put_done(struct bg_job *j)
         commit(r);
         return;
     }
-    count_up(r->st, M_store_errors, r->err != ERR_NONE);
+    storage_count(r->st, M_store_errors, r->err != ERR_NONE);
     if (given_up(r))
         give_up(r);
     else
@@ -468,7 +462,7 @@ static void commit(struct rewrite *r)
     set_step(r, REWRITE_COMMIT);
     if (r->tries++ == 0)
         st->run_number++; /* never again this name */
-    count_up(st, M_meta_commits, 1);
+    storage_count(st, M_meta_commits, 1);
     bg_submit(st->shard, &r->job, BG_META, commit_run, commit_done);
 }
 
@@ -494,8 +488,8 @@ static void swap(struct rewrite *r)
         retention_run_replaced(st, r->runs[i]);
     r->written = true;
     r->written_bytes = reg.object_bytes;
-    count_up(st, M_compaction_runs, 1);
-    count_up(st, M_compaction_written_bytes, reg.object_bytes);
+    storage_count(st, M_compaction_runs, 1);
+    storage_count(st, M_compaction_written_bytes, reg.object_bytes);
 }
 
 static void commit_done(struct bg_job *j)
@@ -508,7 +502,7 @@ static void commit_done(struct bg_job *j)
         return;
     }
     if (r->err == ERR_CONFLICT)
-        count_up(r->st, M_meta_conflicts, 1);
+        storage_count(r->st, M_meta_conflicts, 1);
     if (given_up(r))
         give_up(r);
     else if (r->err == ERR_CONFLICT || r->tries == COMMIT_TRIES)

@@ -465,6 +465,12 @@ struct storage {
     u32 run_number;         /* of the next run of this life */
 };
 
+/* Tests may run without metrics. */
+static inline void storage_count(struct storage *st, enum metric_id id, u64 n)
+{
+    if (st->shard->metrics != NULL)
+        metric_add(st->shard->metrics, id, n);
+}
 /* Wakes room waiters, if there is room; in a later step of the turn it is safe to append. */
 void storage_room_made(struct storage *st);
 /* As storage_start, for storage_prepare: every partition of the WAL is taken, whoever owns it

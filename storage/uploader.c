@@ -111,12 +111,6 @@ struct uploader {
     struct orphans orphans;
 };
 
-static void count_up(struct storage *st, enum metric_id id, u64 n)
-{
-    if (st->shard->metrics != NULL)
-        metric_add(st->shard->metrics, id, n);
-}
-
 static void observe_since(struct storage *st, enum metric_hist_id id, u64 since_ns)
 {
     if (st->shard->metrics != NULL)
@@ -260,7 +254,7 @@ static void upload_pause(struct uploader *up, const struct upload *u, const char
         up->failing_since_ns = st->shard->now_ns;
     st->upload_failures++;
     st->upload_error = e;
-    count_up(st, M_upload_retries, 1);
+    storage_count(st, M_upload_retries, 1);
     u64 first = config_u64(st->env->cfg, CFG_store_retry_ms) * NS_PER_MS;
     u64 pause = first << MIN(st->upload_failures - 1, 5u);
     pause = MIN(pause, first * RETRY_FACTOR_MAX);
@@ -381,7 +375,7 @@ static void upload_build(struct upload *u)
     }
     upload_set_step(u, UPLOAD_PUT);
     u->job_ns = clock_mono_ns();
-    count_up(st, M_store_puts, 1);
+    storage_count(st, M_store_puts, 1);
     bg_submit(st->shard, &u->job, BG_PUT, upload_run, upload_put_done);
 }
 
@@ -395,7 +389,7 @@ static void upload_put_done(struct bg_job *j)
     segment_load_end(st, &u->load);
     observe_since(st, H_store_put, u->job_ns);
     if (u->err != ERR_NONE) {
-        count_up(st, M_store_errors, 1);
+        storage_count(st, M_store_errors, 1);
         upload_failed(u, "write the object", u->err);
         return;
     }
@@ -500,7 +494,7 @@ static void upload_commit(struct upload *u)
     }
     u->txn.op_count = n;
     u->job_ns = clock_mono_ns();
-    count_up(st, M_meta_commits, 1);
+    storage_count(st, M_meta_commits, 1);
     bg_submit(st->shard, &u->job, BG_META, commit_run, upload_commit_done);
 }
 
@@ -527,8 +521,8 @@ static void upload_finish(struct upload *u)
         if (u->registered[i])
             pindex_add_block(pindex_find(st, &b->entries[i].key), &block);
     }
-    count_up(st, M_uploads, 1);
-    count_up(st, M_upload_bytes, b->bytes);
+    storage_count(st, M_uploads, 1);
+    storage_count(st, M_upload_bytes, b->bytes);
     observe_since(st, H_upload, u->started_ns);
     struct segment *seg = u->seg;
     upload_release(u);
@@ -544,7 +538,7 @@ static void upload_commit_done(struct bg_job *j)
     observe_since(st, H_meta_commit, u->job_ns);
     if (u->err != ERR_NONE) {
         if (u->err == ERR_CONFLICT)
-            count_up(st, M_meta_conflicts, 1);
+            storage_count(st, M_meta_conflicts, 1);
         upload_set_step(u, UPLOAD_PLACED);
         upload_pause(up, u, "register the object", u->err);
         if (st->stopping)
@@ -749,7 +743,7 @@ static void orphans_begin(struct timer *t)
         return;
     o->busy = true;
     o->list = mem_alloc(ORPHANS_MAX * sizeof *o->list);
-    count_up(st, M_store_lists, 1);
+    storage_count(st, M_store_lists, 1);
     bg_submit(st->shard, &o->job, BG_MISC, orphans_list_run, orphans_listed);
 }
 
