@@ -4,8 +4,9 @@
  * Grammar (sysctl's): `dotted.key = value`, one a line; `#` and `;` start a comment line; white
  * space around key and value is dropped; a leading `-` before the key turns a refused line into a
  * warning. `${other.key}` inside a string value stands for that key's value. Sizes take k m g t
- * (KiB, MiB, GiB, TiB; all powers of 1024), durations us ms s m h d. A bare number is in the unit
- * of the key's type. Where Kafka has a name of its own for a key, both names are accepted.
+ * (KiB, MiB, GiB, TiB; all powers of 1024) or % (of mem_machine_bytes, within the key's range),
+ * durations us ms s m h d. A bare number is in the unit of the key's type. Where Kafka has a name
+ * of its own for a key, both names are accepted.
  *
  * Order of precedence: live change > stored change > command line (-w) > files, later ones first >
  * default. A live change (leatctl) holds until the node stops, it is reset, or the files say

@@ -37,6 +37,13 @@ void mem_unmap(void *p, u64 bytes);
 /* Gives the pages back to the kernel, keeps the addresses; they read as zero afterwards. */
 void mem_release_pages(void *p, u64 bytes);
 
+/* What this process may count on: the machine's memory or the smallest limit of its control
+ * groups; looked at once. Any thread. */
+u64 mem_machine_bytes(void);
+/* The smallest memory limit in the groups that `self` (a /proc/PID/cgroup) names and those above
+ * them, in the hierarchies mounted at `root`; UINT64_MAX when there is none. */
+u64 mem_cgroup_limit(const char *self, const char *root);
+
 /* Memory that waits to be used again must not be touched: AddressSanitizer is told so. Nothing in
  * other builds. What the kernel writes through io_uring is not looked at. */
 #if defined(__SANITIZE_ADDRESS__)

@@ -27,6 +27,9 @@
 #define SNAP_BYTES_MAX GIB
 /* Tailing readers are rarely later than this. */
 #define IMAGE_KEEP_NS NS_PER_S
+/* Giving memory back: so often, so many images a turn. */
+#define GIVE_BACK_NS NS_PER_S
+#define GIVE_BACK_MAX 8u
 
 /* ---- references ---- */
 
@@ -86,6 +89,7 @@ static void image_detach(struct storage *st, struct image *im)
     CHECK(seg->state == SEG_REGISTERED || seg->state == SEG_DURABLE);
     list_remove(&im->link);
     im->seg = NULL;
+    im->free_ns = seg->sealed_ns; /* what its memory was last of use for */
     seg->image = NULL;
     list_push_front(&st->free_images, &im->link); /* the one most likely still in a cache */
     MEM_POISON(im->bytes, st->wal.segment_bytes);
@@ -127,6 +131,43 @@ bool image_evict_one(struct storage *st)
     return true;
 }
 
+/* ---- memory that is given back ---- */
+
+static void image_remove(struct storage *st, struct image *im)
+{
+    u32 i = 0;
+    while (st->images[i] != im)
+        i++;
+    st->images[i] = st->images[--st->image_count];
+    list_remove(&im->link);
+    io_unregister_region(st->shard->io, im->bytes);
+    image_unmap(st, im);
+}
+
+/* One image that nothing was written to for keep_ns, out of the free ones or the uploaded ones. */
+static bool image_give_back(struct storage *st, u64 keep_ns)
+{
+    if (list_empty(&st->free_images) && !image_evict(st, SEG_REGISTERED, keep_ns))
+        return false;
+    struct image *im = list_entry(st->free_images.prev, struct image, link);
+    if (st->shard->now_ns - im->free_ns < keep_ns)
+        return false;
+    image_remove(st, im);
+    return true;
+}
+
+static void images_give_back(struct timer *t)
+{
+    struct storage *st = container_of(t, struct storage, image_timer);
+    i64 keep_ms = config_i64(st->env->cfg, CFG_memory_keep_ms);
+    u32 n = 0;
+    while (keep_ms >= 0 && n < GIVE_BACK_MAX && st->image_count > 1 &&
+           image_give_back(st, (u64)keep_ms * NS_PER_MS))
+        n++;
+    if (st->image_count > 1)
+        timer_start(&st->shard->timers, t, st->shard->now_ns + GIVE_BACK_NS, images_give_back);
+}
+
 static bool image_add(struct storage *st, u8 *memory)
 {
     struct image *im = image_of(st, memory);
@@ -136,7 +177,11 @@ static bool image_add(struct storage *st, u8 *memory)
     (void)io_register_region(st->shard->io, im->bytes, st->wal.segment_bytes);
     st->images = mem_realloc(st->images, (st->image_count + 1) * sizeof(struct image *));
     st->images[st->image_count++] = im;
+    im->free_ns = st->shard->now_ns;
     list_push_front(&st->free_images, &im->link);
+    if (st->image_count > 1 && !timer_armed(&st->image_timer) && !st->stopping)
+        timer_start(&st->shard->timers, &st->image_timer, st->shard->now_ns + GIVE_BACK_NS,
+                    images_give_back);
     return true;
 }
 
@@ -193,8 +238,9 @@ static bool image_find(struct storage *st)
     image_prepare(st);
     if (image_evict(st, SEG_REGISTERED, 0))
         return true;
-    return !st->image_job.busy &&
-           (image_evict(st, SEG_DURABLE, IMAGE_KEEP_NS) || image_evict_one(st));
+    /* While memory is made ready the log does not wait for it: reading one segment back later
+     * costs less than producers that stand still now. */
+    return image_evict(st, SEG_DURABLE, 0) || (!st->image_job.busy && image_evict_one(st));
 }
 
 static struct image *image_acquire(struct storage *st)
@@ -361,6 +407,7 @@ void segments_sweep(struct storage *st)
 
 void segments_free(struct storage *st)
 {
+    timer_stop(&st->shard->timers, &st->image_timer);
     for (u32 i = 0; i < st->live_count; i++)
         if (st->live[i])
             segment_free(st->live[i]);

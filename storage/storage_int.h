@@ -60,6 +60,7 @@ struct image {
     u8 *bytes;           /* storage.wal.segment_bytes of them, page aligned */
     struct segment *seg; /* whose bytes these are; NULL = free */
     struct list link;    /* free list, or age order of sealed images */
+    u64 free_ns;         /* while free: since when its memory is of no use */
     struct storage *st;
 };
 
@@ -444,11 +445,12 @@ struct storage {
     struct list spares;                     /* mapped, not in use */
     struct image **images;
     u32 image_count, image_max, spare_max, spare_used;
-    struct bg_job image_job; /* maps and touches the memory of one more image */
-    u8 *image_bytes;         /* what it mapped */
-    u32 sealed_unregistered; /* SEALED … UPLOADING */
-    u32 job_count;           /* bg jobs of index.c, segment.c and storage.c in flight */
-    struct bg_job clean_job; /* the last commit of a clean stop */
+    struct bg_job image_job;  /* maps and touches the memory of one more image */
+    u8 *image_bytes;          /* what it mapped */
+    struct timer image_timer; /* gives memory back; armed while there is more than one image */
+    u32 sealed_unregistered;  /* SEALED … UPLOADING */
+    u32 job_count;            /* bg jobs of index.c, segment.c and storage.c in flight */
+    struct bg_job clean_job;  /* the last commit of a clean stop */
     struct bytes clean_value;
     struct arena clean_arena;
     u64 stop_deadline_ns;

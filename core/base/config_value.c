@@ -13,6 +13,7 @@
 #include <strings.h>
 
 #include "check.h"
+#include "mem.h"
 #include "plant.h"
 
 struct unit {
@@ -155,6 +156,18 @@ static bool parse_number(enum config_type type, const char *text, i64 *out)
     return true;
 }
 
+/* "25%" of the memory there is, as much of it as the key may take. */
+static bool parse_memory_part(const struct config_def *def, const char *text, i64 *out)
+{
+    const char *p = text;
+    i64 percent;
+    if (!parse_digits(&p, &percent) || strcmp(p, "%") != 0 || percent < 0 || percent > 100)
+        return false;
+    i64 part = (i64)(mem_machine_bytes() / MIB * (u64)percent / 100 * MIB);
+    *out = MIN(MAX(part, def->min), def->max);
+    return true;
+}
+
 /* "0.25" to millionths; at most six decimals count. */
 static bool parse_ratio(const char *text, i64 *out)
 {
@@ -216,7 +229,7 @@ static bool parse_list(const char *choices, const char *text, i64 *out)
 
 static err refuse(const struct config_def *def, const char *text, char *why, size_t why_size)
 {
-    const char *form = def->type == CONFIG_SIZE    ? "a size like 8m or 1g"
+    const char *form = def->type == CONFIG_SIZE    ? "a size like 8m, 1g or 25% (of memory)"
                        : def->type == CONFIG_BOOL  ? "true or false"
                        : def->type == CONFIG_RATIO ? "a number from 0 to 1"
                        : def->choices              ? def->choices
@@ -269,8 +282,11 @@ err config_parse(const struct config_def *def, const char *text, i64 *out, char 
         ok = parse_ratio(text, &v);
         ranged = true;
         break;
-    case CONFIG_INT:
     case CONFIG_SIZE:
+        ok = parse_memory_part(def, text, &v) || parse_number(def->type, text, &v);
+        ranged = true;
+        break;
+    case CONFIG_INT:
     case CONFIG_US:
     case CONFIG_MS:
     case CONFIG_SEC:

@@ -47,6 +47,7 @@ static void node_configure(void)
     set(CFG_wal_segment_bytes, segment);
     set(CFG_wal_size, segment * (i64)rnd_between(4, 8) * sim.shards);
     set(CFG_memory_budget, segment * (i64)rnd_between(4, 8) * sim.shards);
+    set(CFG_memory_keep_ms, (i64)(sim.seed % 4) * 1000 - 1); /* no draw: seeds keep their course */
     set(CFG_wal_seal_age_ms, (i64)rnd_log(10, 3000));
     set(CFG_wal_inflight_writes, (i64)rnd_between(1, 6));
     set(CFG_wal_max_write_bytes, (i64)(4 * KIB) << rnd(5));

@@ -1,6 +1,7 @@
 /* The configuration: grammar, units, precedence, agreement of keys, live changes. */
 #include "config.h"
 #include "log.h"
+#include "mem.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -61,6 +62,7 @@ static void units(void **state)
         { "wal.size=2g", CFG_wal_size, 2 * (i64)GIB },
         { "wal.size = 2 GiB", CFG_wal_size, 2 * (i64)GIB },
         { "wal.size=1073741824", CFG_wal_size, (i64)GIB },
+        { "memory.budget=0%", CFG_memory_budget, 32 * (i64)MIB }, /* its least */
         { "wal.seal_age=2s", CFG_wal_seal_age_ms, 2000 },
         { "wal.seal_age=1500", CFG_wal_seal_age_ms, 1500 },
         { "wal.seal_age=20000us", CFG_wal_seal_age_ms, 20 },
@@ -83,6 +85,17 @@ static void units(void **state)
     }
 }
 
+static void a_part_of_the_memory(void **state)
+{
+    (void)state;
+    i64 machine = (i64)mem_machine_bytes();
+    assert_true(machine >= 128 * (i64)MIB);
+    assert_in_range(config_i64(&cfg, CFG_memory_budget), (u64)machine / 4 - 2 * MIB,
+                    (u64)machine / 4);
+    assert_int_equal(set("store.cache_bytes=100%"), 0);
+    assert_in_range(config_i64(&cfg, CFG_store_cache_bytes), (u64)machine - MIB, (u64)machine);
+}
+
 static void bad_values_are_refused_and_change_nothing(void **state)
 {
     (void)state;
@@ -93,6 +106,11 @@ static void bad_values_are_refused_and_change_nothing(void **state)
         "wal.size=-1g",
         "wal.size=99999999999999999999",
         "wal.size=9999999999t",
+        "wal.size=101%",
+        "wal.size=-1%",
+        "wal.size=1 %",
+        "wal.size=1%x",
+        "node.id=1%",
         "wal.seal_age=1us",
         "wal.seal_age=1.5s",
         "core.pin=maybe",
@@ -295,10 +313,10 @@ static void a_reload_tells_what_needs_a_restart_until_it_came(void **state)
     (void)state;
     assert_int_equal(config_validate(&cfg, why, sizeof why), ERR_NONE);
     for (u32 i = 0; i < 2; i++) {
-        assert_int_equal(reload("wal.size = 8g\nstore.url = file:///elsewhere"), ERR_NONE);
+        assert_int_equal(reload("wal.size = 4g\nstore.url = file:///elsewhere"), ERR_NONE);
         expect_told(2, CFG_wal_size, CONFIG_RELOAD_RESTART);
         expect_told(2, CFG_store_url, CONFIG_RELOAD_RESTART);
-        assert_int_equal(config_i64(&cfg, CFG_wal_size), 4 * (i64)GIB);
+        assert_int_equal(config_i64(&cfg, CFG_wal_size), 8 * (i64)GIB);
         assert_string_equal(config_str(&cfg, CFG_store_url), "file://./leat-data/store");
     }
 }
@@ -399,8 +417,8 @@ static void values_print_back(void **state)
             assert_int_equal(again, v);
         }
     }
-    assert_string_equal(config_text(&cfg, CFG_wal_size, true, buf, sizeof buf), "4g");
-    assert_string_equal(config_text(&cfg, CFG_wal_size, false, buf, sizeof buf), "4294967296");
+    assert_string_equal(config_text(&cfg, CFG_wal_size, true, buf, sizeof buf), "8g");
+    assert_string_equal(config_text(&cfg, CFG_wal_size, false, buf, sizeof buf), "8589934592");
     assert_string_equal(config_text(&cfg, CFG_net_idle_timeout_ms, true, buf, sizeof buf), "10m");
     assert_string_equal(
         config_text(&cfg, CFG_log_cleaner_min_cleanable_ratio, false, buf, sizeof buf), "0.5");
@@ -440,6 +458,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(defaults_are_valid_and_names_unique, setup, teardown),
         cmocka_unit_test_setup_teardown(units, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_part_of_the_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_values_are_refused_and_change_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(an_unknown_key_names_the_nearest, setup, teardown),
         cmocka_unit_test_setup_teardown(texts_tell_file_and_line, setup, teardown),

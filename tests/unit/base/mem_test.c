@@ -4,7 +4,10 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -132,6 +135,53 @@ static void arena_limit_is_hard(void **state)
     arena_free(&a);
 }
 
+static void put_file(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* v2: the group above may be the tighter one. v1: a hierarchy of its own. */
+static void the_tightest_control_group_counts(void **state)
+{
+    (void)state;
+    char root[] = "/tmp/leat-cgroup-XXXXXX";
+    assert_non_null(mkdtemp(root));
+    assert_int_equal(chdir(root), 0);
+    assert_int_equal(mkdir("a", 0700) | mkdir("a/b", 0700), 0);
+    put_file("self", "0::/a/b\n");
+    assert_true(mem_cgroup_limit("self", root) == UINT64_MAX);
+    put_file("a/b/memory.max", "max\n");
+    assert_true(mem_cgroup_limit("self", root) == UINT64_MAX);
+    put_file("a/memory.max", "1073741824\n");
+    assert_int_equal(mem_cgroup_limit("self", root), GIB);
+    put_file("a/b/memory.max", "536870912\n");
+    assert_int_equal(mem_cgroup_limit("self", root), 512 * MIB);
+    put_file("memory.max", "268435456\n");
+    assert_int_equal(mem_cgroup_limit("self", root), 256 * MIB);
+    put_file("self", "0::/\n");
+    assert_int_equal(mem_cgroup_limit("self", root), 256 * MIB);
+    assert_int_equal(mkdir("memory", 0700) | mkdir("memory/c", 0700), 0);
+    put_file("memory/c/memory.limit_in_bytes", "134217728\n");
+    put_file("self", "7:cpu,cpuacct:/c\n4:memory:/c\nnonsense\n");
+    assert_int_equal(mem_cgroup_limit("self", root), 128 * MIB);
+    assert_true(mem_cgroup_limit("missing", root) == UINT64_MAX);
+    static const char *const files[] = { "self", "a/b/memory.max", "a/memory.max", "memory.max",
+                                         "memory/c/memory.limit_in_bytes" };
+    static const char *const dirs[] = { "a/b", "a", "memory/c", "memory", "" };
+    for (size_t i = 0; i < ARRAY_COUNT(files); i++)
+        assert_int_equal(unlink(files[i]), 0);
+    assert_int_equal(chdir("/"), 0);
+    for (size_t i = 0; i < ARRAY_COUNT(dirs); i++) {
+        char path[64];
+        snprintf(path, sizeof path, "%s/%s", root, dirs[i]);
+        assert_int_equal(rmdir(path), 0);
+    }
+    assert_in_range(mem_machine_bytes(), 128 * MIB, 1024 * TIB);
+}
+
 #ifdef MEM_POISONING
 /* Whether a process of its own that touches the byte is ended by the sanitizer. */
 static bool touching_ends(const u8 *p)
@@ -175,6 +225,7 @@ int main(void)
         cmocka_unit_test(maps_are_aligned_and_released_to_zero),
         cmocka_unit_test(arena_gives_distinct_zeroed_memory),
         cmocka_unit_test(arena_limit_is_hard),
+        cmocka_unit_test(the_tightest_control_group_counts),
 #ifdef MEM_POISONING
         cmocka_unit_test(a_sanitizer_sees_arena_memory_misused),
 #endif

@@ -58,6 +58,30 @@ static void images_are_bounded_and_unregistered_ones_give_way(void **s)
     assert_null(at.seg->image);
 }
 
+/* Of what waits for its upload nothing goes, and what is written next gets memory again. */
+static void idle_memory_is_given_back(void **s)
+{
+    (void)s;
+    struct storage *st = rig->st;
+    fill(5);
+    u32 before = st->image_count;
+    assert_true(before > 2);
+    rig_set("memory.keep", "0");
+    u64 deadline = st->shard->now_ns + 2 * NS_PER_S;
+    while (st->shard->now_ns < deadline)
+        rig_turn();
+    for (u32 i = 0; i < st->sealed_unregistered; i++)
+        assert_non_null(segment_find(st, st->wal.registered_seq + i)->image);
+    while (rig_register(true))
+        ;
+    deadline = st->shard->now_ns + 20 * NS_PER_S;
+    while (st->image_count > 1 && st->shard->now_ns < deadline)
+        rig_turn();
+    assert_int_equal(st->image_count, 1);
+    fill(5);
+    assert_true(st->image_count > 2);
+}
+
 /* Large batches lie in their sectors as they will in the bundle. */
 static void large_batches_lie_as_in_their_bundle(void **s)
 {
@@ -168,6 +192,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(registered_images_stay_until_needed),
         T(images_are_bounded_and_unregistered_ones_give_way),
+        T(idle_memory_is_given_back),
         T(large_batches_lie_as_in_their_bundle),
         T(referenced_images_stay),
         T(pinned_slots_are_not_reused),
