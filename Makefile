@@ -63,7 +63,7 @@ LINK = $(call quiet,LD)$(CC) $(ALL_CFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-gr
 
 $(BUILD)/leat: $(call obj,core/main.c) $(LIB_ALL) $(REAL)
 	$(LINK)
-$(BUILD)/leatctl: $(call obj,core/leatctl.c) $(call lib,base) $(REAL)
+$(BUILD)/leatctl: $(call obj,$(wildcard core/leatctl*.c)) $(call lib,base) $(REAL)
 	$(LINK)
 $(BUILD)/leat-show: $(call obj,storage/show_main.c) $(call lib,storage) $(call lib,net) $(call lib,shard) $(call lib,base) $(REAL)
 	$(LINK)

@@ -3,47 +3,27 @@
  * Exit status: 0 done, 1 the node refused or does not know the key, 2 wrong usage, 3 no node
  * answers. Values go to stdout, everything else to stderr.
  */
-#include <curl/curl.h>
 #include <getopt.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base.h"
+#include "leatctl_int.h"
 #include "mem.h"
-#include "metrics.h"
 #include "version.h"
-
-enum { EXIT_REFUSED = 1, EXIT_USAGE = 2, EXIT_UNREACHABLE = 3 };
-
-struct ctl {
-    const char *addr;
-    bool all, write, reset, values_only, describe, ignore_unknown;
-    CURL *curl;
-    int status; /* of the process */
-};
-
-/* A whole answer; the text is bounded by metric_text. */
-struct reply {
-    long status; /* HTTP; 0 when there was none */
-    struct metric_text body;
-};
 
 static size_t on_data(char *data, size_t size, size_t count, void *arg)
 {
-    struct reply *reply = arg;
+    struct ctl_reply *reply = arg;
     metric_text_add(&reply->body, "%.*s", (int)(size * count), data);
     return size * count;
 }
 
-/* One request. `value` is the body of a PUT, else NULL. False (with a message) when no node
- * answered. */
-static bool ask(struct ctl *c, const char *method, const char *path, const char *value,
-                struct reply *reply)
+bool ctl_ask(struct ctl *c, const char *method, const char *path, const char *value,
+             struct ctl_reply *reply)
 {
     char url[1024], why[CURL_ERROR_SIZE] = "";
-    *reply = (struct reply){ 0 };
+    *reply = (struct ctl_reply){ 0 };
     snprintf(url, sizeof url, "http://%s%s", c->addr, path);
     curl_easy_reset(c->curl);
     curl_easy_setopt(c->curl, CURLOPT_URL, url);
@@ -70,8 +50,7 @@ static bool ask(struct ctl *c, const char *method, const char *path, const char 
     return true;
 }
 
-/* The body as JSON; NULL (with a message) when it is none. The caller drops the reference. */
-static json_t *reply_json(struct ctl *c, struct reply *reply)
+json_t *ctl_reply_json(struct ctl *c, struct ctl_reply *reply)
 {
     json_error_t why;
     json_t *v = json_loads(reply->body.data ? reply->body.data : "", 0, &why);
@@ -105,10 +84,10 @@ static void print_key(const struct ctl *c, const json_t *key)
 }
 
 /* Prints one answer about a key, or the node's refusal. */
-static void print_answer(struct ctl *c, struct reply *reply)
+static void print_answer(struct ctl *c, struct ctl_reply *reply)
 {
     long status = reply->status;
-    json_t *o = reply_json(c, reply);
+    json_t *o = ctl_reply_json(c, reply);
     if (!o)
         return;
     if (status == 200) {
@@ -131,10 +110,10 @@ static void config_path(struct ctl *c, char *path, size_t size, const char *key,
 /* All keys, or those that begin with `prefix`; false when there are none. */
 static bool list_keys(struct ctl *c, const char *prefix)
 {
-    struct reply reply;
-    if (!ask(c, "GET", "/v1/config", NULL, &reply))
+    struct ctl_reply reply;
+    if (!ctl_ask(c, "GET", "/v1/config", NULL, &reply))
         return true;
-    json_t *all = reply_json(c, &reply), *key;
+    json_t *all = ctl_reply_json(c, &reply), *key;
     size_t i;
     bool any = !all;
     json_array_foreach(all, i, key) {
@@ -149,13 +128,13 @@ static bool list_keys(struct ctl *c, const char *prefix)
 
 static void read_key(struct ctl *c, const char *key)
 {
-    struct reply reply;
+    struct ctl_reply reply;
     char path[600];
     size_t len = strlen(key);
     if (len > 0 && key[len - 1] == '.' && list_keys(c, key))
         return;
     config_path(c, path, sizeof path, key, len);
-    if (ask(c, "GET", path, NULL, &reply))
+    if (ctl_ask(c, "GET", path, NULL, &reply))
         print_answer(c, &reply);
 }
 
@@ -172,26 +151,26 @@ static void write_key(struct ctl *c, const char *pair)
         len--;
     const char *value = equals + 1 + strspn(equals + 1, " ");
     char path[600];
-    struct reply reply;
+    struct ctl_reply reply;
     config_path(c, path, sizeof path, pair, len);
-    if (ask(c, "PUT", path, value, &reply))
+    if (ctl_ask(c, "PUT", path, value, &reply))
         print_answer(c, &reply);
 }
 
 static void reset_key(struct ctl *c, const char *key)
 {
     char path[600];
-    struct reply reply;
+    struct ctl_reply reply;
     config_path(c, path, sizeof path, key, strlen(key));
-    if (ask(c, "DELETE", path, NULL, &reply))
+    if (ctl_ask(c, "DELETE", path, NULL, &reply))
         print_answer(c, &reply);
 }
 
 /* A page as it is; a status of 400 and above is a refusal. */
 static void print_page(struct ctl *c, const char *path)
 {
-    struct reply reply;
-    if (!ask(c, "GET", path, NULL, &reply))
+    struct ctl_reply reply;
+    if (!ctl_ask(c, "GET", path, NULL, &reply))
         return;
     fputs(reply.body.data ? reply.body.data : "", stdout);
     if (reply.status >= 400)
@@ -226,18 +205,52 @@ static void print_flat(const char *prefix, const json_t *v)
     }
 }
 
-static void print_status(struct ctl *c)
+static void print_status(struct ctl *c, int count, char **words)
 {
-    struct reply reply;
-    if (!ask(c, "GET", "/v1/status", NULL, &reply))
+    (void)count, (void)words;
+    struct ctl_reply reply;
+    if (!ctl_ask(c, "GET", "/v1/status", NULL, &reply))
         return;
-    json_t *v = reply_json(c, &reply);
+    json_t *v = ctl_reply_json(c, &reply);
     if (!v)
         return;
     print_flat("", v);
     if (!json_is_true(json_object_get(v, "ready")))
         c->status = EXIT_REFUSED;
     json_decref(v);
+}
+
+static void print_metrics(struct ctl *c, int count, char **words)
+{
+    (void)count, (void)words;
+    print_page(c, "/metrics");
+}
+
+static void print_health(struct ctl *c, int count, char **words)
+{
+    (void)count, (void)words;
+    print_page(c, "/readyz");
+}
+
+/* No name of a key has no dot, so none of these hides one. */
+static const struct ctl_command commands[] = {
+    { "status", "", "what runs; fails when the node is not ready", false, print_status },
+    { "metrics", "", "the node's metrics", false, print_metrics },
+    { "health", "", "whether it is ready, and what it waits for", false, print_health },
+};
+
+static const struct ctl_command *command_find(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(commands); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static bool takes_words(const struct ctl *c, const char *word)
+{
+    const struct ctl_command *command = command_find(word);
+    return !c->write && !c->reset && command && command->takes_words;
 }
 
 static void usage(FILE *out)
@@ -249,44 +262,51 @@ static void usage(FILE *out)
         "       leatctl [OPTION]... -r KEY...         back to what files, command line or default "
         "say\n"
         "       leatctl [OPTION]... -a                all keys\n"
-        "       leatctl [OPTION]... status            what runs; fails when the node is not ready\n"
-        "       leatctl [OPTION]... metrics | health  the node's own pages\n"
-        "\n"
-        "  -A, --addr HOST:PORT  the node's admin.listen (default $LEAT_ADMIN, else "
-        "127.0.0.1:9644)\n"
-        "  -n, --values          print values without names\n"
-        "  -d, --describe        print meaning, type, default and origin too\n"
-        "  -e, --ignore          unknown keys are no error\n"
-        "  -h, --help            this text\n"
-        "  -V, --version         the version\n"
-        "\n"
-        "Exit status: 0 done, 1 refused or not ready, 2 wrong usage, 3 no node answers.\n",
+        "       leatctl [OPTION]... COMMAND [WORD]...\n"
+        "\n",
         out);
+    for (size_t i = 0; i < ARRAY_COUNT(commands); i++) {
+        const struct ctl_command *o = &commands[i];
+        int width = fprintf(out, "  %s%s%s", o->name, *o->words ? " " : "", o->words);
+        fprintf(out, "%*s%s\n", MAX(24 - width, 2), "", o->help);
+    }
+    fputs("\n"
+          "  -A, --addr HOST:PORT  the node's admin.listen (default $LEAT_ADMIN, else "
+          "127.0.0.1:9644)\n"
+          "  -n, --values          print values without names\n"
+          "  -d, --describe        print meaning, type, default and origin too\n"
+          "  -e, --ignore          unknown keys are no error\n"
+          "  -h, --help            this text\n"
+          "  -V, --version         the version\n"
+          "\n"
+          "Exit status: 0 done, 1 refused or not ready, 2 wrong usage, 3 no node answers.\n",
+          out);
 }
 
-static void run(struct ctl *c, int count, char **words)
+static void run(struct ctl *c)
 {
     if (c->all)
         list_keys(c, "");
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < c->count; i++) {
+        char *word = c->words[i];
+        const struct ctl_command *command = command_find(word);
         if (c->write)
-            write_key(c, words[i]);
+            write_key(c, word);
         else if (c->reset)
-            reset_key(c, words[i]);
-        else if (strcmp(words[i], "status") == 0)
-            print_status(c);
-        else if (strcmp(words[i], "metrics") == 0)
-            print_page(c, "/metrics");
-        else if (strcmp(words[i], "health") == 0)
-            print_page(c, "/readyz");
-        else if (strchr(words[i], '='))
-            write_key(c, words[i]); /* sysctl accepts it without -w as well */
+            reset_key(c, word);
+        else if (command)
+            command->run(c, c->count - i - 1, c->words + i + 1);
+        else if (strchr(word, '='))
+            write_key(c, word); /* sysctl accepts it without -w as well */
         else
-            read_key(c, words[i]);
+            read_key(c, word);
+        if (takes_words(c, word))
+            break;
     }
 }
 
-/* True when the program goes on; else *status is its exit status. */
+/* True when the program goes on; else *status is its exit status. Words and options come in any
+ * order, until a command that takes words. */
 static bool parse_options(struct ctl *c, int argc, char **argv, int *status)
 {
     static const struct option options[] = {
@@ -297,8 +317,14 @@ static bool parse_options(struct ctl *c, int argc, char **argv, int *status)
         { "version", no_argument, NULL, 'V' },    { NULL, 0, NULL, 0 },
     };
     *status = 0;
-    for (int o; (o = getopt_long(argc, argv, "A:awrndehV", options, NULL)) != -1;) {
+    c->words = argv + 1; /* no word moves to the right */
+    for (int o; (o = getopt_long(argc, argv, "-A:awrndehV", options, NULL)) != -1;) {
         switch (o) {
+        case 1: /* a word */
+            c->words[c->count++] = optarg;
+            if (takes_words(c, optarg))
+                goto rest;
+            break;
         case 'A':
             c->addr = optarg;
             break;
@@ -332,7 +358,10 @@ static bool parse_options(struct ctl *c, int argc, char **argv, int *status)
             return false;
         }
     }
-    bool words = optind < argc;
+rest:
+    while (optind < argc)
+        c->words[c->count++] = argv[optind++];
+    bool words = c->count > 0;
     if ((c->write && c->reset) || (c->all && words) || (!c->all && !words)) {
         usage(stderr);
         *status = EXIT_USAGE;
@@ -354,7 +383,7 @@ int main(int argc, char **argv)
         fputs("leatctl: libcurl does not start\n", stderr);
         return EXIT_UNREACHABLE;
     }
-    run(&c, argc - optind, argv + optind);
+    run(&c);
     curl_easy_cleanup(c.curl);
     curl_global_cleanup();
     return c.status;
