@@ -13,6 +13,18 @@
 
 struct store;
 
+/* What a request is for. The first is the most urgent: a driver that many requests share lets an
+ * urgent one pass those that wait, and bounds each class by itself. */
+enum store_class {
+    STORE_ANY,     /* as the driver thinks of the operation: put, read, or clean */
+    STORE_UPLOAD,  /* sealed segments: the log waits for them */
+    STORE_TAIL,    /* reads that a consumer waits for */
+    STORE_CATCHUP, /* reads of what is old, in advance */
+    STORE_COMPACT, /* reading and writing what is rewritten */
+    STORE_GC,      /* listing and deleting */
+    STORE_CLASSES
+};
+
 /* What put writes: the parts one after the other. */
 struct store_object {
     const char *name;
@@ -46,6 +58,8 @@ struct store_driver {
                 err (*each)(void *arg, const char *name, u64 bytes), void *arg);
     /* Deletes `count` objects; the first error, after all were tried. NULL: one by one. */
     err (*remove_many)(struct store *s, const char *const *names, u32 count);
+    /* The same store, for requests of a class; never fails. NULL: classes are all the same. */
+    struct store *(*of_class)(struct store *s, enum store_class c);
     /* Adds the driver's own metrics; any thread. NULL: none. */
     void (*metrics)(struct store *s, struct metric_text *t);
 };
@@ -72,6 +86,9 @@ extern const struct store_driver store_s3_driver;
 bool store_name_valid(const char *name);
 /* As the driver's, whether it has one or not. */
 err store_remove_many(struct store *s, const char *const *names, u32 count);
+/* The handle to ask through for that class: store_for(s, STORE_GC)->driver->remove(…). It lives as
+ * long as the store and is not closed. Any thread. */
+struct store *store_for(struct store *s, enum store_class c);
 /* (use s->driver->fn directly for the others) */
 
 #endif

@@ -64,6 +64,12 @@ err store_remove_many(struct store *s, const char *const *names, u32 count)
     return first;
 }
 
+struct store *store_for(struct store *s, enum store_class c)
+{
+    CHECK((u32)c < STORE_CLASSES);
+    return s->driver->of_class ? s->driver->of_class(s, c) : s;
+}
+
 bool store_name_valid(const char *name)
 {
     size_t len = strnlen(name, STORE_NAME_MAX + 1);
