@@ -3,7 +3,7 @@
  *   credentials ─► sign ─► place in the gate ─► exchange ─► judge ─► done, or an error that stays
  *        ▲                                                    │
  *        ├─ wait ◄── passing error, up to store.s3.retries ◄──┤
- *        └────────── clock, credentials, region: once each ◄──┘
+ *        └────────── clock, credentials, region: once each ◄──┘  (expiring credentials: as passing)
  *
  *  1. Every try is signed anew: with the time as the store last told it, and the credentials of the
  *     moment.
@@ -281,8 +281,15 @@ static struct s3_judged judge(const struct s3_request *q, const struct s3_reply 
 
 struct attempts {
     u32 count; /* that failed for passing reasons */
+    bool wait; /* before the next one */
     bool clock, creds, region;
 };
+
+static bool passing(struct s3 *s, struct attempts *a)
+{
+    a->wait = true;
+    return a->count++ < config_u64(s->cfg, CFG_s3_retries);
+}
 
 static bool clock_learn(struct s3 *s, const struct s3_reply *r)
 {
@@ -317,14 +324,15 @@ static bool region_learn(struct s3 *s, const struct s3_reply *r)
     return true;
 }
 
-static bool try_again(struct s3 *s, struct attempts *a, const struct s3_reply *r,
-                      const struct s3_judged *j)
+static bool try_again(struct s3 *s, struct attempts *a, const struct try *t,
+                      const struct s3_reply *r, const struct s3_judged *j)
 {
     bool first = false;
+    a->wait = false;
     switch (j->verdict) {
     case S3_AGAIN:
     case S3_THROTTLED:
-        return a->count++ < config_u64(s->cfg, CFG_s3_retries);
+        return passing(s, a);
     case S3_CLOCK:
         first = !a->clock && clock_learn(s, r);
         a->clock = true;
@@ -332,7 +340,9 @@ static bool try_again(struct s3 *s, struct attempts *a, const struct s3_reply *r
     case S3_EXPIRED:
         first = !a->creds;
         a->creds = true;
-        return first;
+        /* Even new ones may be revoked before they arrive: many threads fetch and revoke at the
+         * same moments. Those that never expire will not become better. */
+        return first || (t->creds.expires_ms > 0 && passing(s, a));
     case S3_REGION:
         first = !a->region && region_learn(s, r);
         a->region = true;
@@ -350,7 +360,7 @@ static void pause_for(struct s3 *s, struct s3_conn *c, const struct attempts *a,
     pthread_mutex_lock(&s->lock);
     s->stats.retries++;
     pthread_mutex_unlock(&s->lock);
-    if (j->verdict != S3_AGAIN && j->verdict != S3_THROTTLED)
+    if (!a->wait)
         return;
     u64 ns =
         s3_backoff_ns(a->count - 1, j->verdict == S3_THROTTLED, r->retry_after_s, s3_conn_rng(c));
@@ -406,7 +416,7 @@ err s3_call(struct s3 *s, const struct s3_request *q, struct s3_reply *r, struct
     u64 bad = 0;
     for (;;) {
         j = call_once(s, c, q, t, bad, r);
-        if (j.verdict == S3_DONE || !try_again(s, &a, r, &j))
+        if (j.verdict == S3_DONE || !try_again(s, &a, t, r, &j))
             break;
         bad = j.verdict == S3_EXPIRED ? t->generation : bad;
         pause_for(s, c, &a, r, &j);

@@ -6,7 +6,8 @@
  *   no answer, 5xx, 408, InternalError, …       AGAIN       waits a random part of 100 ms · 2ⁿ
  *   429, 503, SlowDown, …                       THROTTLED   waits 0 … 1 s · 2ⁿ; gate halved
  *   RequestTimeTooSkewed                        CLOCK       takes the store's time, asks at once
- *   ExpiredToken, InvalidToken, …               EXPIRED     fetches credentials, asks at once
+ *   ExpiredToken, InvalidToken, …               EXPIRED     fetches credentials, asks at once; from
+ *                                                           the second on, if they expire, as AGAIN
  *   301, AuthorizationHeaderMalformed, 400 with a region    REGION
  *   404, 412, 416, 403, other 4xx               FINAL
  */
