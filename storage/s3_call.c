@@ -377,12 +377,14 @@ static void failure_log(const struct s3_request *q, const struct s3_reply *r,
         return;
     if (r->body && r->body_len > 0)
         (void)s3_xml_find(r->body, r->body_len, "Message", said, sizeof said);
-    const char *text = r->status == 0 ? r->error : said;
+    const char *text = r->status == 0 ? r->error : said, *cause, *remedy;
+    (void)s3_remedy(r, j, &cause, &remedy);
     LOG(WARN, s3_request_failed,
-        "op=%s name=%s status=%ld code=%s text=%s request_id=%s retries=%u error=%s", q->method,
-        q->name ? q->name : "-", r->status, *j->code ? j->code : "-",
+        "op=%s name=%s status=%ld code=%s text=%s request_id=%s retries=%u error=%s cause=\"%s\" "
+        "remedy=\"%s\"",
+        q->method, q->name ? q->name : "-", r->status, *j->code ? j->code : "-",
         log_quote(quoted, sizeof quoted, bytes_str(text)), *r->request_id ? r->request_id : "-",
-        retries, err_name(j->err));
+        retries, err_name(j->err), cause, remedy);
 }
 
 static struct s3_judged call_once(struct s3 *s, struct s3_conn *c, const struct s3_request *q,

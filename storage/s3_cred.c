@@ -327,8 +327,7 @@ static err from_web_identity(struct fetch *f)
 
 /* ---- container ---- */
 
-/* Without TLS the token goes only to this host and to the addresses such agents have. */
-static bool container_url_safe(const char *url)
+bool s3_container_url_safe(const char *url)
 {
     static const char *const near[] = { "http://localhost",      "http://[::1]",
                                         "http://169.254.170.2",  "http://169.254.170.23",
@@ -382,7 +381,7 @@ static err from_container(struct fetch *f)
     }
     snprintf(url, sizeof url, "%s%s", relative ? "http://169.254.170.2" : "",
              relative ? relative : full);
-    if (!container_url_safe(url)) {
+    if (!s3_container_url_safe(url)) {
         s3_text_addf(&f->why,
                      "AWS_CONTAINER_CREDENTIALS_FULL_URI = %.200s is neither https nor on "
                      "this host",

@@ -6,6 +6,7 @@
  *   s3_parse.c  credential files and documents
  *   s3_cred.c   where credentials come from, and when they are fetched anew
  *   s3_policy.c what to do about an answer: retry, wait, give up; how many at a time; when to hedge
+ *   s3_explain.c  cause and remedy of a failure
  *   s3_call.c   a signed request with its retries, and the counters
  *   s3_url.c    store.url and store.s3.*: which host, which path
  *   store_s3.c  the driver; store_s3_open.c its start and probe, store_s3_parts.c large objects
@@ -301,6 +302,8 @@ i64 s3_now_ms(struct s3 *s);
  * those of generation `bad` were refused (0: none was). `why` may be NULL. */
 err s3_creds_get(struct s3 *s, u64 bad, struct s3_creds *out, u64 *generation, char *why,
                  size_t why_size) MUST_USE;
+/* May a container's token go there: over TLS, to this host, to the addresses such agents have? */
+bool s3_container_url_safe(const char *url);
 
 /* ---- s3_call.c ---- */
 
@@ -352,8 +355,14 @@ void s3_put_headers(struct s3 *s, struct s3_request *q);
 err s3_open(const char *url, const struct config *cfg, struct store **out, char *why,
             size_t why_size) MUST_USE;
 void s3_destroy(struct s3 *s);
+
+/* ---- s3_explain.c ---- */
+
 /* Cause and remedy of a failed probe, in a sentence. */
 void s3_explain(const struct s3_place *p, const char *doing, const struct s3_reply *r,
                 const struct s3_judged *j, i64 offset_ms, char *why, size_t why_size);
+/* The same as two constant texts; false when nothing is known. */
+bool s3_remedy(const struct s3_reply *r, const struct s3_judged *j, const char **cause,
+               const char **what);
 
 #endif

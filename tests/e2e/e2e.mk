@@ -13,7 +13,7 @@ test: deps
 	@$(SUB) -j2 all unit-programs s3-driver
 	@$(SUB) test-parts
 
-# Lane a needs processors, lane b mostly waits for clients and their JVMs.
+# Lane a needs processors, lane b mostly waits for clients and their JVMs, lane c for outages and clocks.
 test-parts:
 	@tests/run_all \
 		"unit=a=$(SUB) unit" \
@@ -27,7 +27,8 @@ test-parts:
 		"crash=b=tests/crash/run --rounds $(CRASH_ROUNDS)" \
 		"restart=b=tests/crash/restart --mib 256 --rounds 1 --limit 3" \
 		"stress=b=tests/crash/stress --seconds 2 --shards 2" \
-		"real-input=b=tests/e2e/real_input.sh"
+		"real-input=b=tests/e2e/real_input.sh" \
+		"s3=c=tests/s3/run"
 
 e2e: $(BUILD)/leat
 	tests/e2e/run

@@ -15,6 +15,10 @@ Every `every`-th request that the mode applies to goes wrong; the first one neve
   corrupt_up    a byte of the request's body is another one when it arrives
   stale_list    a listing is answered with the first one of that query again
   skew          the store's clock is an hour ahead of ours, and it minds
+  skew_mute     the same, and its answers do not tell the time
+  region        the bucket is in eu-west-1, and the store minds
+  denied        403 AccessDenied for whatever changes something
+  denied_list   403 AccessDenied for lists
 With `keys` (a callable that gives a set), requests signed with other access keys get ExpiredToken.
 """
 import calendar
@@ -30,8 +34,12 @@ import time
 BODY_MODES = ("reset", "short", "wrong_length")
 
 
-def error(status, code, headers=""):
-    body = f"<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>by the fault proxy</Message></Error>".encode()
+SELECTIVE = ("skew", "skew_mute", "region", "denied", "denied_list")
+
+
+def error(status, code, headers="", more=""):
+    body = (f"<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>by the fault proxy</Message>{more}"
+            "</Error>").encode()
     return (f"HTTP/1.1 {status} Error\r\nContent-Type: application/xml\r\n{headers}"
             f"Content-Length: {len(body)}\r\n\r\n").encode() + body
 
@@ -178,7 +186,7 @@ class FaultProxy:
 
     def applies(self, request):
         method = request.first.split(" ")[0]
-        if self.mode in ("none", "skew"):
+        if self.mode == "none" or self.mode in SELECTIVE:
             return False
         if self.mode == "corrupt_up":
             return method == "PUT" and len(request.body) > 100
@@ -204,13 +212,24 @@ class FaultProxy:
             key = re.search(r"Credential=([^/]+)/", request.headers.get("authorization", ""))
             if not key or key.group(1) not in self.keys():
                 return error(400, "ExpiredToken")
-        if self.mode == "skew":
+        refusal = self.refusal(request) if self.mode in SELECTIVE else None
+        self.faults += refusal is not None
+        return refusal
+
+    def refusal(self, request):
+        signed, method = request.headers.get("authorization", ""), request.first.split(" ")[0]
+        if self.mode in ("skew", "skew_mute"):
             ahead = time.time() + 3600
-            signed = request.headers.get("x-amz-date", "19700101T000000Z")
-            signed = calendar.timegm(time.strptime(signed, "%Y%m%dT%H%M%SZ"))
-            if abs(signed - ahead) > 900:
-                self.faults += 1
-                return error(403, "RequestTimeTooSkewed", f"Date: {email.utils.formatdate(ahead, usegmt=True)}\r\n")
+            at = request.headers.get("x-amz-date", "19700101T000000Z")
+            told = "" if self.mode == "skew_mute" else f"Date: {email.utils.formatdate(ahead, usegmt=True)}\r\n"
+            if abs(calendar.timegm(time.strptime(at, "%Y%m%dT%H%M%SZ")) - ahead) > 900:
+                return error(403, "RequestTimeTooSkewed", told)
+        if self.mode == "region" and "/eu-west-1/s3/" not in signed:
+            return error(400, "AuthorizationHeaderMalformed", more="<Region>eu-west-1</Region>")
+        if self.mode == "denied" and method not in ("GET", "HEAD"):
+            return error(403, "AccessDenied")
+        if self.mode == "denied_list" and "list-type=2" in request.first:
+            return error(403, "AccessDenied")
         return None
 
     def listing(self, request, answer):

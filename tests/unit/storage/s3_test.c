@@ -491,6 +491,56 @@ static void documents_are_read(void **state)
     mem_free(c);
 }
 
+static void tokens_of_containers_stay_near(void **state)
+{
+    (void)state;
+    static const char *const near[] = {
+        "https://example.com/x",
+        "https://10.0.0.1",
+        "http://localhost",
+        "http://localhost/",
+        "http://localhost:8080/",
+        "http://127.0.0.1/x",
+        "http://127.0.0.1:51678/v2/x",
+        "http://127.9.8.7",
+        "http://[::1]:80/",
+        "http://169.254.170.2/v2/role",
+        "http://169.254.170.23/",
+        "http://[fd00:ec2::23]/v1/x",
+    };
+    static const char *const far[] = {
+        "",
+        "http://",
+        "http://example.com/",
+        "http://localhost.example.com/",
+        "http://localhosts/",
+        "http://localhost@example.com/",
+        "http://localhost:80@example.com/",
+        "http://localhost:x/",
+        "http://127.0.0.1.example.com/",
+        "http://127.example.com/",
+        "http://127.0.0.1@example.com/",
+        "http://127.0.0.1#@example.com/",
+        "http://127.0.0.1?@example.com/",
+        "http://169.254.170.2.example.com/",
+        "http://169.254.170.22/",
+        "http://169.254.170.230/",
+        "http://169.254.169.254/",
+        "http://[::1].example.com/",
+        "http://[::1]@example.com/",
+        "http://[fd00:ec2::23:1]/",
+        "http://1127.0.0.1/",
+        "ftp://localhost/",
+        "localhost/",
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(near); i++)
+        if (!s3_container_url_safe(near[i]))
+            fail_msg("refused: %s", near[i]);
+    for (size_t i = 0; i < ARRAY_COUNT(far); i++)
+        if (s3_container_url_safe(far[i]))
+            fail_msg("a token would go to %s", far[i]);
+}
+
 /* ---- what a failed start says ---- */
 
 static void explained(long status, CURLcode code, const char *body, const char *part)
@@ -505,6 +555,9 @@ static void explained(long status, CURLcode code, const char *body, const char *
     r.body = copy;
     r.body_len = (u32)strlen(copy);
     struct s3_judged j = s3_judge(&r);
+    const char *cause, *remedy;
+    if (j.verdict != S3_REGION && s3_remedy(&r, &j, &cause, &remedy)) /* the log's words */
+        assert_true(strstr(cause, part) || strstr(remedy, part));
     s3_explain(&p, "write an object", &r, &j, 3600 * 1000, why, sizeof why);
     assert_non_null(strstr(why, "s3://bkt/pre at 127.0.0.1:9000: can't write an object"));
     assert_non_null(strstr(why, part));
@@ -518,7 +571,8 @@ static void failures_name_cause_and_remedy(void **state)
     explained(403, CURLE_OK, ERROR_OF("AccessDenied"), "grant s3:PutObject");
     explained(403, CURLE_OK, "", "grant s3:PutObject");
     explained(404, CURLE_OK, ERROR_OF("NoSuchBucket"), "make it, or correct store.url");
-    explained(403, CURLE_OK, ERROR_OF("RequestTimeTooSkewed"), "off by -3600 s");
+    explained(403, CURLE_OK, ERROR_OF("RequestTimeTooSkewed"), "let chrony");
+    assert_non_null(strstr(why, "off by -3600 s"));
     explained(400, CURLE_OK,
               "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>",
               "set store.s3.region = eu-west-1");
@@ -547,6 +601,7 @@ int main(void)
         T(hedges_come_late_and_are_few),
         T(profiles_are_found),
         T(documents_are_read),
+        T(tokens_of_containers_stay_near),
         T(failures_name_cause_and_remedy),
     };
     return cmocka_run_group_tests_name("s3", tests, NULL, NULL);
