@@ -164,6 +164,7 @@ err rewrite_read_block(struct store *store, const char *name, const struct parti
                        const struct block *b, u8 **raw, struct bytes *data)
 {
     *raw = mem_realloc(*raw, b->bytes);
+    store = store_for(store, STORE_COMPACT);
     err e = store->driver->get_range(store, name, b->pos, *raw, b->bytes);
     if (e != ERR_NONE)
         return e;
@@ -295,7 +296,7 @@ static bool is_as_before(const struct rewrite *r)
 
 static err object_put(struct rewrite *r)
 {
-    struct store *store = r->st->env->store;
+    struct store *store = store_for(r->st->env->store, STORE_COMPACT);
     struct store_object o = { .name = r->name,
                               .parts = r->builder.parts,
                               .part_count = r->builder.part_count,

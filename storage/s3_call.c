@@ -7,7 +7,7 @@
  *
  *  1. Every try is signed anew: with the time as the store last told it, and the credentials of the
  *     moment.
- *  2. Nobody waits while holding a place in the gate.
+ *  2. Nobody waits while holding a place in the gate, except for a rate.
  *  3. An error is logged here, once, with what the store said; what follows from it is the caller's
  *     to say. "Not there", "there already" and "too short" are answers, not errors.
  *  4. Bodies are hashed only where nothing else protects them: over TLS the payload goes unsigned.
@@ -52,9 +52,23 @@ void s3_conn_give(struct s3 *s, struct s3_conn *c)
 
 /* ---- the gate and the counters ---- */
 
-static const enum s3_class op_class[S3_OPS] = {
-    [S3_PUT] = S3_UPLOAD,   [S3_GET] = S3_READ,   [S3_HEAD] = S3_READ,
-    [S3_DELETE] = S3_CLEAN, [S3_LIST] = S3_CLEAN, [S3_PARTS] = S3_UPLOAD,
+/* Whose caller names no class. */
+static const enum store_class op_class[S3_OPS] = {
+    [S3_PUT] = STORE_UPLOAD, [S3_GET] = STORE_TAIL, [S3_HEAD] = STORE_TAIL,
+    [S3_DELETE] = STORE_GC,  [S3_LIST] = STORE_GC,  [S3_PARTS] = STORE_UPLOAD,
+};
+
+static const u32 class_connections[STORE_CLASSES] = {
+    [STORE_UPLOAD] = CFG_s3_class_upload_connections,
+    [STORE_TAIL] = CFG_s3_class_tail_connections,
+    [STORE_CATCHUP] = CFG_s3_class_catchup_connections,
+    [STORE_COMPACT] = CFG_s3_class_compact_connections,
+    [STORE_GC] = CFG_s3_class_gc_connections,
+};
+static const u32 class_rate[STORE_CLASSES] = {
+    [STORE_UPLOAD] = CFG_s3_class_upload_rate,   [STORE_TAIL] = CFG_s3_class_tail_rate,
+    [STORE_CATCHUP] = CFG_s3_class_catchup_rate, [STORE_COMPACT] = CFG_s3_class_compact_rate,
+    [STORE_GC] = CFG_s3_class_gc_rate,
 };
 
 /* Columns of s3_stats.results; store_s3.c names them. */
@@ -71,26 +85,41 @@ static u32 result_of(const struct s3_reply *r, const struct s3_judged *j)
     return r->status < 500 ? 2 : 3;
 }
 
-static void gate_enter(struct s3 *s, enum s3_class c)
+/* The keys are live. */
+static void class_limits(struct s3 *s)
 {
+    for (u32 c = STORE_UPLOAD; c < STORE_CLASSES; c++)
+        s->gate.limit[c] = (u32)config_u64(s->cfg, class_connections[c]);
+}
+
+static void gate_enter(struct s3 *s, enum store_class c)
+{
+    struct s3_gate *g = &s->gate;
     pthread_mutex_lock(&s->lock);
-    s->stats.waits += !s3_gate_may_enter(&s->gate, c);
-    while (!s3_gate_may_enter(&s->gate, c))
+    class_limits(s);
+    s->stats.classes[c].waits += !s3_gate_may_enter(g, c);
+    g->waiting[c]++;
+    while (!s3_gate_may_enter(g, c))
         pthread_cond_wait(&s->room, &s->lock);
-    s->gate.inflight++;
+    g->waiting[c]--;
+    s3_gate_enter(g, c);
+    /* Those that waited for it to enter may follow. */
+    if (g->waiting[c] == 0)
+        pthread_cond_broadcast(&s->room);
     pthread_mutex_unlock(&s->lock);
 }
 
-static void gate_leave(struct s3 *s, const struct s3_request *q, const struct s3_reply *r,
-                       const struct s3_judged *j)
+static void gate_leave(struct s3 *s, const struct s3_request *q, enum store_class c,
+                       const struct s3_reply *r, const struct s3_judged *j)
 {
     struct s3_stats *st = &s->stats;
     bool throttled = j->verdict == S3_THROTTLED;
     pthread_mutex_lock(&s->lock);
     if (r->status != 0)
         s3_gate_note(&s->gate, throttled, clock_mono_ns());
-    CHECK(s->gate.inflight > 0);
-    s->gate.inflight--;
+    s3_gate_leave(&s->gate, c);
+    st->classes[c].requests++;
+    st->classes[c].bytes += r->sent + r->came;
     st->results[q->op][result_of(r, j)]++;
     st->bytes_out += r->sent;
     st->bytes_in += r->came;
@@ -204,9 +233,10 @@ static bool try_sign(struct s3 *s, const struct s3_request *q, struct try *t)
     return true;
 }
 
-static u64 hedge_after(struct s3 *s, const struct s3_request *q)
+static u64 hedge_after(struct s3 *s, const struct s3_request *q, enum store_class c)
 {
-    if (q->op != S3_GET || !config_bool(s->cfg, CFG_s3_hedge))
+    /* Who reads in advance or rewrites is not helped by one quick answer. */
+    if (q->op != S3_GET || c != STORE_TAIL || !config_bool(s->cfg, CFG_s3_hedge))
         return 0;
     pthread_mutex_lock(&s->lock);
     /* A second request is the last thing a throttling store needs. */
@@ -216,7 +246,7 @@ static u64 hedge_after(struct s3 *s, const struct s3_request *q)
 }
 
 static void try_run(struct s3 *s, struct s3_conn *c, const struct s3_request *q,
-                    const struct try *t, struct s3_reply *r)
+                    enum store_class class, const struct try *t, struct s3_reply *r)
 {
     const struct config *cfg = s->cfg;
     struct s3_http h = {
@@ -229,15 +259,16 @@ static void try_run(struct s3 *s, struct s3_conn *c, const struct s3_request *q,
         .body_bytes = q->body_bytes,
         .has_body = q->has_body,
         .pace = q->pace,
-        .meter = q->has_body ? &s->up : &s->down,
-        .meter_rate = config_u64(cfg, q->has_body ? CFG_s3_upload_rate : CFG_s3_download_rate),
+        .meters = { { q->has_body ? &s->up : &s->down,
+                      config_u64(cfg, q->has_body ? CFG_s3_upload_rate : CFG_s3_download_rate) },
+                    { &s->classes[class], config_u64(cfg, class_rate[class]) } },
         .into = q->into,
         .into_bytes = q->into_bytes,
         .skip = q->offset,
         .connect_ms = config_u64(cfg, CFG_s3_connect_timeout_ms),
         .stall_ns = config_u64(cfg, CFG_s3_stall_timeout_ms) * NS_PER_MS,
         .total_ns = config_u64(cfg, CFG_s3_timeout_ms) * NS_PER_MS,
-        .hedge_ns = hedge_after(s, q),
+        .hedge_ns = hedge_after(s, q, class),
         .ca_file = config_str(cfg, CFG_s3_ca_file),
     };
     s3_http_run(c, &h, r);
@@ -387,9 +418,12 @@ static void failure_log(const struct s3_request *q, const struct s3_reply *r,
         retries, err_name(j->err), cause, remedy);
 }
 
-static struct s3_judged call_once(struct s3 *s, struct s3_conn *c, const struct s3_request *q,
-                                  struct try *t, u64 bad, struct s3_reply *r)
+static struct s3_judged call_once(struct s3_handle *h, struct s3_conn *c,
+                                  const struct s3_request *q, struct try *t, u64 bad,
+                                  struct s3_reply *r)
 {
+    struct s3 *s = h->s;
+    enum store_class class = h->class == STORE_ANY ? op_class[q->op] : h->class;
     struct s3_judged j = { S3_FINAL, ERR_NONE, "" };
     j.err = s3_creds_get(s, bad, &t->creds, &t->generation, NULL, 0);
     if (j.err != ERR_NONE) {
@@ -401,15 +435,17 @@ static struct s3_judged call_once(struct s3 *s, struct s3_conn *c, const struct 
         j.err = ERR_INVALID_REQUEST;
         return j;
     }
-    gate_enter(s, op_class[q->op]);
-    try_run(s, c, q, t, r);
+    gate_enter(s, class);
+    try_run(s, c, q, class, t, r);
     j = judge(q, r);
-    gate_leave(s, q, r, &j);
+    gate_leave(s, q, class, r, &j);
     return j;
 }
 
-err s3_call(struct s3 *s, const struct s3_request *q, struct s3_reply *r, struct s3_judged *judged)
+err s3_call(struct s3_handle *h, const struct s3_request *q, struct s3_reply *r,
+            struct s3_judged *judged)
 {
+    struct s3 *s = h->s;
     MAGIC_CHECK(s, S3_MAGIC);
     struct try *t = MEM_NEW(struct try);
     struct s3_conn *c = s3_conn_take(s);
@@ -417,7 +453,7 @@ err s3_call(struct s3 *s, const struct s3_request *q, struct s3_reply *r, struct
     struct s3_judged j;
     u64 bad = 0;
     for (;;) {
-        j = call_once(s, c, q, t, bad, r);
+        j = call_once(h, c, q, t, bad, r);
         if (j.verdict == S3_DONE || !try_again(s, &a, t, r, &j))
             break;
         bad = j.verdict == S3_EXPIRED ? t->generation : bad;

@@ -179,15 +179,23 @@ static void transfer_charge(struct transfer *t, u64 n, u64 now)
     u64 pace = t->http->pace ? __atomic_load_n(t->http->pace, __ATOMIC_RELAXED) : 0;
     /* Counted from now: what came late is not made up for in a burst. */
     t->due_ns = pace > 0 ? now + n * NS_PER_S / pace : 0;
-    if (t->http->meter_rate == 0)
-        return;
-    u64 cost = n * NS_PER_S / t->http->meter_rate;
-    u64 free_ns = __atomic_load_n(&t->http->meter->free_ns, __ATOMIC_RELAXED), next;
-    do {
-        next = MAX(free_ns, now) + cost;
-    } while (!__atomic_compare_exchange_n(&t->http->meter->free_ns, &free_ns, next, true,
-                                          __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-    t->due_ns = MAX(t->due_ns, next);
+    for (u32 i = 0; i < ARRAY_COUNT(t->http->meters); i++) {
+        struct s3_meter *m = t->http->meters[i].meter;
+        if (t->http->meters[i].rate == 0)
+            continue;
+        u64 cost = n * NS_PER_S / t->http->meters[i].rate;
+        u64 free_ns = __atomic_load_n(&m->free_ns, __ATOMIC_RELAXED), next;
+        do {
+            next = MAX(free_ns, now) + cost;
+        } while (!__atomic_compare_exchange_n(&m->free_ns, &free_ns, next, true, __ATOMIC_RELAXED,
+                                              __ATOMIC_RELAXED));
+        t->due_ns = MAX(t->due_ns, next);
+    }
+}
+
+static bool metered(const struct s3_http *q)
+{
+    return q->meters[0].rate > 0 || q->meters[1].rate > 0;
 }
 
 static void transfer_pause(struct transfer *t, int direction, u64 now)
@@ -201,7 +209,7 @@ static void transfer_resume(struct transfer *t, u64 now)
 {
     /* A pace that rose meanwhile counts at once. */
     u64 pace = t->http->pace ? __atomic_load_n(t->http->pace, __ATOMIC_RELAXED) : 1;
-    if (t->paused == 0 || (t->due_ns > now && (pace != 0 || t->http->meter_rate > 0)))
+    if (t->paused == 0 || (t->due_ns > now && (pace != 0 || metered(t->http))))
         return;
     t->paused_ns += now - t->paused_since_ns;
     t->moved_ns = now;
@@ -217,7 +225,7 @@ static size_t on_send(char *to, size_t size, size_t count, void *arg)
     struct transfer *t = arg;
     const struct s3_http *q = t->http;
     u64 now = clock_mono_ns();
-    bool held = q->pace || q->meter_rate > 0;
+    bool held = q->pace || metered(q);
     if (held && t->due_ns > now) {
         transfer_pause(t, CURLPAUSE_SEND, now);
         return CURL_READFUNC_PAUSE;
@@ -277,14 +285,14 @@ static size_t on_body(char *data, size_t size, size_t count, void *arg)
     struct transfer *t = arg;
     u64 now = clock_mono_ns();
     size_t n = size * count;
-    if (t->http->meter_rate > 0 && t->http->into && t->due_ns > now) {
+    if (metered(t->http) && t->http->into && t->due_ns > now) {
         transfer_pause(t, CURLPAUSE_RECV, now);
         return CURL_WRITEFUNC_PAUSE;
     }
     t->moved_ns = now;
     if (t->into && t->reply.status / 100 == 2) {
         body_into(t, data, n);
-        if (t->http->meter_rate > 0)
+        if (metered(t->http))
             transfer_charge(t, n, now);
     } else {
         reply_body(&t->reply, data, n);

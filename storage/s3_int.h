@@ -102,7 +102,7 @@ void s3_hash(const struct bytes *parts, u32 part_count, char out[S3_HASH_SIZE]);
 
 /* ---- s3_http.c ---- */
 
-struct s3_meter { /* bytes a second, shared by all transfers of a direction */
+struct s3_meter { /* bytes a second, shared by all transfers of a direction or a class */
     u64 free_ns;  /* atomic: when the next byte may go */
 };
 
@@ -115,8 +115,10 @@ struct s3_http {
     u64 body_bytes;
     bool has_body;
     const u64 *pace; /* as store_object's */
-    struct s3_meter *meter;
-    u64 meter_rate; /* bytes a second; 0: none */
+    struct {
+        struct s3_meter *meter;
+        u64 rate; /* bytes a second; 0: none */
+    } meters[2];  /* the direction's, the class's */
     /* Where a 2xx answer's body goes; NULL: into reply->body, as all others. A 200 to a question
      * for a range brings the whole object: the bytes before `skip` are dropped then. */
     u8 *into;
@@ -175,7 +177,6 @@ bool s3_creds_sts(const char *text, size_t len, struct s3_creds *out);
 /* ---- s3_policy.c ---- */
 
 enum s3_op { S3_PUT, S3_GET, S3_HEAD, S3_DELETE, S3_LIST, S3_PARTS, S3_OPS };
-enum s3_class { S3_UPLOAD, S3_READ, S3_CLEAN, S3_CLASSES };
 enum s3_verdict {
     S3_DONE,      /* as asked */
     S3_FINAL,     /* an error that stays */
@@ -195,14 +196,18 @@ struct s3_judged s3_judge(const struct s3_reply *r);
 u64 s3_backoff_ns(u32 attempt, bool throttled, u32 retry_after_s, struct rng *rng);
 
 /* How many requests run at a time. AIMD: halved when the store throttles, one more for each round
- * without. A class enters while fewer run than its share. */
+ * without. A class enters while fewer run than its share, and none more urgent waits. */
 struct s3_gate {
     u32 inflight, max;
     u32 width_milli; /* thousandths of a request */
     u64 cut_ns;      /* when it was halved last */
+    u32 running[STORE_CLASSES], waiting[STORE_CLASSES];
+    u32 limit[STORE_CLASSES]; /* of a class by itself; 0: none */
 };
 void s3_gate_init(struct s3_gate *g, u32 max);
-bool s3_gate_may_enter(const struct s3_gate *g, enum s3_class c);
+bool s3_gate_may_enter(const struct s3_gate *g, enum store_class c);
+void s3_gate_enter(struct s3_gate *g, enum store_class c);
+void s3_gate_leave(struct s3_gate *g, enum store_class c);
 void s3_gate_note(struct s3_gate *g, bool throttled, u64 now_ns);
 bool s3_gate_narrowed(const struct s3_gate *g);
 
@@ -244,14 +249,24 @@ void s3_place_rehost(struct s3_place *p);
 
 struct s3_stats { /* under `lock` */
     u64 results[S3_OPS][S3_RESULTS];
-    u64 bytes_out, bytes_in, retries, throttles, hedges, hedge_wins, waits;
+    u64 bytes_out, bytes_in, retries, throttles, hedges, hedge_wins;
+    struct { /* STORE_ANY counts as what it became */
+        u64 requests, bytes, waits;
+    } classes[STORE_CLASSES];
     struct metric_hist times[S3_OPS];
+};
+
+/* What callers ask through: one for each class, s3->handles[STORE_ANY] is the store itself. */
+struct s3_handle {
+    struct store base;
+    struct s3 *s;
+    enum store_class class;
 };
 
 #define S3_MAGIC 0x53330001u
 struct s3 {
-    struct store base;
     u32 magic;
+    struct s3_handle handles[STORE_CLASSES];
     const struct config *cfg;
     struct s3_place place;
     /* What the probe found. */
@@ -272,7 +287,7 @@ struct s3 {
     struct s3_hedge hedge;
     struct s3_stats stats;
 
-    struct s3_meter up, down;
+    struct s3_meter up, down, classes[STORE_CLASSES];
     i64 clock_offset_ms; /* atomic: the store's clock minus ours */
 
     pthread_mutex_t cred_lock; /* held while credentials are fetched */
@@ -283,9 +298,9 @@ struct s3 {
     const char *cred_source; /* whose they are: "env" */
 };
 
-static inline struct s3 *s3_of(struct store *s)
+static inline struct s3_handle *s3_of(struct store *s)
 {
-    return container_of(s, struct s3, base);
+    return container_of(s, struct s3_handle, base);
 }
 
 struct s3_conn *s3_conn_take(struct s3 *s);
@@ -328,7 +343,7 @@ struct s3_request {
 };
 /* With retries. The reply is the last one; free it in any case. A failure is logged, except while
  * the store is being opened. `judged` may be NULL. */
-err s3_call(struct s3 *s, const struct s3_request *q, struct s3_reply *r,
+err s3_call(struct s3_handle *h, const struct s3_request *q, struct s3_reply *r,
             struct s3_judged *judged) MUST_USE;
 void s3_request_header(struct s3_request *q, const char *name, const char *value);
 /* The largest escaped path: bucket, prefix and name. */
@@ -338,14 +353,14 @@ void s3_request_header(struct s3_request *q, const char *name, const char *value
 
 #define S3_CRC_SIZE 9 /* base64 of four bytes */
 void s3_checksum(const struct bytes *parts, u32 part_count, char out[S3_CRC_SIZE]);
-err s3_put_one(struct s3 *s, const struct store_object *o, u64 bytes) MUST_USE;
+err s3_put_one(struct s3_handle *h, const struct store_object *o, u64 bytes) MUST_USE;
 err s3_put_check(const struct s3_request *q, const struct s3_reply *r);
 
 /* ---- store_s3_parts.c ---- */
 
-err s3_put_parts(struct s3 *s, const struct store_object *o, u64 bytes) MUST_USE;
+err s3_put_parts(struct s3_handle *h, const struct store_object *o, u64 bytes) MUST_USE;
 /* Was the object put by us under this mark? For a put whose answer may have got lost. */
-err s3_put_was_ours(struct s3 *s, const char *name, const char *mark) MUST_USE;
+err s3_put_was_ours(struct s3_handle *h, const char *name, const char *mark) MUST_USE;
 #define S3_MARK_SIZE 33
 void s3_mark(struct s3 *s, char out[S3_MARK_SIZE]);
 void s3_put_headers(struct s3 *s, struct s3_request *q);

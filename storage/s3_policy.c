@@ -163,7 +163,11 @@ u64 s3_backoff_ns(u32 attempt, bool throttled, u32 retry_after_s, struct rng *rn
 /* ---- how many at a time ---- */
 
 /* In hundredths of the width: what a class leaves free for those above it. */
-static const u32 class_share[S3_CLASSES] = { [S3_UPLOAD] = 100, [S3_READ] = 90, [S3_CLEAN] = 50 };
+static const u32 class_share[STORE_CLASSES] = { [STORE_UPLOAD] = 100,
+                                                [STORE_TAIL] = 90,
+                                                [STORE_CATCHUP] = 75,
+                                                [STORE_COMPACT] = 60,
+                                                [STORE_GC] = 50 };
 /* All requests that run when the store throttles get that answer; one cut is meant. */
 #define CUT_NS NS_PER_S
 
@@ -173,10 +177,38 @@ void s3_gate_init(struct s3_gate *g, u32 max)
     *g = (struct s3_gate){ .max = max, .width_milli = max * 1000 };
 }
 
-bool s3_gate_may_enter(const struct s3_gate *g, enum s3_class c)
+static bool class_full(const struct s3_gate *g, enum store_class c)
 {
-    u32 width = (u32)((u64)g->width_milli * class_share[c] / 100 / 1000);
-    return g->inflight < MAX(width, 1u);
+    return g->limit[c] > 0 && g->running[c] >= g->limit[c];
+}
+
+bool s3_gate_may_enter(const struct s3_gate *g, enum store_class c)
+{
+    u32 width = g->width_milli / 1000;
+    if (g->inflight >= width || class_full(g, c))
+        return false;
+    /* Where there is room for all classes each has one request at least: none comes to a stop. */
+    if (g->running[c] == 0 && width >= STORE_CLASSES)
+        return true;
+    for (u32 urgent = STORE_UPLOAD; urgent < c; urgent++)
+        if (g->waiting[urgent] > 0 && !class_full(g, (enum store_class)urgent))
+            return false;
+    u32 share = (u32)((u64)g->width_milli * class_share[c] / 100 / 1000);
+    return g->inflight < MAX(share, 1u);
+}
+
+void s3_gate_enter(struct s3_gate *g, enum store_class c)
+{
+    CHECK(c > STORE_ANY && c < STORE_CLASSES);
+    g->inflight++;
+    g->running[c]++;
+}
+
+void s3_gate_leave(struct s3_gate *g, enum store_class c)
+{
+    CHECK(g->inflight > 0 && g->running[c] > 0);
+    g->inflight--;
+    g->running[c]--;
 }
 
 void s3_gate_note(struct s3_gate *g, bool throttled, u64 now_ns)

@@ -77,19 +77,20 @@ void s3_mark(struct s3 *s, char out[S3_MARK_SIZE])
     snprintf(out, S3_MARK_SIZE, "%016" PRIx64 "%016" PRIx64, a, b);
 }
 
-err s3_put_was_ours(struct s3 *s, const char *name, const char *mark)
+err s3_put_was_ours(struct s3_handle *h, const char *name, const char *mark)
 {
     struct s3_request q = { .op = S3_HEAD, .method = "HEAD", .name = name };
     struct s3_reply r;
     s3_reply_init(&r);
-    err e = s3_call(s, &q, &r, NULL);
+    err e = s3_call(h, &q, &r, NULL);
     bool ours = e == ERR_NONE && strcmp(r.put_id, mark) == 0;
     s3_reply_free(&r);
     return ours ? ERR_NONE : e == ERR_NONE ? ERR_EXISTS : e;
 }
 
-err s3_put_one(struct s3 *s, const struct store_object *o, u64 bytes)
+err s3_put_one(struct s3_handle *h, const struct store_object *o, u64 bytes)
 {
+    struct s3 *s = h->s;
     char crc[S3_CRC_SIZE], mark[S3_MARK_SIZE];
     struct s3_request q = { .op = S3_PUT,
                             .method = "PUT",
@@ -114,16 +115,17 @@ err s3_put_one(struct s3 *s, const struct store_object *o, u64 bytes)
     }
     struct s3_reply r;
     s3_reply_init(&r);
-    err e = s3_call(s, &q, &r, NULL);
+    err e = s3_call(h, &q, &r, NULL);
     s3_reply_free(&r);
-    return conditional && e == ERR_EXISTS ? s3_put_was_ours(s, o->name, mark) : e;
+    return conditional && e == ERR_EXISTS ? s3_put_was_ours(h, o->name, mark) : e;
 }
 
 static err s3_size(struct store *st, const char *name, u64 *out);
 
 static err s3_put(struct store *st, const struct store_object *o)
 {
-    struct s3 *s = s3_of(st);
+    struct s3_handle *h = s3_of(st);
+    struct s3 *s = h->s;
     CHECK(store_name_valid(o->name));
     u64 bytes = 0, there;
     for (u32 i = 0; i < o->part_count; i++)
@@ -134,8 +136,8 @@ static err s3_put(struct store *st, const struct store_object *o)
             return e == ERR_NONE ? ERR_EXISTS : e;
     }
     if (bytes > 2 * config_u64(s->cfg, CFG_s3_part_bytes))
-        return s3_put_parts(s, o, bytes);
-    return s3_put_one(s, o, bytes);
+        return s3_put_parts(h, o, bytes);
+    return s3_put_one(h, o, bytes);
 }
 
 /* ---- get ---- */
@@ -156,7 +158,7 @@ static err get_check(const struct s3_request *q, const struct s3_reply *r)
 
 static err s3_get_range(struct store *st, const char *name, u64 offset, u8 *buf, u32 len)
 {
-    struct s3 *s = s3_of(st);
+    struct s3_handle *h = s3_of(st);
     CHECK(store_name_valid(name));
     u64 size;
     if (len == 0) { /* HTTP has no empty range */
@@ -170,11 +172,11 @@ static err s3_get_range(struct store *st, const char *name, u64 offset, u8 *buf,
                             .into_bytes = len,
                             .offset = offset,
                             .check = get_check };
-    if (s->checksums)
+    if (h->s->checksums)
         s3_request_header(&q, "x-amz-checksum-mode", "ENABLED");
     struct s3_reply r;
     s3_reply_init(&r);
-    err e = s3_call(s, &q, &r, NULL);
+    err e = s3_call(h, &q, &r, NULL);
     s3_reply_free(&r);
     return e;
 }
@@ -187,12 +189,12 @@ static err size_check(const struct s3_request *q, const struct s3_reply *r)
 
 static err s3_size(struct store *st, const char *name, u64 *out)
 {
-    struct s3 *s = s3_of(st);
+    struct s3_handle *h = s3_of(st);
     CHECK(store_name_valid(name));
     struct s3_request q = { .op = S3_HEAD, .method = "HEAD", .name = name, .check = size_check };
     struct s3_reply r;
     s3_reply_init(&r);
-    err e = s3_call(s, &q, &r, NULL);
+    err e = s3_call(h, &q, &r, NULL);
     *out = r.content_length;
     s3_reply_free(&r);
     return e;
@@ -202,13 +204,13 @@ static err s3_size(struct store *st, const char *name, u64 *out)
 
 static err s3_remove(struct store *st, const char *name)
 {
-    struct s3 *s = s3_of(st);
+    struct s3_handle *h = s3_of(st);
     CHECK(store_name_valid(name));
     struct s3_request q = { .op = S3_DELETE, .method = "DELETE", .name = name };
     struct s3_reply r;
     struct s3_judged j;
     s3_reply_init(&r);
-    err e = s3_call(s, &q, &r, &j);
+    err e = s3_call(h, &q, &r, &j);
     s3_reply_free(&r);
     return e == ERR_NOT_FOUND && strcmp(j.code, "NoSuchBucket") != 0 ? ERR_NONE : e;
 }
@@ -231,8 +233,9 @@ static err delete_check(const struct s3_request *q, const struct s3_reply *r)
     return ERR_NONE;
 }
 
-static err remove_batch(struct s3 *s, const char *const *names, u32 count)
+static err remove_batch(struct s3_handle *h, const char *const *names, u32 count)
 {
+    const struct s3_place *place = &h->s->place;
     u64 size = 128 + count * (u64)DELETE_ROW;
     char *doc = mem_alloc(size), crc[S3_CRC_SIZE];
     struct s3_text t = s3_text_in(doc, size);
@@ -241,8 +244,8 @@ static err remove_batch(struct s3 *s, const char *const *names, u32 count)
     for (u32 i = 0; i < count; i++) {
         CHECK(store_name_valid(names[i]));
         s3_text_add(&t, "<Object><Key>");
-        s3_text_xml(&t, s->place.prefix);
-        s3_text_addf(&t, "%s%s</Key></Object>", *s->place.prefix ? "/" : "", names[i]);
+        s3_text_xml(&t, place->prefix);
+        s3_text_addf(&t, "%s%s</Key></Object>", *place->prefix ? "/" : "", names[i]);
     }
     s3_text_add(&t, "</Delete>");
     CHECK(!t.full);
@@ -260,7 +263,7 @@ static err remove_batch(struct s3 *s, const char *const *names, u32 count)
     s3_request_header(&q, "x-amz-checksum-crc32c", crc);
     struct s3_reply r;
     s3_reply_init(&r);
-    err e = s3_call(s, &q, &r, NULL);
+    err e = s3_call(h, &q, &r, NULL);
     s3_reply_free(&r);
     mem_free(doc);
     return e;
@@ -268,11 +271,11 @@ static err remove_batch(struct s3 *s, const char *const *names, u32 count)
 
 static err s3_remove_many(struct store *st, const char *const *names, u32 count)
 {
-    struct s3 *s = s3_of(st);
+    struct s3_handle *h = s3_of(st);
     err first = ERR_NONE;
     for (u32 i = 0; i < count;) {
-        u32 n = s->multi_delete ? MIN(count - i, DELETE_MAX) : 1;
-        err e = n > 1 ? remove_batch(s, names + i, n) : s3_remove(st, names[i]);
+        u32 n = h->s->multi_delete ? MIN(count - i, DELETE_MAX) : 1;
+        err e = n > 1 ? remove_batch(h, names + i, n) : s3_remove(st, names[i]);
         first = first != ERR_NONE ? first : e;
         i += n;
     }
@@ -329,19 +332,19 @@ static bool list_query(const struct s3 *s, const char *prefix, const char *token
 static err s3_list(struct store *st, const char *prefix,
                    err (*each)(void *arg, const char *name, u64 bytes), void *arg)
 {
-    struct s3 *s = s3_of(st);
-    struct listing listing = { &s->place, each, arg };
+    struct s3_handle *h = s3_of(st);
+    struct listing listing = { &h->s->place, each, arg };
     struct s3_list *page = MEM_NEW(struct s3_list);
     char *query = mem_alloc(QUERY_SIZE), token[S3_TOKEN_SIZE] = "";
     struct s3_reply r;
     s3_reply_init(&r);
     err e;
     for (;;) {
-        CHECK(list_query(s, prefix, token, query));
+        CHECK(list_query(h->s, prefix, token, query));
         struct s3_request q = {
             .op = S3_LIST, .method = "GET", .query = query, .check = list_check
         };
-        e = s3_call(s, &q, &r, NULL);
+        e = s3_call(h, &q, &r, NULL);
         e = e == ERR_NOT_FOUND ? ERR_IO : e; /* the bucket is not there */
         if (e == ERR_NONE)
             e = s3_list_parse(r.body, r.body_len, page, list_key, &listing);
@@ -392,24 +395,45 @@ static void add_counts(struct metric_text *t, const struct s3_stats *st)
     add_value(t, "leat_s3_hedges_total", "counter", "Second requests for slow reads.", st->hedges);
     add_value(t, "leat_s3_hedge_wins_total", "counter", "Reads the second request answered first.",
               st->hedge_wins);
-    add_value(t, "leat_s3_waits_total", "counter",
-              "Requests that waited for others because of store.s3.connections or throttling.",
-              st->waits);
+}
+
+static const char *const class_names[STORE_CLASSES] = {
+    [STORE_UPLOAD] = "upload",   [STORE_TAIL] = "tail", [STORE_CATCHUP] = "catchup",
+    [STORE_COMPACT] = "compact", [STORE_GC] = "gc",
+};
+
+static void add_classes(struct metric_text *t, const struct s3_stats *st, const struct s3_gate *g)
+{
+#define EACH_CLASS(name, type, help, value)            \
+    metric_text_head(t, name, type, help);             \
+    for (u32 c = STORE_UPLOAD; c < STORE_CLASSES; c++) \
+    metric_text_add(t, name "{class=\"%s\"} %" PRIu64 "\n", class_names[c], (u64)(value))
+    EACH_CLASS("leat_s3_class_requests_total", "counter", "Requests by what they are for.",
+               st->classes[c].requests);
+    EACH_CLASS("leat_s3_class_bytes_total", "counter", "Bytes of bodies by what they are for.",
+               st->classes[c].bytes);
+    EACH_CLASS("leat_s3_waits_total", "counter",
+               "Requests that waited for others because of store.s3.connections, the class's own "
+               "limit, more urgent ones or throttling.",
+               st->classes[c].waits);
+    EACH_CLASS("leat_s3_class_inflight", "gauge", "Requests at this moment.", g->running[c]);
+#undef EACH_CLASS
 }
 
 static void s3_metrics(struct store *st, struct metric_text *t)
 {
-    struct s3 *s = s3_of(st);
+    struct s3 *s = s3_of(st)->s;
     struct s3_stats *copy = MEM_NEW(struct s3_stats);
     pthread_mutex_lock(&s->lock);
     *copy = s->stats;
-    u32 width = s->gate.width_milli / 1000, inflight = s->gate.inflight;
+    struct s3_gate gate = s->gate;
     pthread_mutex_unlock(&s->lock);
     add_counts(t, copy);
+    add_classes(t, copy, &gate);
     add_value(t, "leat_s3_requests_limit", "gauge",
               "Requests allowed at a time; below store.s3.connections while the store throttles.",
-              width);
-    add_value(t, "leat_s3_requests_inflight", "gauge", "Requests at this moment.", inflight);
+              gate.width_milli / 1000);
+    add_value(t, "leat_s3_requests_inflight", "gauge", "Requests at this moment.", gate.inflight);
     metric_text_head(t, "leat_s3_request_seconds", "histogram", "Time of requests that went well.");
     for (u32 op = 0; op < S3_OPS; op++) {
         char labels[32];
@@ -421,7 +445,12 @@ static void s3_metrics(struct store *st, struct metric_text *t)
 
 static void s3_close(struct store *st)
 {
-    s3_destroy(s3_of(st));
+    s3_destroy(s3_of(st)->s);
+}
+
+static struct store *s3_of_class(struct store *st, enum store_class c)
+{
+    return &s3_of(st)->s->handles[c].base;
 }
 
 const struct store_driver store_s3_driver = {
@@ -434,5 +463,6 @@ const struct store_driver store_s3_driver = {
     .remove = s3_remove,
     .list = s3_list,
     .remove_many = s3_remove_many,
+    .of_class = s3_of_class,
     .metrics = s3_metrics,
 };

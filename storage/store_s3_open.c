@@ -56,7 +56,7 @@ static err probe_write(struct probe *p, bool if_absent)
         s3_request_header(&q, "x-amz-checksum-crc32c", crc);
     if (if_absent)
         s3_request_header(&q, "if-none-match", "*");
-    return s3_call(p->s, &q, &p->r, &p->j);
+    return s3_call(&p->s->handles[STORE_ANY], &q, &p->r, &p->j);
 }
 
 static err probe_put(struct probe *p)
@@ -76,7 +76,7 @@ static err probe_get(struct probe *p)
     struct s3_request q = {
         .op = S3_GET, .method = "GET", .name = p->name, .into = got, .into_bytes = sizeof got
     };
-    err e = s3_call(p->s, &q, &p->r, &p->j);
+    err e = s3_call(&p->s->handles[STORE_ANY], &q, &p->r, &p->j);
     if (e != ERR_NONE)
         return probe_failed(p, "read an object", e);
     if (memcmp(got, PROBE_TEXT, sizeof got) == 0)
@@ -106,7 +106,7 @@ static err probe_list(struct probe *p)
     s3_text_escape(&t, p->s->place.prefix, strlen(p->s->place.prefix), false);
     CHECK(!t.full);
     struct s3_request q = { .op = S3_LIST, .method = "GET", .query = query };
-    err e = s3_call(p->s, &q, &p->r, &p->j);
+    err e = s3_call(&p->s->handles[STORE_ANY], &q, &p->r, &p->j);
     return e == ERR_NONE ? e : probe_failed(p, "list objects", e);
 }
 
@@ -130,7 +130,7 @@ static err probe_batch(struct probe *p)
     s3_checksum(&body, 1, crc);
     s3_request_header(&q, "content-type", "application/xml");
     s3_request_header(&q, "x-amz-checksum-crc32c", crc);
-    return s3_call(p->s, &q, &p->r, &p->j);
+    return s3_call(&p->s->handles[STORE_ANY], &q, &p->r, &p->j);
 }
 
 static err probe_delete(struct probe *p)
@@ -138,7 +138,7 @@ static err probe_delete(struct probe *p)
     /* Errors of single objects stand in the answer: then the plain delete below says which. */
     p->s->multi_delete = probe_batch(p) == ERR_NONE && !(p->r.body && strstr(p->r.body, "<Error>"));
     struct s3_request q = { .op = S3_DELETE, .method = "DELETE", .name = p->name };
-    err e = s3_call(p->s, &q, &p->r, &p->j);
+    err e = s3_call(&p->s->handles[STORE_ANY], &q, &p->r, &p->j);
     return e == ERR_NONE || e == ERR_NOT_FOUND ? ERR_NONE : probe_failed(p, "delete an object", e);
 }
 
@@ -180,7 +180,8 @@ static struct s3 *s3_create(const struct config *cfg)
 {
     struct s3 *s = MEM_NEW(struct s3);
     MAGIC_INIT(s, S3_MAGIC);
-    s->base.driver = &store_s3_driver;
+    for (u32 c = 0; c < STORE_CLASSES; c++)
+        s->handles[c] = (struct s3_handle){ { &store_s3_driver }, s, (enum store_class)c };
     s->cfg = cfg;
     s->opening = true;
     CHECK(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
@@ -277,6 +278,6 @@ err s3_open(const char *url, const struct config *cfg, struct store **out, char 
     }
     s->opening = false;
     s3_tell(s);
-    *out = &s->base;
+    *out = &s->handles[STORE_ANY].base;
     return ERR_NONE;
 }

@@ -23,7 +23,7 @@ struct part_done {
 };
 
 struct upload {
-    struct s3 *s;
+    struct s3_handle *h;
     const struct store_object *o;
     char id[UPLOAD_ID_SIZE], mark[S3_MARK_SIZE];
     struct part_done *done;
@@ -48,14 +48,14 @@ static err upload_create(struct upload *u)
     struct s3_request q = {
         .op = S3_PARTS, .method = "POST", .name = u->o->name, .query = "uploads=", .has_body = true
     };
-    s3_put_headers(u->s, &q);
-    s3_mark(u->s, u->mark);
+    s3_put_headers(u->h->s, &q);
+    s3_mark(u->h->s, u->mark);
     s3_request_header(&q, "x-amz-meta-leat-put", u->mark);
-    if (u->s->checksums)
+    if (u->h->s->checksums)
         s3_request_header(&q, "x-amz-checksum-algorithm", "CRC32C");
     struct s3_reply r;
     s3_reply_init(&r);
-    err e = s3_call(u->s, &q, &r, NULL);
+    err e = s3_call(u->h, &q, &r, NULL);
     if (e == ERR_NONE &&
         !s3_xml_find(r.body ? r.body : "", r.body_len, "UploadId", u->id, sizeof u->id))
         e = ERR_MALFORMED;
@@ -98,14 +98,14 @@ static err upload_part(struct upload *u, u32 number, u64 bytes)
                             .pace = u->o->pace,
                             .check = s3_put_check };
     CHECK(query_make(u, number, query, sizeof query));
-    if (u->s->checksums) {
+    if (u->h->s->checksums) {
         s3_checksum(q.parts, q.part_count, d->crc32c);
         q.crc32c = d->crc32c;
         s3_request_header(&q, "x-amz-checksum-crc32c", d->crc32c);
     }
     struct s3_reply r;
     s3_reply_init(&r);
-    err e = s3_call(u->s, &q, &r, NULL);
+    err e = s3_call(u->h, &q, &r, NULL);
     memcpy(d->etag, r.etag, sizeof d->etag);
     if (e == ERR_NONE && !*d->etag)
         e = ERR_MALFORMED;
@@ -132,7 +132,7 @@ static err upload_complete(struct upload *u)
         s3_text_addf(&t, "<Part><PartNumber>%u</PartNumber><ETag>", i + 1);
         s3_text_xml(&t, u->done[i].etag);
         s3_text_add(&t, "</ETag>");
-        if (u->s->checksums)
+        if (u->h->s->checksums)
             s3_text_addf(&t, "<ChecksumCRC32C>%s</ChecksumCRC32C>", u->done[i].crc32c);
         s3_text_add(&t, "</Part>");
     }
@@ -150,16 +150,16 @@ static err upload_complete(struct upload *u)
                             .check = complete_check };
     CHECK(query_make(u, 0, query, sizeof query));
     s3_request_header(&q, "content-type", "application/xml");
-    if (u->o->if_absent && u->s->conditional)
+    if (u->o->if_absent && u->h->s->conditional)
         s3_request_header(&q, "if-none-match", "*");
     struct s3_reply r;
     s3_reply_init(&r);
     struct s3_judged j;
-    err e = s3_call(u->s, &q, &r, &j);
+    err e = s3_call(u->h, &q, &r, &j);
     s3_reply_free(&r);
     mem_free(doc);
     bool gone = e == ERR_EXISTS || strcmp(j.code, "NoSuchUpload") == 0 || e == ERR_NOT_FOUND;
-    return gone ? s3_put_was_ours(u->s, u->o->name, u->mark) : e;
+    return gone ? s3_put_was_ours(u->h, u->o->name, u->mark) : e;
 }
 
 /* Nobody waits for it, and the bucket's lifecycle rule does the same in time. */
@@ -172,15 +172,15 @@ static void upload_abort(struct upload *u)
     CHECK(query_make(u, 0, query, sizeof query));
     struct s3_reply r;
     s3_reply_init(&r);
-    (void)!s3_call(u->s, &q, &r, NULL);
+    (void)!s3_call(u->h, &q, &r, NULL);
     s3_reply_free(&r);
 }
 
-err s3_put_parts(struct s3 *s, const struct store_object *o, u64 bytes)
+err s3_put_parts(struct s3_handle *h, const struct store_object *o, u64 bytes)
 {
-    u64 part_bytes = MAX(config_u64(s->cfg, CFG_s3_part_bytes), bytes / PARTS_MAX + 1);
+    u64 part_bytes = MAX(config_u64(h->s->cfg, CFG_s3_part_bytes), bytes / PARTS_MAX + 1);
     struct upload *u = MEM_NEW(struct upload);
-    u->s = s;
+    u->h = h;
     u->o = o;
     u->part_count = (u32)((bytes + part_bytes - 1) / part_bytes);
     u->done = mem_alloc(u->part_count * sizeof *u->done);

@@ -411,6 +411,119 @@ static bool case_hedge(void)
     return true;
 }
 
+/* ---- classes ---- */
+
+struct reader {
+    pthread_t thread;
+    enum store_class class;
+    u32 count; /* of reads; 0: until told to stop */
+    u64 ns_max;
+    err err;
+};
+static bool readers_stop; /* atomic */
+
+static void *reader_run(void *arg)
+{
+    struct reader *r = arg;
+    struct store *s = store_for(store, r->class);
+    u8 got[50000];
+    for (u32 i = 0; (r->count == 0 || i < r->count) && r->err == ERR_NONE; i++) {
+        if (r->count == 0 && __atomic_load_n(&readers_stop, __ATOMIC_RELAXED))
+            break;
+        u64 from = clock_mono_ns();
+        r->err = s->driver->get_range(s, "k/one", i, got, sizeof got);
+        r->ns_max = MAX(r->ns_max, clock_mono_ns() - from);
+    }
+    return NULL;
+}
+
+/* The longest read of four consumers while many others read as `class`; 0: a read failed. */
+static u64 tail_ms_beside(enum store_class class)
+{
+    enum { OTHERS = 24, TAILS = 4 };
+    struct reader r[OTHERS + TAILS];
+    u64 ns = 0;
+    err e = ERR_NONE;
+    __atomic_store_n(&readers_stop, false, __ATOMIC_RELAXED);
+    for (u32 i = 0; i < OTHERS + TAILS; i++) {
+        r[i] = (struct reader){ .class = i < OTHERS ? class : STORE_TAIL,
+                                .count = i < OTHERS ? 0 : 3 };
+        if (i == OTHERS)
+            usleep(200000); /* the others come first */
+        pthread_create(&r[i].thread, NULL, reader_run, &r[i]);
+    }
+    for (u32 i = OTHERS; i < OTHERS + TAILS; i++) {
+        pthread_join(r[i].thread, NULL);
+        ns = MAX(ns, r[i].ns_max);
+    }
+    __atomic_store_n(&readers_stop, true, __ATOMIC_RELAXED);
+    for (u32 i = 0; i < OTHERS; i++)
+        pthread_join(r[i].thread, NULL);
+    for (u32 i = 0; i < OTHERS + TAILS; i++)
+        e = e == ERR_NONE ? r[i].err : e;
+    return e == ERR_NONE ? ns / NS_PER_MS : 0;
+}
+
+/* With store.s3.connections=8, and a store that takes half a second for a read. */
+static bool case_classes(void)
+{
+    NEED_ERR(put_seed("k/one", 8, 100000, false), ERR_NONE);
+    u64 beside = tail_ms_beside(STORE_COMPACT), among = tail_ms_beside(STORE_TAIL);
+    printf("   a read takes at most %" PRIu64 " ms beside compaction, %" PRIu64
+           " ms among its like\n",
+           beside, among);
+    NEED(beside > 0 && among > 0, "a read failed");
+    /* One half second for the place of a request that is on its way, one for itself. */
+    NEED(beside < 1400, "compaction holds up a consumer for %" PRIu64 " ms", beside);
+    NEED(among > beside, "classes make no difference");
+    return true;
+}
+
+static bool case_class_connections(void)
+{
+    enum { READERS = 4 };
+    struct reader r[READERS];
+    u64 from = clock_mono_ns();
+    NEED_ERR(put_seed("k/one", 8, 100000, false), ERR_NONE);
+    for (u32 i = 0; i < READERS; i++) {
+        r[i] = (struct reader){ .class = STORE_CATCHUP, .count = 1 };
+        pthread_create(&r[i].thread, NULL, reader_run, &r[i]);
+    }
+    for (u32 i = 0; i < READERS; i++)
+        pthread_join(r[i].thread, NULL);
+    u64 ms = (clock_mono_ns() - from) / NS_PER_MS;
+    NEED(ms >= READERS * 500, "%u reads one by one took %" PRIu64 " ms", READERS, ms);
+    return true;
+}
+
+static bool class_time(enum store_class class, bool read, u64 *ms)
+{
+    enum { BYTES = 3 * 1024 * 1024 };
+    struct store *s = store_for(store, class);
+    u8 *data = data_make(4, BYTES);
+    struct bytes part = bytes_of(data, BYTES);
+    struct store_object o = { .name = "k/rate", .parts = &part, .part_count = 1 };
+    u64 from = clock_mono_ns();
+    err e = read ? s->driver->get_range(s, "k/rate", 0, data, BYTES) : s->driver->put(s, &o);
+    *ms = (clock_mono_ns() - from) / NS_PER_MS;
+    mem_free(data);
+    NEED(e == ERR_NONE, "%s", err_name(e));
+    return true;
+}
+
+/* With store.s3.class.compact.rate=2m. */
+static bool case_class_rate(void)
+{
+    for (u32 read = 0; read < 2; read++) {
+        u64 slow, quick;
+        if (!class_time(STORE_COMPACT, read, &slow) || !class_time(STORE_ANY, read, &quick))
+            return false;
+        NEED(slow > 1200 && slow < 4000, "3 MiB at 2 MiB/s took %" PRIu64 " ms", slow);
+        NEED(quick < 1000, "the rate of another class holds: %" PRIu64 " ms", quick);
+    }
+    return true;
+}
+
 /* ---- bench ---- */
 
 static u32 bench_bytes;
@@ -472,6 +585,9 @@ static const struct {
     { "pace", case_pace },
     { "faults", case_faults },
     { "hedge", case_hedge },
+    { "classes", case_classes },
+    { "class_connections", case_class_connections },
+    { "class_rate", case_class_rate },
 };
 
 static void case_run(const char *name)

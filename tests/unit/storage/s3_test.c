@@ -398,28 +398,88 @@ static void waits_grow_and_stay_bounded(void **state)
     assert_true(largest > 600 * NS_PER_MS && largest <= 800 * NS_PER_MS);
 }
 
+static void gate_fill(struct s3_gate *g, enum store_class c, u32 count)
+{
+    while (count-- > 0)
+        s3_gate_enter(g, c);
+}
+
+static void gate_empty(struct s3_gate *g, enum store_class c, u32 count)
+{
+    while (count-- > 0)
+        s3_gate_leave(g, c);
+}
+
+static void gate_lets_urgent_classes_pass(void **state)
+{
+    (void)state;
+    struct s3_gate g;
+    s3_gate_init(&g, 20);
+    /* Alone, a class has its share; what is left is for those above. */
+    static const u32 shares[STORE_CLASSES] = { 0, 20, 18, 15, 12, 10 };
+    for (u32 c = STORE_UPLOAD; c < STORE_CLASSES; c++) {
+        u32 n = 0;
+        for (; s3_gate_may_enter(&g, (enum store_class)c); n++)
+            s3_gate_enter(&g, (enum store_class)c);
+        assert_int_equal(n, shares[c]);
+        gate_empty(&g, (enum store_class)c, n);
+    }
+    /* Compaction has filled its share: each of the others still gets in, those below it for one. */
+    gate_fill(&g, STORE_COMPACT, 12);
+    assert_true(s3_gate_may_enter(&g, STORE_GC));
+    gate_fill(&g, STORE_GC, 1);
+    assert_false(s3_gate_may_enter(&g, STORE_GC));
+    assert_true(s3_gate_may_enter(&g, STORE_CATCHUP));
+    assert_true(s3_gate_may_enter(&g, STORE_TAIL));
+    /* What is urgent waits: who is less so stays outside, even with room. */
+    gate_empty(&g, STORE_COMPACT, 11);
+    assert_true(s3_gate_may_enter(&g, STORE_COMPACT));
+    g.waiting[STORE_TAIL] = 1;
+    assert_false(s3_gate_may_enter(&g, STORE_COMPACT));
+    assert_true(s3_gate_may_enter(&g, STORE_UPLOAD));
+    assert_true(s3_gate_may_enter(&g, STORE_TAIL));
+    /* Unless it waits for its own limit. */
+    g.limit[STORE_TAIL] = 2;
+    gate_fill(&g, STORE_TAIL, 2);
+    assert_false(s3_gate_may_enter(&g, STORE_TAIL));
+    assert_true(s3_gate_may_enter(&g, STORE_COMPACT));
+    /* A class that has nothing running passes, so that none comes to a stop. */
+    g.limit[STORE_TAIL] = 0;
+    assert_false(s3_gate_may_enter(&g, STORE_COMPACT));
+    assert_true(s3_gate_may_enter(&g, STORE_CATCHUP));
+    /* But not beyond the width. */
+    gate_fill(&g, STORE_UPLOAD, 16);
+    assert_int_equal(g.inflight, 20);
+    for (u32 c = STORE_UPLOAD; c < STORE_CLASSES; c++)
+        assert_false(s3_gate_may_enter(&g, (enum store_class)c));
+}
+
 static void gate_narrows_when_throttled_and_opens_again(void **state)
 {
     (void)state;
     struct s3_gate g;
     u64 now = 100 * NS_PER_S;
     s3_gate_init(&g, 64);
-    g.inflight = 33;
-    assert_true(s3_gate_may_enter(&g, S3_UPLOAD));
-    assert_false(s3_gate_may_enter(&g, S3_CLEAN)); /* leaves half to the others */
+    gate_fill(&g, STORE_TAIL, 32);
+    gate_fill(&g, STORE_GC, 1);
+    assert_true(s3_gate_may_enter(&g, STORE_UPLOAD));
+    assert_false(s3_gate_may_enter(&g, STORE_GC)); /* leaves half to the others */
     s3_gate_note(&g, true, now);
     s3_gate_note(&g, true, now + NS_PER_MS); /* the same event */
     assert_int_equal(g.width_milli, 16500);
-    g.inflight = 16;
-    assert_false(s3_gate_may_enter(&g, S3_UPLOAD));
-    g.inflight = 14;
-    assert_true(s3_gate_may_enter(&g, S3_UPLOAD));
-    assert_false(s3_gate_may_enter(&g, S3_READ));
+    gate_empty(&g, STORE_TAIL, 17);
+    assert_int_equal(g.inflight, 16);
+    assert_false(s3_gate_may_enter(&g, STORE_UPLOAD));
+    gate_empty(&g, STORE_TAIL, 2);
+    assert_true(s3_gate_may_enter(&g, STORE_UPLOAD));
+    assert_false(s3_gate_may_enter(&g, STORE_TAIL));
     for (u32 i = 0; i < 20; i++)
         s3_gate_note(&g, true, now += 2 * NS_PER_S);
     assert_int_equal(g.width_milli, 1000);
-    g.inflight = 0;
-    assert_true(s3_gate_may_enter(&g, S3_CLEAN)); /* one always gets through */
+    gate_empty(&g, STORE_TAIL, 13);
+    assert_false(s3_gate_may_enter(&g, STORE_UPLOAD));
+    gate_empty(&g, STORE_GC, 1);
+    assert_true(s3_gate_may_enter(&g, STORE_GC)); /* one always gets through */
     for (u32 i = 0; i < 5000; i++)
         s3_gate_note(&g, false, now);
     assert_int_equal(g.width_milli, 64000);
@@ -597,6 +657,7 @@ int main(void)
         T(answers_are_judged),
         T(heads_are_read),
         T(waits_grow_and_stay_bounded),
+        T(gate_lets_urgent_classes_pass),
         T(gate_narrows_when_throttled_and_opens_again),
         T(hedges_come_late_and_are_few),
         T(profiles_are_found),
