@@ -30,7 +30,7 @@ HEADERS = {
     "shard": "io timer op shard mailbox bg",
     "net": "conn codec wire net protocol listener",
     "storage": "storage store meta wal segment reader uploader bundle cache",
-    "broker": "broker node admin node_admin partition coordinator cluster group",
+    "broker": "broker named node admin node_admin partition coordinator cluster group",
 }
 HEADER_LAYER = {f"{h}.h": layer for layer, names in HEADERS.items() for h in names.split()}
 ALLOWED_UPWARD = set()  # (file, header): none

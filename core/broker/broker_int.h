@@ -3,6 +3,7 @@
 #define LEAT_BROKER_INT_H
 
 #include "broker.h"
+#include "named.h"
 
 /* ---- dispatch.c ---- */
 #define API_KEYS_MAX 128
@@ -13,16 +14,6 @@ extern const struct net_handler broker_net_handler;
 /* ---- metadata.c ---- */
 struct bytes node_rack(const struct node *n); /* null when not set */
 void api_versions_fill(struct call *c, struct api_versions_response *resp);
-
-/* ---- named.c ---- */
-struct named {
-    struct bytes name;
-    i32 kind;
-    i32 at; /* in the request, 0 to n - 1 */
-};
-enum { NAMED_BEFORE = 1, NAMED_TWICE = 2 }; /* by an earlier entry; by any other */
-/* Marks by place in the request. Reorders v. In the call's arena; NULL at its limit. */
-u8 *named_marks(struct call *c, struct named *v, i32 n);
 
 /* ---- catalog.c ---- */
 /* Puts, replaces or removes (next = NULL) a topic in this shard's tables and opens or drops the

@@ -109,26 +109,15 @@ static void offset_part_run(struct part *p)
     offset_part_release(p);
 }
 
-/* Of each partition of the topic; NULL: the arena's limit. */
-static const u8 *offset_marks(struct call *c,
-                              const struct list_offsets_request_list_offsets_topic *t)
-{
-    i32 n = MAX(t->partitions.n, 0);
-    struct named *names = CALL_ARRAY(c, struct named, n);
-    for (i32 i = 0; names && i < n; i++)
-        names[i] = (struct named){ { NULL, 0 }, t->partitions.v[i].partition_index, i };
-    return names ? named_marks(c, names, n) : NULL;
-}
-
-static bool offset_add(struct scatter *s, const struct list_offsets_request_list_offsets_topic *t,
-                       i32 at, bool once, offset_result *r)
+static bool offset_add(struct scatter *s, struct bytes topic,
+                       const struct list_offsets_request_list_offsets_partition *q, bool once,
+                       offset_result *r)
 {
     struct call *c = s->call;
-    const struct list_offsets_request_list_offsets_partition *q = &t->partitions.v[at];
     list_offsets_response_list_offsets_partition_response_init(r);
     r->partition_index = q->partition_index;
     err e = once ? special_check(c, q->timestamp) : ERR_INVALID_REQUEST;
-    struct topic_entry *entry = catalog_by_name(s->home, t->name);
+    struct topic_entry *entry = catalog_by_name(s->home, topic);
     if (e == ERR_NONE &&
         (!entry || q->partition_index < 0 || q->partition_index >= entry->topic->partition_count))
         e = ERR_UNKNOWN_TOPIC_OR_PARTITION;
@@ -138,33 +127,37 @@ static bool offset_add(struct scatter *s, const struct list_offsets_request_list
     struct offset_item *it = arena_alloc(c->arena, sizeof *it);
     if (!it)
         return false;
-    it->topic = t->name;
+    it->topic = topic;
     it->q = q;
     it->r = r;
     return scatter_add(s, partition_shard(s->home, entry->topic, q->partition_index), it);
 }
+
+static const struct named_shape offsets_shape =
+    NAMED_SHAPE(list_offsets_request_list_offsets_topic, name, partitions,
+                list_offsets_request_list_offsets_partition, partition_index);
 
 void handle_list_offsets(struct call *c)
 {
     const struct list_offsets_request *q = CALL_REQ(c, list_offsets_request);
     struct list_offsets_response *resp = CALL_RESP(c, list_offsets_response);
     struct scatter *s = scatter_new(c, offset_part_run, scatter_answer);
-    i32 n = MAX(q->topics.n, 0);
+    const u8 *twice = named_merge(c, &offsets_shape, &q->topics);
+    i32 n = q->topics.n;
     resp->topics.v = CALL_ARRAY(c, struct list_offsets_response_list_offsets_topic_response, n);
     resp->topics.n = n;
-    bool fits = s && resp->topics.v;
+    bool fits = s && twice && resp->topics.v;
     for (i32 i = 0; fits && i < n; i++) {
         struct list_offsets_response_list_offsets_topic_response *t = &resp->topics.v[i];
-        i32 m = MAX(q->topics.v[i].partitions.n, 0);
+        i32 m = q->topics.v[i].partitions.n;
         list_offsets_response_list_offsets_topic_response_init(t);
         t->name = q->topics.v[i].name;
         t->partitions.v = CALL_ARRAY(c, offset_result, m);
         t->partitions.n = m;
-        const u8 *marks = offset_marks(c, &q->topics.v[i]);
-        fits = t->partitions.v && marks;
+        fits = t->partitions.v != NULL;
         for (i32 j = 0; fits && j < m; j++)
-            fits =
-                offset_add(s, &q->topics.v[i], j, !(marks[j] & NAMED_TWICE), &t->partitions.v[j]);
+            fits = offset_add(s, t->name, &q->topics.v[i].partitions.v[j], !*twice++,
+                              &t->partitions.v[j]);
     }
     scatter_start_or_refuse(s, c, fits);
 }

@@ -169,13 +169,37 @@ struct metadata_op { /* creates the missing topics first */
     err *results; /* per topic of the request */
 };
 
+static bool metadata_is_all(const struct call *c)
+{
+    const struct metadata_request *q = CALL_REQ(c, metadata_request);
+    return q->topics.n < 0 || (q->topics.n == 0 && c->header.request_api_version == 0);
+}
+
+/* One answer a topic, whether it is named by name, by id or by both; in place, the request is the
+ * call's own. */
+static bool metadata_merge(struct call *c)
+{
+    struct metadata_request *q = (struct metadata_request *)(uintptr_t)c->req;
+    struct named *names = CALL_ARRAY(c, struct named, q->topics.n);
+    for (i32 i = 0; names && i < q->topics.n; i++)
+        names[i] =
+            (struct named){ named_topic(c->at, q->topics.v[i].name, &q->topics.v[i].topic_id), 0,
+                            i };
+    const u8 *marks = names ? named_marks(c, names, q->topics.n) : NULL;
+    i32 kept = 0;
+    for (i32 i = 0; marks && i < q->topics.n; i++)
+        if (!(marks[i] & NAMED_BEFORE))
+            q->topics.v[kept++] = q->topics.v[i];
+    q->topics.n = kept;
+    return marks != NULL;
+}
+
 static void metadata_answer(struct call *c, const err *results)
 {
     const struct metadata_request *q = CALL_REQ(c, metadata_request);
     struct metadata_response *resp = CALL_RESP(c, metadata_response);
-    bool all = q->topics.n < 0 || (q->topics.n == 0 && c->header.request_api_version == 0);
     bool fits = metadata_brokers(c, resp);
-    if (all) {
+    if (metadata_is_all(c)) {
         fits = fits && metadata_all(c, resp);
     } else {
         resp->topics.v = CALL_ARRAY(c, meta_topic, q->topics.n);
@@ -225,6 +249,10 @@ void handle_metadata(struct call *c)
 {
     const struct metadata_request *q = CALL_REQ(c, metadata_request);
     u32 missing = 0;
+    if (!metadata_is_all(c) && !metadata_merge(c)) {
+        call_malformed(c, "request memory limit");
+        return;
+    }
     for (i32 i = 0; i < q->topics.n; i++)
         missing += metadata_creates(c, i);
     if (missing == 0 || missing > METADATA_CREATES_MAX) {

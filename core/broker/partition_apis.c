@@ -94,18 +94,23 @@ static bool delete_add(struct scatter *s, struct bytes topic,
     return scatter_add(s, partition_shard(s->home, t->topic, q->partition_index), it);
 }
 
+static const struct named_shape delete_shape =
+    NAMED_SHAPE(delete_records_request_delete_records_topic, name, partitions,
+                delete_records_request_delete_records_partition, partition_index);
+
 void handle_delete_records(struct call *c)
 {
     const struct delete_records_request *q = CALL_REQ(c, delete_records_request);
     struct delete_records_response *resp = CALL_RESP(c, delete_records_response);
     struct scatter *s = scatter_new(c, delete_part_run, scatter_answer);
-    i32 n = MAX(q->topics.n, 0);
+    const u8 *merged = named_merge(c, &delete_shape, &q->topics);
+    i32 n = q->topics.n;
     resp->topics.v = CALL_ARRAY(c, struct delete_records_response_delete_records_topic_result, n);
     resp->topics.n = n;
-    bool fits = s && resp->topics.v;
+    bool fits = s && merged && resp->topics.v;
     for (i32 i = 0; fits && i < n; i++) {
         struct delete_records_response_delete_records_topic_result *t = &resp->topics.v[i];
-        i32 m = MAX(q->topics.v[i].partitions.n, 0);
+        i32 m = q->topics.v[i].partitions.n;
         delete_records_response_delete_records_topic_result_init(t);
         t->name = q->topics.v[i].name;
         t->partitions.v = CALL_ARRAY(c, delete_result, m);
@@ -261,43 +266,65 @@ static void dir_gathered(struct scatter *s)
     bg_submit(&s->home->shard, &op->job, BG_MISC, dir_stat, dir_stat_done);
 }
 
-static bool dir_wanted(const struct describe_log_dirs_request *q, const struct topic *t, i32 index)
+static bool dir_add(struct scatter *s, const struct topic *t, i32 index, dir_topic *r)
 {
-    if (q->topics.n < 0)
+    if (index < 0 || index >= t->partition_count)
         return true;
-    for (i32 i = 0; i < q->topics.n; i++) {
-        if (!bytes_eq(q->topics.v[i].topic, t->name))
-            continue;
-        for (i32 j = 0; j < q->topics.v[i].partitions.n; j++)
-            if (q->topics.v[i].partitions.v[j] == index)
-                return true;
-    }
-    return false;
+    struct dir_item *it = arena_alloc(s->call->arena, sizeof *it);
+    if (!it)
+        return false;
+    dir_partition *p = &r->partitions.v[r->partitions.n++];
+    describe_log_dirs_response_describe_log_dirs_partition_init(p);
+    p->partition_index = index;
+    *it = (struct dir_item){ r->name, p };
+    return scatter_add(s, partition_shard(s->home, t, index), it);
 }
 
-static bool dir_add_topic(struct scatter *s, const struct topic *t, dir_topic *r)
+/* `asked`: the partitions that are named; NULL: all. A topic without any is left out. */
+static bool dir_add_topic(struct scatter *s, const struct topic *t,
+                          const struct describe_log_dirs_request_describable_log_dir_topic *asked,
+                          struct describe_log_dirs_response_describe_log_dirs_result *dir)
 {
     struct call *c = s->call;
+    dir_topic *r = &dir->topics.v[dir->topics.n];
+    i32 n = asked ? asked->partitions.n : t->partition_count;
     describe_log_dirs_response_describe_log_dirs_topic_init(r);
     r->name = arena_copy(c->arena, t->name);
-    r->partitions.v = CALL_ARRAY(c, dir_partition, t->partition_count);
+    r->partitions.v = CALL_ARRAY(c, dir_partition, n);
     r->partitions.n = 0;
-    if (!r->partitions.v || !r->name.data)
-        return false;
-    for (i32 i = 0; i < t->partition_count; i++) {
-        if (!dir_wanted(CALL_REQ(c, describe_log_dirs_request), t, i))
-            continue;
-        struct dir_item *it = arena_alloc(c->arena, sizeof *it);
-        if (!it)
-            return false;
-        dir_partition *p = &r->partitions.v[r->partitions.n++];
-        describe_log_dirs_response_describe_log_dirs_partition_init(p);
-        p->partition_index = i;
-        *it = (struct dir_item){ r->name, p };
-        if (!scatter_add(s, partition_shard(s->home, t, i), it))
-            return false;
-    }
-    return true;
+    bool fits = r->partitions.v && r->name.data;
+    for (i32 i = 0; fits && i < n; i++)
+        fits = dir_add(s, t, asked ? asked->partitions.v[i] : i, r);
+    dir->topics.n += r->partitions.n > 0;
+    return fits;
+}
+
+static const struct named_shape dir_shape = {
+    sizeof(struct describe_log_dirs_request_describable_log_dir_topic),
+    offsetof(struct describe_log_dirs_request_describable_log_dir_topic, topic),
+    offsetof(struct describe_log_dirs_request_describable_log_dir_topic, partitions),
+    sizeof(i32),
+    0,
+};
+
+static bool dir_add_topics(struct scatter *s,
+                           struct describe_log_dirs_response_describe_log_dirs_result *dir)
+{
+    struct call *c = s->call;
+    const struct describe_log_dirs_request *q = CALL_REQ(c, describe_log_dirs_request);
+    bool all = q->topics.n < 0, fits = all || named_merge(c, &dir_shape, &q->topics);
+    u32 n = all ? HASH_CNT(hh_name, c->at->topics_by_name) : (u32)q->topics.n;
+    struct topic_entry *e, *next;
+    dir->topics.v = CALL_ARRAY(c, dir_topic, n);
+    dir->topics.n = 0;
+    fits = fits && dir->topics.v;
+    for (u32 i = 0; fits && !all && i < n; i++)
+        if ((e = catalog_by_name(c->at, q->topics.v[i].topic)))
+            fits = dir_add_topic(s, e->topic, &q->topics.v[i], dir);
+    if (all)
+        HASH_ITER(hh_name, c->at->topics_by_name, e, next)
+            fits = fits && dir_add_topic(s, e->topic, NULL, dir);
+    return fits;
 }
 
 void handle_describe_log_dirs(struct call *c)
@@ -305,26 +332,15 @@ void handle_describe_log_dirs(struct call *c)
     struct describe_log_dirs_response *resp = CALL_RESP(c, describe_log_dirs_response);
     struct scatter *s = scatter_new(c, dir_part_run, dir_gathered);
     struct dir_op *op = arena_alloc(c->arena, sizeof *op);
-    u32 topics = HASH_CNT(hh_name, c->at->topics_by_name);
     resp->results.v = CALL_ARRAY(c, struct describe_log_dirs_response_describe_log_dirs_result, 1);
-    dir_topic *t = CALL_ARRAY(c, dir_topic, topics);
-    bool fits = s && op && resp->results.v && t;
+    bool fits = s && op && resp->results.v;
     if (fits) {
         resp->results.n = 1;
         describe_log_dirs_response_describe_log_dirs_result_init(&resp->results.v[0]);
         resp->results.v[0].log_dir = bytes_str(config_str(c->at->node->cfg, CFG_node_data_dir));
-        resp->results.v[0].topics.v = t;
-        resp->results.v[0].topics.n = 0;
         op->call = c;
         c->user = op;
-        struct topic_entry *e, *next;
-        HASH_ITER(hh_name, c->at->topics_by_name, e, next) {
-            fits = fits && dir_add_topic(s, e->topic, t);
-            if (fits && t->partitions.n > 0) {
-                t++;
-                resp->results.v[0].topics.n++;
-            }
-        }
+        fits = dir_add_topics(s, &resp->results.v[0]);
     }
     scatter_start_or_refuse(s, c, fits);
 }

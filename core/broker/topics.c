@@ -86,8 +86,6 @@ void topics_enter(struct call *c, void (*run)(struct controller_task *t))
     controller_enter(c->at, &op->task, run);
 }
 
-/* ---- names that come more than once ---- */
-
 /* ---- CreateTopics ---- */
 
 typedef struct create_topics_request_creatable_topic create_req;
@@ -315,33 +313,25 @@ static void delete_one(struct topics_op *op, struct bytes name, struct uuid id, 
 }
 
 /* The i-th topic that a request names, in the form of its version. */
-static struct bytes delete_asked(const struct call *c, i32 i, struct uuid *id)
+static struct bytes delete_asked(const struct call *c, i32 i, const struct uuid **id)
 {
+    static const struct uuid zero;
     const struct delete_topics_request *q = CALL_REQ(c, delete_topics_request);
-    *id = (struct uuid){ { 0 } };
-    if (c->header.request_api_version < 6)
-        return q->topic_names.v[i];
-    *id = q->topics.v[i].topic_id;
-    return q->topics.v[i].name;
+    bool old = c->header.request_api_version < 6;
+    *id = old ? &zero : &q->topics.v[i].topic_id;
+    return old ? q->topic_names.v[i] : q->topics.v[i].name;
 }
 
 /* By name, by id, or once by each: the topic counts. */
 static u8 *delete_marks(struct call *c, i32 n)
 {
     struct named *names = CALL_ARRAY(c, struct named, n);
-    if (!names)
-        return NULL;
-    for (i32 i = 0; i < n; i++) {
-        struct uuid id;
+    for (i32 i = 0; names && i < n; i++) {
+        const struct uuid *id;
         struct bytes name = delete_asked(c, i, &id);
-        const struct topic_entry *e = catalog_find(c->at, name, id);
-        if (e)
-            name = e->topic->name;
-        else if (!name.data)
-            name = arena_copy(c->arena, bytes_of(id.b, sizeof id.b));
-        names[i] = (struct named){ name, 0, i };
+        names[i] = (struct named){ named_topic(c->at, name, id), 0, i };
     }
-    return named_marks(c, names, n);
+    return names ? named_marks(c, names, n) : NULL;
 }
 
 static void delete_run(struct controller_task *task)
@@ -357,14 +347,14 @@ static void delete_run(struct controller_task *task)
     resp->responses.n = 0;
     const u8 *marks = resp->responses.v ? delete_marks(c, n) : NULL;
     for (i32 i = 0; marks && i < n; i++) {
-        struct uuid id;
+        const struct uuid *id;
         struct bytes name = delete_asked(c, i, &id);
         if (marks[i] & NAMED_BEFORE)
             continue; /* one answer a topic */
         delete_result *r = &resp->responses.v[resp->responses.n++];
         delete_topics_response_deletable_topic_result_init(r);
         r->name = name;
-        r->topic_id = id;
+        r->topic_id = *id;
         r->error_message = (struct bytes){ NULL, 0 };
         if (!enabled) {
             r->error_code = version < 3 ? ERR_INVALID_REQUEST : ERR_TOPIC_DELETION_DISABLED;
@@ -372,7 +362,7 @@ static void delete_run(struct controller_task *task)
             r->error_code = ERR_INVALID_REQUEST; /* and nothing is deleted */
             r->error_message = bytes_str("Duplicate topic name.");
         } else {
-            delete_one(op, name, id, r);
+            delete_one(op, name, *id, r);
         }
     }
     topics_op_release(op);

@@ -1,5 +1,6 @@
 /* ListGroups, DescribeGroups, DeleteGroups: over the groups of every shard. */
 #include "group_int.h"
+#include "named.h"
 
 static void gathered_done(struct scatter *s)
 {
@@ -267,10 +268,16 @@ void handle_delete_groups(struct call *c)
     i32 n = MAX(q->groups_names.n, 0);
     struct scatter *s = scatter_new(c, delete_part_run, gathered_done);
     resp->results.v = CALL_ARRAY(c, deleted, n);
-    resp->results.n = n;
-    bool fits = s && resp->results.v;
+    resp->results.n = 0;
+    struct named *names = CALL_ARRAY(c, struct named, n);
+    for (i32 i = 0; names && i < n; i++)
+        names[i] = (struct named){ q->groups_names.v[i], 0, i };
+    const u8 *marks = names ? named_marks(c, names, n) : NULL;
+    bool fits = s && resp->results.v && marks;
     for (i32 i = 0; fits && i < n; i++) {
-        deleted *r = &resp->results.v[i];
+        if (marks[i] & NAMED_BEFORE)
+            continue; /* one answer a group */
+        deleted *r = &resp->results.v[resp->results.n++];
         u32 shard;
         delete_groups_response_deletable_group_result_init(r);
         r->group_id = q->groups_names.v[i];
@@ -280,8 +287,5 @@ void handle_delete_groups(struct call *c)
         if (e == ERR_NONE)
             fits = scatter_add(s, shard, r);
     }
-    if (fits)
-        scatter_start(s);
-    else
-        call_malformed(c, "request memory limit");
+    scatter_start_or_refuse(s, c, fits);
 }

@@ -76,6 +76,11 @@ class Node(harness.Leat):
             raise AssertionError(f"there is no metric {name}")
         return sum(values)
 
+    def cpu_seconds(self):
+        with open(f"/proc/{self.process.pid}/stat") as f:
+            fields = f.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def shards(self):
         return json.loads(self.http("/v1/status")[1])["shards"]
 
@@ -540,6 +545,29 @@ def full_store_disk(work):
     enter_namespace()
     with SmallDisk(work, 128) as disk:
         full_store(work, disk)
+
+
+@case
+def many_partitions_asked_for_by_name(work):
+    """DescribeLogDirs with 20,000 topics and 50,000 partitions named: nothing is compared pair by pair."""
+    node = Node(work, "topics.max_partitions=60000", shards=1)
+    node.start()
+    broker = node.broker()
+    count, name = 50000, "many-partitions"
+    made = broker.call(raw_protocol.CREATE_TOPICS, 7, {"timeoutMs": 15000, "Topics": [
+        {"Name": name, "NumPartitions": count, "ReplicationFactor": -1}]})["Topics"]
+    expect([t["ErrorCode"] for t in made], [0], "CreateTopics")
+    others = [f"{i:0{len(name)}}" for i in range(20000)]
+    asked = [{"Topic": other, "Partitions": [0]} for other in others]
+    asked.append({"Topic": name, "Partitions": list(range(count)) + list(range(count - 1, -1, -1))})
+    before = node.cpu_seconds()
+    got = broker.call(35, 4, {"Topics": asked})["Results"][0]["Topics"]
+    used = node.cpu_seconds() - before
+    expect([t["Name"] for t in got], [name], "topics that are there")
+    expect([p["PartitionIndex"] for p in got[0]["Partitions"]], list(range(count)), "each partition once")
+    print(f"{used:.2f} s of processor time")
+    expect(used < 1, True, f"in a turn of the shard, not {used:.2f} s")
+    expect(node.stop(), 0, "exit code")
 
 
 @case

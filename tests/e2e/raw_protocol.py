@@ -580,6 +580,7 @@ def many_elements(broker):
         (23, 4, {"ReplicaId": -1, "Topics": [{"Topic": topic.name, "Partitions": [
             {"Partition": i, "LeaderEpoch": 0} for i in range(n)]}]}),
         (61, 0, {"Topics": [{"Name": topic.name, "PartitionIndexes": list(range(n))}]}),
+        (35, 4, {"Topics": [{"Topic": name, "Partitions": [0]} for name in names]}),
         (75, 0, {"Topics": [{"Name": name} for name in names], "ResponsePartitionLimit": 2000, "Cursor": None}),
         (LEAVE, 5, {"GroupId": group, "Members": [{"MemberId": name} for name in names]}),
     ]
@@ -1689,6 +1690,63 @@ def group_admin_details(broker):
     got = broker.call(FIND_COORDINATOR, 4, {"KeyType": 0, "CoordinatorKeys": [group, group, "other", ""]})["Coordinators"]
     expect([(x["Key"], x["ErrorCode"]) for x in got], [(group, 0), (group, 0), ("other", 0), ("", 0)], "a batch of keys")
     expect(delete_internal(broker), 17, "DeleteRecords of an internal topic")
+
+
+@case
+def named_twice(broker):
+    """What is named more than once is answered once."""
+    first, second = broker.topic(partitions=3), broker.topic()
+    for _ in range(5):
+        first.produce([b"x"])
+    a, b, none, zero = first.name, second.name, fresh("raw-none"), bytes(16)
+
+    def answers(topics, name, partition, *fields):
+        return sorted((t[name], sorted(tuple(p[f] for f in (partition, *fields)) for p in t["Partitions"]))
+                      for t in topics)
+
+    def offsets(*topics, version=11):
+        got = broker.call(LIST_OFFSETS, version, {"ReplicaId": -1, "TimeoutMs": 1000, "Topics": [
+            {"Name": n, "Partitions": [{"PartitionIndex": p, "CurrentLeaderEpoch": -1, "Timestamp": t} for p, t in of]}
+            for n, of in topics]})
+        return answers(got["Topics"], "Name", "PartitionIndex", "ErrorCode", "Offset")
+
+    for version in (1, 11):
+        expect(offsets((a, [(0, -1), (1, -1), (0, -2)]), version=version), [(a, [(0, 42, -1), (1, 0, 0)])],
+               f"ListOffsets v{version}")
+    expect(offsets((a, [(0, -1), (1, -1)]), (b, [(0, -1)]), (a, [(0, -1), (2, -1)])),
+           sorted([(a, [(0, 42, -1), (1, 0, 0), (2, 0, 0)]), (b, [(0, 0, 0)])]), "a topic with the same partition again")
+    expect(offsets((none, [(0, -1), (0, -1)])), [(none, [(0, 42, -1)])], "ListOffsets of no topic")
+
+    def delete(*topics):
+        got = broker.call(DELETE_RECORDS, 2, {"TimeoutMs": 5000, "Topics": [
+            {"Name": n, "Partitions": [{"PartitionIndex": p, "Offset": o} for p, o in of]} for n, of in topics]})
+        return answers(got["Topics"], "Name", "PartitionIndex", "ErrorCode", "LowWatermark")
+
+    expect(delete((a, [(0, 2), (1, 0), (0, 1)])), [(a, [(0, 0, 1), (1, 0, 0)])], "DeleteRecords: the last word holds")
+    expect(delete((a, [(0, 3)]), (b, [(0, 0)]), (a, [(0, 2), (1, 0)])),
+           sorted([(a, [(0, 0, 2), (1, 0, 0)]), (b, [(0, 0, 0)])]), "over two entries of a topic")
+    expect(delete((a, [(0, 4), (0, 99)])), [(a, [(0, 1, -1)])], "the last word is wrong")
+    expect(first.list_offset(-2)["Offset"], 2, "and nothing was deleted")
+    expect(delete((none, [(0, 1), (0, 1)]), (none, [(0, 3)])), [(none, [(0, 3, -1)])], "DeleteRecords of no topic")
+
+    def metadata(*topics, version=12):
+        got = broker.call(METADATA, version, {"AllowAutoTopicCreation": False, "Topics": [
+            {"Name": n, "TopicId": i} for n, i in topics]})["Topics"]
+        return sorted((t["Name"] or "", t["ErrorCode"], len(t["Partitions"])) for t in got)
+
+    for version in (1, 12):
+        expect(metadata((a, zero), (b, zero), (a, zero), version=version), sorted([(a, 0, 3), (b, 0, 1)]), "Metadata")
+    expect(metadata((None, first.id), (None, first.id)), [(a, 0, 3)], "Metadata by id")
+    expect(metadata((none, zero), (none, zero)), [(none, 3, 0)], "Metadata of no topic")
+    expect(metadata((None, b"1" * 16), (None, b"1" * 16)), [("", 100, 0)], "Metadata of no id")
+
+    group = fresh("raw-group")
+    got = broker.call_until(42, 2, {"GroupsNames": [group, group + "-2", group]}, broker.coordinator(group))["Results"]
+    expect(sorted((r["GroupId"], r["ErrorCode"]) for r in got), [(group, 69), (group + "-2", 69)], "DeleteGroups")
+    got = broker.call(35, 4, {"Topics": [{"Topic": n, "Partitions": of} for n, of in
+                                         ((a, [1, 0, 0, 77]), (b, [0]), (none, [0]), (a, [0, 2]))]})["Results"][0]
+    expect(sorted((t["Name"], sorted(p["PartitionIndex"] for p in t["Partitions"])) for t in got["Topics"]),
+           sorted([(a, [0, 1, 2]), (b, [0])]), "DescribeLogDirs")
 
 
 def delete_internal(broker):

@@ -40,11 +40,84 @@ static void a_hundred_thousand_names_take_no_time(void **state)
     arena_free(&arena);
 }
 
+/* ---- partitions of topics ---- */
+
+typedef struct delete_records_request_delete_records_topic asked_topic;
+typedef struct delete_records_request_delete_records_partition asked;
+static const struct named_shape shape =
+    NAMED_SHAPE(delete_records_request_delete_records_topic, name, partitions,
+                delete_records_request_delete_records_partition, partition_index);
+
+static asked_topic of(const char *name, asked *v, i32 n)
+{
+    asked_topic t = { .name = bytes_str(name) };
+    t.partitions.v = v;
+    t.partitions.n = n;
+    return t;
+}
+
+static void the_first_place_and_the_last_values_are_kept(void **state)
+{
+    (void)state;
+    arena_init(&arena, 4096, MIB);
+    asked one[] = { { .partition_index = 7, .offset = 1 },
+                    { .partition_index = 3, .offset = 2 },
+                    { .partition_index = 7, .offset = 3 } };
+    asked two[] = { { .partition_index = 7, .offset = 4 } };
+    asked three[] = { { .partition_index = 3, .offset = 5 },
+                      { .partition_index = 0, .offset = 6 } };
+    asked_topic topics[] = { of("a", one, 3), of("b", two, 1), of("a", three, 2),
+                             of("c", NULL, -1) };
+    struct delete_records_request q = { .topics = { topics, 4 } };
+    const u8 *twice = named_merge(&call, &shape, &q.topics);
+    assert_int_equal(q.topics.n, 3);
+    assert_true(bytes_eq_str(q.topics.v[0].name, "a") && bytes_eq_str(q.topics.v[1].name, "b"));
+    assert_true(bytes_eq_str(q.topics.v[2].name, "c") && q.topics.v[2].partitions.n == 0);
+    const i64 want[][2] = { { 7, 3 }, { 3, 5 }, { 0, 6 } };
+    assert_int_equal(q.topics.v[0].partitions.n, 3);
+    for (i32 i = 0; i < 3; i++) {
+        assert_int_equal(q.topics.v[0].partitions.v[i].partition_index, want[i][0]);
+        assert_int_equal(q.topics.v[0].partitions.v[i].offset, want[i][1]);
+    }
+    assert_int_equal(q.topics.v[1].partitions.v[0].offset, 4);
+    const u8 marks[] = { 1, 1, 0, 0 };
+    assert_memory_equal(twice, marks, sizeof marks);
+    arena_free(&arena);
+}
+
+static void nothing_named_is_nothing(void **state)
+{
+    (void)state;
+    arena_init(&arena, 4096, MIB);
+    struct delete_records_request q = { .topics = { NULL, -1 } };
+    assert_non_null(named_merge(&call, &shape, &q.topics));
+    assert_int_equal(q.topics.n, 0);
+    arena_free(&arena);
+}
+
+static void memory_that_is_not_there_is_said(void **state)
+{
+    (void)state;
+    asked one[] = { { .partition_index = 1 }, { .partition_index = 1 } };
+    u32 fitted = 0;
+    for (u64 limit = 1; limit < 2048 && !fitted; limit += 16) {
+        asked_topic topics[] = { of("a", one, 2), of("a", one, 2) };
+        struct delete_records_request q = { .topics = { topics, 2 } };
+        arena_init(&arena, 16, limit);
+        fitted += named_merge(&call, &shape, &q.topics) != NULL;
+        arena_free(&arena);
+    }
+    assert_int_equal(fitted, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_place_knows_how_it_is_named),
         cmocka_unit_test(a_hundred_thousand_names_take_no_time),
+        cmocka_unit_test(the_first_place_and_the_last_values_are_kept),
+        cmocka_unit_test(nothing_named_is_nothing),
+        cmocka_unit_test(memory_that_is_not_there_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
