@@ -218,6 +218,9 @@ void offset_remove(struct group *g, struct offset *o);
 struct bytes offset_topic(const struct offset *o);
 i32 offset_partition(const struct offset *o);
 bool offset_expired(const struct group *g, const struct offset *o);
+/* Those of topics that are still there, by topic and partition. `out` has room for all of the
+ * group's; returns how many. */
+u32 offsets_sorted(struct broker *b, const struct group *g, struct offset **out);
 /* A slice of a round over all groups; false when the round is over. */
 bool offsets_expire(struct coordinator *c);
 /* A group without members, offsets or anything on its way to them: nobody would miss it. */

@@ -3,6 +3,7 @@
  * A commit takes effect when its records are durable; of two commits of one partition the later
  * one in the log wins, as after a restart.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "group_int.h"
@@ -349,8 +350,26 @@ static bool fetch_asked(struct broker *b, struct arena *a, struct fetch_group_it
     return true;
 }
 
-/* One row a topic would need a sort; one topic entry an offset is allowed and simpler, but
- * clients build maps by topic, so rows of one topic are put together. */
+static int offset_order(const void *a, const void *b)
+{
+    const struct offset *x = *(const struct offset *const *)a,
+                        *y = *(const struct offset *const *)b;
+    i32 p = offset_partition(x), q = offset_partition(y);
+    int order = bytes_cmp(offset_topic(x), offset_topic(y));
+    return order ? order : (p > q) - (p < q);
+}
+
+u32 offsets_sorted(struct broker *b, const struct group *g, struct offset **out)
+{
+    u32 n = 0;
+    struct offset *o, *next;
+    HASH_ITER(hh, g->offsets, o, next)
+        if (!offset_stale(b, o))
+            out[n++] = o;
+    qsort(out, n, sizeof *out, offset_order);
+    return n;
+}
+
 static bool fetch_all(struct broker *b, struct arena *a, struct fetch_group_item *it,
                       struct group *g)
 {
@@ -358,36 +377,25 @@ static bool fetch_all(struct broker *b, struct arena *a, struct fetch_group_item
     u32 count = g ? HASH_COUNT(g->offsets) : 0;
     r->topics.v = arena_alloc(a, count * sizeof *r->topics.v);
     fetch_row *rows = arena_alloc(a, count * sizeof *rows);
-    struct offset **left = arena_alloc(a, count * sizeof *left);
+    struct offset **sorted = arena_alloc(a, count * sizeof *sorted);
     r->topics.n = 0;
-    if (!r->topics.v || !rows || !left)
+    if (!r->topics.v || !rows || !sorted)
         return false;
-    u32 n = 0;
-    struct offset *o, *next;
-    if (g)
-        HASH_ITER(hh, g->offsets, o, next)
-            if (!offset_stale(b, o))
-                left[n++] = o;
-    for (u32 i = 0; i < n; i++) {
-        if (!left[i])
-            continue;
-        struct bytes name = offset_topic(left[i]);
-        struct topic_entry *e = catalog_by_name(b, name);
-        if (it->by_id && !e)
-            continue;
-        fetch_topic *t = &r->topics.v[r->topics.n++];
-        offset_fetch_response_offset_fetch_response_topics_init(t);
-        t->name = arena_copy(a, name);
-        if (e)
-            t->topic_id = e->topic->id;
-        t->partitions.v = rows;
-        for (u32 j = i; j < n; j++)
-            if (left[j] && bytes_eq(offset_topic(left[j]), name)) {
-                fetch_row_fill(a, rows++, offset_partition(left[j]), left[j]);
-                t->partitions.n++;
-                if (j > i)
-                    left[j] = NULL;
-            }
+    u32 n = g ? offsets_sorted(b, g, sorted) : 0;
+    fetch_topic *t = NULL;
+    for (u32 i = 0; i < n; i++, rows++) {
+        struct bytes name = offset_topic(sorted[i]);
+        if (!t || !bytes_eq(t->name, name)) {
+            t = &r->topics.v[r->topics.n++];
+            offset_fetch_response_offset_fetch_response_topics_init(t);
+            t->name = arena_copy(a, name);
+            if (!t->name.data)
+                return false;
+            t->topic_id = catalog_by_name(b, name)->topic->id;
+            t->partitions.v = rows;
+        }
+        fetch_row_fill(a, rows, offset_partition(sorted[i]), sorted[i]);
+        t->partitions.n++;
     }
     return true;
 }

@@ -4,6 +4,8 @@
 #include "../../../core/broker/broker_int.h"
 #include "../unit.h"
 
+#include <time.h>
+
 #define MINUTE ((i64)60000)
 #define KEEP (10080 * MINUTE) /* offsets.retention.minutes */
 #define NOW ((i64)1700000000000)
@@ -169,6 +171,36 @@ static void memory_is_counted_and_bounded(void **state)
     assert_int_equal(metric_get(broker.shard.metrics, M_group_refused), 2);
 }
 
+/* As OffsetFetch of everything needs them; comparing every pair took minutes. */
+static void the_offsets_of_many_topics_are_sorted_at_once(void **state)
+{
+    (void)state;
+    enum { COUNT = 50000 };
+    static struct topic topics[COUNT];
+    static char names[COUNT][8];
+    struct offset **sorted = mem_alloc((2 * COUNT + 1) * sizeof *sorted);
+    for (u32 i = 0; i < COUNT; i++) {
+        snprintf(names[i], sizeof names[i], "%05u", (i * 7919u) % COUNT);
+        topics[i] = (struct topic){ .id = { { (u8)i, (u8)(i >> 8), 1 } },
+                                    .name = { (const u8 *)names[i], 5 },
+                                    .partition_count = 2 };
+        catalog_add_entry(&broker, &topics[i]);
+        offset_put(group, topics[i].name, 1);
+        offset_put(group, topics[i].name, 0);
+    }
+    offset_put(group, bytes_str("gone"), 0);
+    clock_t before = clock();
+    assert_int_equal(offsets_sorted(&broker, group, sorted), 2 * COUNT);
+    assert_true(clock() - before < 3 * CLOCKS_PER_SEC);
+    for (u32 i = 0; i < 2 * COUNT; i++) {
+        char want[8];
+        snprintf(want, sizeof want, "%05u", i / 2);
+        assert_true(bytes_eq_str(offset_topic(sorted[i]), want));
+        assert_int_equal(offset_partition(sorted[i]), i % 2);
+    }
+    mem_free(sorted);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -179,6 +211,7 @@ int main(void)
         TEST(members_keep_what_they_read),
         TEST(a_topic_made_anew_is_another_topic),
         TEST(memory_is_counted_and_bounded),
+        TEST(the_offsets_of_many_topics_are_sorted_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
