@@ -3,9 +3,10 @@
  *
  * Order: parts reach an owner in the order their requests came on a connection, and a part that
  * finds no room (ERR_BUSY) keeps all later ones behind it in `stalled`, so two requests of one
- * connection never overtake each other on a partition. A stalled part waits until room comes or
- * its request's timeout is over; what is left of it then fails with REQUEST_TIMED_OUT, which
- * clients retry. The connection stops reading by its own bounds meanwhile (P5).
+ * connection never overtake each other on a partition. A stalled part waits until room comes, or
+ * until its request's timeout or wal.full_wait is over; what is left of it then fails with
+ * REQUEST_TIMED_OUT, which clients retry. The connection stops reading by its own bounds meanwhile
+ * (P5).
  */
 #include "broker_int.h"
 #include "check.h"
@@ -115,8 +116,9 @@ static bool produce_part_go(struct part *p)
 static u64 part_deadline_ns(const struct part *p)
 {
     const struct call *c = p->scatter->call;
-    i32 ms = CALL_REQ(c, produce_request)->timeout_ms;
-    return c->request->arrived_ns + (u64)MAX(ms, 0) * NS_PER_MS;
+    i64 ms = CALL_REQ(c, produce_request)->timeout_ms;
+    ms = MIN(MAX(ms, 0), config_i64(p->at->node->cfg, CFG_wal_full_wait_ms));
+    return c->request->arrived_ns + (u64)ms * NS_PER_MS;
 }
 
 /* See producers_refused. */

@@ -483,6 +483,14 @@ def check_numbers(got, load):
             expect(at.get(number), offset, f"partition {p}: offset of the acknowledged record {number}")
 
 
+def commit_error(broker, group, topic):
+    got = broker.call(raw_protocol.OFFSET_COMMIT, 8, {
+        "GroupId": group, "GenerationIdOrMemberEpoch": -1, "MemberId": "", "GroupInstanceId": None, "Topics": [
+            {"Name": topic.name, "Partitions": [{"PartitionIndex": 0, "CommittedOffset": 1, "CommittedMetadata": "",
+                                                 "CommittedLeaderEpoch": -1}]}]})
+    return got["Topics"][0]["Partitions"][0]["ErrorCode"]
+
+
 def full_store(work, disk):
     """The disk of the object store fills up and is freed."""
     ballast = disk.fill(leave=20 << 20)
@@ -514,11 +522,15 @@ def full_store(work, disk):
     request["TimeoutMs"] = 1500
     got = broker.call(raw_protocol.PRODUCE, 12, request)["Responses"][0]["PartitionResponses"][0]
     expect(got["ErrorCode"], 7, f"Produce ({got['ErrorMessage']})")
-    got = broker.call(raw_protocol.OFFSET_COMMIT, 8, {
-        "GroupId": group, "GenerationIdOrMemberEpoch": -1, "MemberId": "", "GroupInstanceId": None, "Topics": [
-            {"Name": topic.name, "Partitions": [{"PartitionIndex": 0, "CommittedOffset": 1, "CommittedMetadata": "",
-                                                 "CommittedLeaderEpoch": -1}]}]})
-    expect(got["Topics"][0]["Partitions"][0]["ErrorCode"], 15, "OffsetCommit: COORDINATOR_NOT_AVAILABLE")
+    # Who asks for weeks waits for wal.full_wait.
+    node.set("wal.full_wait", "1s")
+    request["TimeoutMs"] = 2 ** 31 - 1
+    start = time.monotonic()
+    got = broker.call(raw_protocol.PRODUCE, 12, request)["Responses"][0]["PartitionResponses"][0]
+    took = time.monotonic() - start
+    expect((got["ErrorCode"], took < 10), (7, True), f"Produce that would wait for weeks: {took:.1f} s")
+    node.set("wal.full_wait", "1m")
+    expect(commit_error(broker, group, topic), 15, "OffsetCommit: COORDINATOR_NOT_AVAILABLE")
     # Consumers go on.
     acknowledged = load.count()
     check_numbers(read_numbers(node.address, topic.name, 4, acknowledged), load)
@@ -579,8 +591,11 @@ def failed_log_is_read_only(work):
         node.start()
         broker = node.broker()
         topic = broker.topic()
+        group = raw_protocol.fresh("failed-group")
+        broker.coordinator(group)
         for i in range(10):
             expect(topic.produce([b"kept %d" % i]), i, "offset")
+        expect(commit_error(broker, group, topic), 0, "OffsetCommit before")
         disk.fail()
 
         def error():
@@ -594,6 +609,7 @@ def failed_log_is_read_only(work):
         expect(len(node.logged("wal_failed")), 1, "lines in the log")
         expect(topic.fetch_batches(0)[0][0], 0, "consumers go on")
         expect(topic.produce_raw(raw_protocol.kmsg.batch([b"x"]))["ErrorCode"], 56, "still")
+        expect(commit_error(broker, group, topic), 15, "OffsetCommit: COORDINATOR_NOT_AVAILABLE")
         node.kill()
         disk.heal()
         disk.disk.remount()
