@@ -105,6 +105,10 @@ i64 pindex_start_offset(const struct pindex *p);   /* log start */
 i64 pindex_next_offset(const struct pindex *p);    /* log end (LEO), durable or not */
 i64 pindex_durable_offset(const struct pindex *p); /* everything below is on stable media */
 u64 pindex_bytes(const struct pindex *p);          /* of the batches from log start to the end */
+/* For ListOffsets -4 and -5. From the first on reads need no object store (the log end when nothing
+ * is in memory); below the second everything is in the object store (0: nothing ever was). */
+i64 pindex_local_start(const struct pindex *p);
+i64 pindex_tiered_end(const struct pindex *p);
 /* Largest max-timestamp below the durable end and its batch: for ListOffsets -3. -1 when empty. */
 i64 pindex_max_timestamp(const struct pindex *p);
 

@@ -14,6 +14,20 @@
 
 #define LOOKUP_MAX_TIMESTAMP (-3)
 
+i64 pindex_local_start(const struct pindex *p)
+{
+    MAGIC_CHECK(p, PINDEX_MAGIC);
+    bool any = p->entry_head < p->entry_end;
+    i64 first = any ? p->entries[p->entry_head].base_offset : p->next_offset;
+    return MAX(first, p->start_offset);
+}
+
+i64 pindex_tiered_end(const struct pindex *p)
+{
+    MAGIC_CHECK(p, PINDEX_MAGIC);
+    return p->registered_end;
+}
+
 struct lookup_state {
     i64 next_offset; /* look at places from here on; -1: ask the index by time */
     i64 end_offset;

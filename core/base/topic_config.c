@@ -427,6 +427,38 @@ err topic_config_alter(struct topic_config *tc, const struct config *cfg, enum t
     return alter_list(tc, id, op == TOPIC_OP_APPEND, value, why, why_size);
 }
 
+/* Kafka's rules for topics with tiered storage: what is kept locally is a part of what is kept.
+ * -1 has no limit, a local -2 is as much as the whole. */
+static bool tier_agrees(const struct topic_config *tc, enum topic_config_id whole,
+                        enum topic_config_id local, char *why, size_t why_size)
+{
+    i64 w = tc->values[whole], l = tc->values[local];
+    if (tc->remote_log_copy_disable && l != -2 && l != w)
+        config_why(
+            why, why_size,
+            "When remote.log.copy.disable is set to true, %s and %s must have the same value",
+            rows[local].def.name, rows[whole].def.name);
+    else if (w >= 0 && l == -1)
+        config_why(why, why_size,
+                   "Invalid value -1 for configuration %s: Value must not be -1 as %s value is set "
+                   "as %" PRId64,
+                   rows[local].def.name, rows[whole].def.name, w);
+    else if (w >= 0 && l > w)
+        config_why(why, why_size,
+                   "Invalid value %" PRId64
+                   " for configuration %s: Value must not be more than %s property value: %" PRId64,
+                   l, rows[local].def.name, rows[whole].def.name, w);
+    else
+        return true;
+    return false;
+}
+
+static bool tiers_agree(const struct topic_config *tc, char *why, size_t why_size)
+{
+    return tier_agrees(tc, TC_retention_ms, TC_local_retention_ms, why, why_size) &&
+           tier_agrees(tc, TC_retention_bytes, TC_local_retention_bytes, why, why_size);
+}
+
 err topic_config_check(const struct topic_config *tc, char *why, size_t why_size)
 {
     if (tc->min_compaction_lag_ms > tc->max_compaction_lag_ms) {
@@ -436,12 +468,8 @@ err topic_config_check(const struct topic_config *tc, char *why, size_t why_size
                    tc->min_compaction_lag_ms, tc->max_compaction_lag_ms);
         return ERR_INVALID_CONFIG;
     }
-    if (tc->remote_storage_enable) {
-        config_why(why, why_size,
-                   "remote.storage.enable: Kafka's tiered storage is not offered; "
-                   "every topic is kept in the object store already");
+    if (tc->remote_storage_enable && !tiers_agree(tc, why, why_size))
         return ERR_INVALID_CONFIG;
-    }
     if (tc->durability != DURABILITY_LOCAL) {
         config_why(why, why_size, "leat.durability: only local is available on this node");
         return ERR_INVALID_CONFIG;

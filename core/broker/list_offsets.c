@@ -71,6 +71,21 @@ static void offset_lookup(struct offset_item *it, struct partition *p)
         it->part->outstanding++;
 }
 
+/* The special timestamps of tiered storage, for topics that have it enabled in Kafka's sense; the
+ * others have one log, local from its start, and nothing tiered. docs/tiered.md */
+static i64 offset_tiered(const struct partition *p, i64 timestamp)
+{
+    i64 end = pindex_tiered_end(p->pindex);
+    if (!p->topic->config.remote_storage_enable)
+        return timestamp == EARLIEST_LOCAL ? partition_start(p) : -1;
+    if (timestamp == EARLIEST_LOCAL)
+        return MIN(pindex_local_start(p->pindex), partition_high_watermark(p));
+    if (timestamp == LATEST_TIERED)
+        return end - 1;
+    CHECK(timestamp == EARLIEST_PENDING_UPLOAD);
+    return MAX(end, partition_start(p));
+}
+
 static void offset_item_run(struct part *part, struct offset_item *it)
 {
     err e;
@@ -89,12 +104,12 @@ static void offset_item_run(struct part *part, struct offset_item *it)
         offset_found(it, partition_high_watermark(p), -1, p->leader_epoch);
         break;
     case EARLIEST:
-    case EARLIEST_LOCAL: /* one log: everything that is kept is "local" to a reader */
         offset_found(it, partition_start(p), -1, p->leader_epoch);
         break;
+    case EARLIEST_LOCAL:
     case LATEST_TIERED:
-    case EARLIEST_PENDING_UPLOAD: /* as Kafka answers for topics without remote storage */
-        offset_found(it, -1, -1, -1);
+    case EARLIEST_PENDING_UPLOAD:
+        offset_found(it, offset_tiered(p, it->q->timestamp), -1, p->leader_epoch);
         break;
     default:
         offset_lookup(it, p);

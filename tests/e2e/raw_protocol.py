@@ -1131,6 +1131,43 @@ def list_offsets(broker):
 
 
 @case
+def list_offsets_of_tiers(broker):
+    """-4, -5 and -6 of a topic with remote.storage.enable, while its data goes to the object store."""
+    topic = broker.topic(configs=[("remote.storage.enable", "true"), ("local.retention.ms", "60000")])
+
+    def offsets(version=11):
+        got = [topic.list_offset(stamp, version=version) for stamp in (-4, -5, -6)]
+        for r in got:
+            expect((r["ErrorCode"], r["Timestamp"]), (0, -1), "a special timestamp")
+            expect(r["LeaderEpoch"] >= 0, r["Offset"] >= 0, "an epoch only with an offset")
+        return [r["Offset"] for r in got]
+
+    expect(offsets(), [0, -1, 0], "of nothing")
+    for number in range(3):
+        topic.produce([b"%d" % number])
+    seen = set()
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        local, tiered, pending = offsets()
+        seen.add((tiered, pending))
+        expect(pending, tiered + 1, "what waits begins where the rest ends")
+        expect(0 <= local <= 3 and -1 <= tiered <= 2 and local <= pending, True, f"{local} {tiered} {pending}")
+        if tiered == 2:
+            break
+        time.sleep(0.05)
+    expect((2, 3) in seen, True, f"nothing was uploaded: {seen}")
+    topic.produce([b"3"])
+    local, tiered, pending = offsets()
+    expect((local <= 3, tiered in (2, 3), pending == tiered + 1), (True, True, True), f"{local} {tiered} {pending}")
+    # Without it, the same log: local from the start, nothing tiered.
+    expect(altered(broker, (2, topic.name, [("remote.storage.enable", 0, "false")])), [0], "disabling")
+    expect(offsets(), [0, -1, -1], "of a topic without tiered storage")
+    expect(topic.list_offset(-2)["Offset"], 0, "nothing was deleted")
+    expect(altered(broker, (2, topic.name, [("remote.storage.enable", 0, "true"), ("retention.ms", 0, "50000")])), [40],
+           "more local than all")
+
+
+@case
 def delete_records(broker):
     topic = broker.topic()
     for number in range(10):

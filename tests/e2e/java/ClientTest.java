@@ -309,6 +309,7 @@ public final class ClientTest {
                 var got = admin.listOffsets(Map.of(part, spec.getKey())).partitionResult(part).get();
                 same(spec.getValue(), got.offset(), spec.getKey().getClass().getSimpleName());
             }
+            tiers(admin, to);
             String stamped = fresh("java");
             admin.createTopics(List.of(new NewTopic(stamped, 1, (short) 1)
                 .configs(Map.of("message.timestamp.type", "LogAppendTime")))).all().get();
@@ -324,6 +325,29 @@ public final class ClientTest {
                 check(record.timestamp() >= before, "append time in the record");
             }
         }
+    }
+
+    /** The offsets of tiered storage, once all of the topic has gone to the object store. */
+    static void tiers(Admin admin, Producer<byte[], byte[]> to) throws Exception {
+        String topic = fresh("java");
+        admin.createTopics(List.of(new NewTopic(topic, 1, (short) 1)
+            .configs(Map.of("remote.storage.enable", "true", "local.retention.bytes", "1000")))).all().get();
+        TopicPartition part = new TopicPartition(topic, 0);
+        for (int i = 0; i < 5; i++) {
+            to.send(new ProducerRecord<>(topic, 0, null, new byte[10])).get();
+        }
+        long end = System.currentTimeMillis() + 60_000;
+        while (admin.listOffsets(Map.of(part, OffsetSpec.latestTiered())).partitionResult(part).get().offset() < 4
+            && System.currentTimeMillis() < end) {
+            Thread.sleep(100);
+        }
+        same(4L, admin.listOffsets(Map.of(part, OffsetSpec.latestTiered())).partitionResult(part).get().offset(),
+            "the last offset in the object store");
+        same(0L, admin.listOffsets(Map.of(part, OffsetSpec.earliest())).partitionResult(part).get().offset(), "earliest");
+        long local = admin.listOffsets(Map.of(part, OffsetSpec.earliestLocal())).partitionResult(part).get().offset();
+        check(local >= 0 && local <= 5, "earliest local " + local);
+        same(5L, admin.listOffsets(Map.of(part, OffsetSpec.earliestPendingUpload())).partitionResult(part).get().offset(),
+            "what would be uploaded next");
     }
 
     // ---- administration ----

@@ -177,8 +177,41 @@ static void values_must_agree(void **state)
     assert_int_equal(topic_config_check(&tc, why, sizeof why), ERR_INVALID_CONFIG);
     assert_int_equal(set("max.compaction.lag.ms", "10"), ERR_NONE);
     assert_int_equal(topic_config_check(&tc, why, sizeof why), ERR_NONE);
-    assert_int_equal(set("remote.storage.enable", "true"), ERR_NONE);
-    assert_int_equal(topic_config_check(&tc, why, sizeof why), ERR_INVALID_CONFIG);
+}
+
+static void agrees(const char *name, const char *value, const char *refusal)
+{
+    assert_int_equal(set(name, value), ERR_NONE);
+    why[0] = '\0';
+    assert_int_equal(topic_config_check(&tc, why, sizeof why),
+                     refusal ? ERR_INVALID_CONFIG : ERR_NONE);
+    if (refusal)
+        assert_non_null(strstr(why, refusal));
+}
+
+static void tiers_must_agree(void **state)
+{
+    (void)state;
+    /* Without tiered storage nobody minds. */
+    agrees("retention.ms", "1000", NULL);
+    agrees("local.retention.ms", "1001", NULL);
+    agrees("remote.storage.enable", "true",
+           "local.retention.ms: Value must not be more than retention.ms property value: 1000");
+    agrees("local.retention.ms", "-1", "Value must not be -1 as retention.ms value is set as 1000");
+    agrees("local.retention.ms", "1000", NULL);
+    agrees("local.retention.ms", "-2", NULL);
+    agrees("retention.bytes", "5", NULL);
+    agrees("local.retention.bytes", "6", "more than retention.bytes property value: 5");
+    agrees("local.retention.bytes", "5", NULL);
+    agrees("remote.log.copy.disable", "true", NULL);
+    agrees("local.retention.bytes", "4", "must have the same value");
+    agrees("local.retention.bytes", "-2", NULL);
+    agrees("retention.bytes", "-1", NULL);
+    agrees("local.retention.bytes", "4", "must have the same value");
+    agrees("remote.log.copy.disable", "false", NULL);
+    agrees("cleanup.policy", "compact", NULL);
+    agrees("remote.log.delete.on.disable", "true", NULL);
+    agrees("remote.storage.enable", "false", NULL);
 }
 
 static void lists_are_appended_and_subtracted(void **state)
@@ -243,6 +276,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_brokers_keys_are_the_defaults, setup, teardown),
         cmocka_unit_test_setup_teardown(values_follow_kafkas_rules, setup, teardown),
         cmocka_unit_test_setup_teardown(values_must_agree, setup, teardown),
+        cmocka_unit_test_setup_teardown(tiers_must_agree, setup, teardown),
         cmocka_unit_test_setup_teardown(lists_are_appended_and_subtracted, setup, teardown),
         cmocka_unit_test_setup_teardown(the_stored_form_comes_back, setup, teardown),
     };
