@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "leatctl_cost.h"
 #include "leatctl_int.h"
 #include "mem.h"
 #include "version.h"
@@ -237,6 +238,7 @@ static const struct ctl_command commands[] = {
     { "status", "", "what runs; fails when the node is not ready", false, print_status },
     { "metrics", "", "the node's metrics", false, print_metrics },
     { "health", "", "whether it is ready, and what it waits for", false, print_health },
+    { "cost", "[model] [NAME=PRICE]...", "what the object store costs", true, cost_run },
 };
 
 static const struct ctl_command *command_find(const char *name)

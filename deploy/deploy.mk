@@ -55,9 +55,14 @@ uninstall:
 		$(DESTDIR)$(COMPLETIONDIR)/leatctl $(DESTDIR)$(COMPLETIONDIR)/leat
 	rm -rf $(DESTDIR)$(DOCDIR)
 
-# The reference page comes from include/config.def.
-docs: $(BUILD)/leat
+# The reference page comes from include/config.def, the table of costs from the model.
+docs: $(BUILD)/leat $(BUILD)/leatctl
 	$(BUILD)/leat --print-config-reference > docs/configuration.md
-docs-check: $(BUILD)/leat
+	$(BUILD)/leatctl cost model | sed -i -e '/^<!-- leatctl cost model -->/,/^<!-- end -->/{/^|/d}' \
+		-e '/^<!-- leatctl cost model -->/r /dev/stdin' docs/cost.md
+docs-check: $(BUILD)/leat $(BUILD)/leatctl
 	@$(BUILD)/leat --print-config-reference | diff -u docs/configuration.md - >&2 || \
 		{ echo 'docs/configuration.md is old: run make docs' >&2; exit 1; }
+	@$(BUILD)/leatctl cost model > $(BUILD)/cost_model.md
+	@sed -n '/^<!-- leatctl cost model -->/,/^<!-- end -->/{/^|/p}' docs/cost.md | \
+		diff -u - $(BUILD)/cost_model.md >&2 || { echo 'docs/cost.md is old: run make docs' >&2; exit 1; }

@@ -18,7 +18,7 @@ _leatctl() {
     case $cur in
     -*) mapfile -t COMPREPLY < <(compgen -W "-A --addr -a --all -w --write -r --reset -n --values \
         -d --describe -e --ignore -h --help -V --version" -- "$cur") ;;
-    *) mapfile -t COMPREPLY < <(compgen -W "status metrics health $(_leat_keys "${addr[@]}")" -- "$cur")
+    *) mapfile -t COMPREPLY < <(compgen -W "status metrics health cost $(_leat_keys "${addr[@]}")" -- "$cur")
        [[ " ${COMP_WORDS[*]} " == *" -w "* ]] && compopt -o nospace && COMPREPLY=("${COMPREPLY[@]/%/=}") ;;
     esac
 }
