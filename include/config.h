@@ -8,10 +8,11 @@
  * durations us ms s m h d. A bare number is in the unit of the key's type. Where Kafka has a name
  * of its own for a key, both names are accepted.
  *
- * Order of precedence: live change > stored change > command line (-w) > files, later ones first >
- * default. A live change (leatctl) holds until the node stops, it is reset, or the files say
- * something new for the key (config_reload). A stored change (Kafka's AlterConfigs on a broker) is
- * kept in the metadata store: it holds until it is deleted by the same API.
+ * Order of precedence: live change > stored for the broker > stored for the cluster > command line
+ * (-w) > files, later ones first > default. A live change (leatctl) holds until the node stops, it
+ * is reset, or the files say something new for the key (config_reload). A stored change (Kafka's
+ * AlterConfigs on a broker, or on the defaults of all brokers) is kept in the metadata store: it
+ * holds until it is deleted by the same API.
  *
  * Threads: a node fills its `struct config` before any other thread runs, then calls
  * config_validate. After that, keys that are not strings may be read on any thread (relaxed
@@ -53,7 +54,15 @@ enum config_type {
 };
 
 enum config_change { CONFIG_STATIC, CONFIG_DYNAMIC };
-enum config_source { CONFIG_DEFAULT, CONFIG_FILE, CONFIG_COMMAND_LINE, CONFIG_STORED, CONFIG_LIVE };
+enum config_source {
+    CONFIG_DEFAULT,
+    CONFIG_FILE,
+    CONFIG_COMMAND_LINE,
+    CONFIG_CLUSTER, /* stored, for all brokers */
+    CONFIG_STORED,  /* for this one */
+    CONFIG_LIVE
+};
+#define CONFIG_STORED_LAYERS 2u /* CONFIG_CLUSTER and CONFIG_STORED */
 
 /* What stands for a password wherever values are shown. */
 #define CONFIG_HIDDEN "[hidden]"
@@ -88,8 +97,7 @@ struct config {
     u8 sources[CFG_COUNT];      /* enum config_source, relaxed atomics */
     i64 base_values[CFG_COUNT]; /* what command line, files and default say; relaxed atomics too */
     u8 base_sources[CFG_COUNT];
-    i64 stored_values[CFG_COUNT]; /* where `stored` */
-    bool stored[CFG_COUNT];
+    i64 stored_values[CONFIG_STORED_LAYERS][CFG_COUNT]; /* CONFIG_UNSET: not stored; relaxed */
     pthread_mutex_t change_lock; /* held by whoever changes something after config_validate */
     char *strings[CFG_COUNT];    /* owned; NULL for keys that are neither string nor enum */
     struct {
@@ -153,10 +161,16 @@ err config_set_live(struct config *cfg, const char *name, const char *value, cha
                     size_t why_size) MUST_USE;
 /* Goes back to the stored value, else to what command line, files or default say. */
 err config_reset_live(struct config *cfg, const char *name, char *why, size_t why_size) MUST_USE;
-/* A value that the metadata store keeps takes effect; value NULL: it is not kept any more. Both
- * also end a live change of the key. */
-err config_set_stored(struct config *cfg, const char *name, const char *value, char *why,
-                      size_t why_size) MUST_USE;
+/* A value that the metadata store keeps in `layer` (CONFIG_CLUSTER or CONFIG_STORED) takes effect;
+ * value NULL: it is not kept any more. Both also end a live change of the key. */
+err config_set_stored(struct config *cfg, enum config_source layer, const char *name,
+                      const char *value, char *why, size_t why_size) MUST_USE;
+/* What is stored in the layer; CONFIG_UNSET: nothing. Any thread. */
+static inline i64 config_stored(const struct config *cfg, enum config_source layer,
+                                enum config_key key)
+{
+    return __atomic_load_n(&cfg->stored_values[layer - CONFIG_CLUSTER][key], __ATOMIC_RELAXED);
+}
 /* Would config_set_live accept it? Changes nothing and takes no lock: any thread. */
 err config_check(const struct config *cfg, const char *name, const char *value, char *why,
                  size_t why_size) MUST_USE;
@@ -187,14 +201,15 @@ const char *config_kafka_name(enum config_key key);
  * set reads as CONFIG_HIDDEN. */
 const char *config_text(const struct config *cfg, enum config_key key, bool human, char *buf,
                         size_t size);
-/* Who gives the key a value, strongest first: live or stored change, command line or files,
- * default. Values that are "not set" are left out, so it may be none. Returns how many. */
+/* Who gives the key a value, strongest first: live or stored change of the broker, stored one of
+ * the cluster, command line or files, default. Values that are "not set" are left out, so it may be
+ * none. Returns how many. */
 struct config_synonym {
     i8 source;         /* Kafka's code */
     const char *value; /* buf, or owned by cfg or the table */
     char buf[CONFIG_VALUE_SIZE];
 };
-#define CONFIG_SYNONYMS_MAX 3u
+#define CONFIG_SYNONYMS_MAX 4u
 u32 config_synonyms(const struct config *cfg, enum config_key key,
                     struct config_synonym out[CONFIG_SYNONYMS_MAX]);
 /* The default in the plain form; as config_text. */
@@ -202,7 +217,8 @@ const char *config_default_text(enum config_key key, char *buf, size_t size);
 const char *config_source_name(enum config_source s); /* "default", "file", … */
 const char *config_type_name(enum config_type t);     /* "bool", "size", "duration (ms)", … */
 /* Codes of DescribeConfigs: ConfigType (1 boolean, 2 string, 3 int, 4 short, 5 long, 6 double,
- * 7 list, 9 password) and ConfigSource (2 dynamic broker, 4 static broker, 5 default). */
+ * 7 list, 9 password) and ConfigSource (2 dynamic broker, 3 dynamic default, 4 static broker,
+ * 5 default). */
 i8 config_kafka_type(enum config_key key);
 i8 config_kafka_source(enum config_source s);
 /* Parses one value by a definition; what topic_config shares with this file. */

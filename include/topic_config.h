@@ -90,11 +90,12 @@ const char *topic_config_text(const struct topic_config *tc, enum topic_config_i
 
 struct topic_config_synonym {
     const char *name;
-    /* source: 1 dynamic topic, 2 dynamic broker, 4 static broker, 5 default; value: its own buf, or
-     * owned by tc or cfg */
+    /* source: 1 dynamic topic, else as config_kafka_source; value: its own buf, or owned by tc or
+     * cfg */
     struct config_synonym of;
 };
-#define TOPIC_SYNONYMS_MAX 10u /* the topic's, and those of a key and two that stand in for it */
+/* The topic's, and those of a key and two that stand in for it. */
+#define TOPIC_SYNONYMS_MAX (1 + 3 * CONFIG_SYNONYMS_MAX)
 /* Fills `out` strongest first: the override, then what the broker's keys say. Returns how many;
  * none when there is no broker's key. */
 u32 topic_config_synonyms(const struct topic_config *tc, const struct config *cfg,

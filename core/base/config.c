@@ -140,6 +140,8 @@ void config_init(struct config *cfg)
         if (config_is_number(d->type))
             CHECK(config_parse(d, d->def, &v, NULL, 0) == ERR_NONE);
         store_base(cfg, (enum config_key)k, v, CONFIG_DEFAULT);
+        for (u32 layer = 0; layer < CONFIG_STORED_LAYERS; layer++)
+            cfg->stored_values[layer][k] = CONFIG_UNSET;
     }
 }
 

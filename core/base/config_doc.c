@@ -16,7 +16,8 @@ const char *config_kafka_name(enum config_key k)
 
 const char *config_source_name(enum config_source s)
 {
-    static const char *const names[] = { "default", "file", "command line", "stored", "live" };
+    static const char *const names[] = { "default", "file",   "command line",
+                                         "cluster", "stored", "live" };
     CHECK((size_t)s < ARRAY_COUNT(names));
     return names[s];
 }
@@ -67,7 +68,8 @@ i8 config_kafka_type(enum config_key k)
 
 i8 config_kafka_source(enum config_source s)
 {
-    return s >= CONFIG_STORED ? 2 : s == CONFIG_DEFAULT ? 5 : 4;
+    static const i8 codes[] = { 5, 4, 4, 3, 2, 2 };
+    return codes[s];
 }
 
 static void synonym_add(struct config_synonym *out, u32 *n, enum config_key k, i64 v, u8 source)
@@ -102,6 +104,7 @@ u32 config_synonyms(const struct config *cfg, enum config_key k,
     u8 base = __atomic_load_n(&cfg->base_sources[k], __ATOMIC_RELAXED);
     if (now >= CONFIG_STORED)
         synonym_add(out, &n, k, config_i64(cfg, k), now);
+    synonym_add(out, &n, k, config_stored(cfg, CONFIG_CLUSTER, k), CONFIG_CLUSTER);
     if (base != CONFIG_DEFAULT)
         synonym_add(out, &n, k, __atomic_load_n(&cfg->base_values[k], __ATOMIC_RELAXED), base);
     CHECK(config_parse(&config_defs[k], config_defs[k].def, &def, NULL, 0) == ERR_NONE);
@@ -193,7 +196,8 @@ void config_print_reference(FILE *out)
         "accepted.\n"
         "\n"
         "Order of precedence: live change (`leatctl -w`), stored change (Kafka's AlterConfigs on\n"
-        "the broker), command line (`-w`), files (`leat.conf`, then `conf.d/*.conf` by name),\n"
+        "the broker, then on the defaults of all brokers), command line (`-w`), files "
+        "(`leat.conf`, then `conf.d/*.conf` by name),\n"
         "default. A live change holds until the node stops, `leatctl -r` ends it, or the files "
         "say\n"
         "something new for that key; a stored one is kept over restarts until the same API "

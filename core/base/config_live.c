@@ -1,8 +1,9 @@
 /* Changes of a running node's configuration: leatctl, Kafka's AlterConfigs, and the files read
- * again. Three layers, the first that has a value wins:
+ * again. Layers, the first that has a value wins:
  *
  *   live    set by leatctl; not kept
- *   stored  set by Kafka's AlterConfigs; the metadata store keeps it
+ *   stored  set by Kafka's AlterConfigs; the metadata store keeps it: for the broker (STORED),
+ *           then for all brokers (CLUSTER)
  *   base    command line, files, default: what a start would find
  *
  * The rule for reading the files again: they are asked what changed in them, not what differs from
@@ -75,14 +76,26 @@ err config_set_live(struct config *cfg, const char *name, const char *value, cha
     return e;
 }
 
-/* Goes back to the layer below the live one. */
+/* The strongest layer that stores the key; CONFIG_DEFAULT: none. */
+static enum config_source stored_layer(const struct config *cfg, enum config_key k)
+{
+    for (int layer = CONFIG_STORED; layer >= CONFIG_CLUSTER; layer--)
+        if (config_stored(cfg, (enum config_source)layer, k) != CONFIG_UNSET)
+            return (enum config_source)layer;
+    return CONFIG_DEFAULT;
+}
+
+/* Goes back to the layers below the live one. */
 static err drop_live(struct config *cfg, enum config_key k, char *why, size_t why_size)
 {
-    i64 v = cfg->stored[k] ? cfg->stored_values[k] : cfg->base_values[k];
-    u8 source = cfg->stored[k] ? CONFIG_STORED : cfg->base_sources[k];
+    enum config_source source = stored_layer(cfg, k);
+    bool stored = source != CONFIG_DEFAULT;
+    i64 v = stored ? config_stored(cfg, source, k) : cfg->base_values[k];
+    if (!stored)
+        source = (enum config_source)cfg->base_sources[k];
     err e = agrees_with(cfg, k, v, why, why_size);
     if (!e)
-        store_and_tell(cfg, k, v, (enum config_source)source);
+        store_and_tell(cfg, k, v, source);
     return e;
 }
 
@@ -97,11 +110,12 @@ err config_reset_live(struct config *cfg, const char *name, char *why, size_t wh
     return e;
 }
 
-err config_set_stored(struct config *cfg, const char *name, const char *value, char *why,
-                      size_t why_size)
+err config_set_stored(struct config *cfg, enum config_source layer, const char *name,
+                      const char *value, char *why, size_t why_size)
 {
     enum config_key k;
-    i64 v = 0;
+    i64 v = CONFIG_UNSET;
+    CHECK(layer == CONFIG_CLUSTER || layer == CONFIG_STORED);
     pthread_mutex_lock(&cfg->change_lock);
     err e = find_dynamic(cfg, name, &k, why, why_size);
     if (!e && value)
@@ -109,8 +123,7 @@ err config_set_stored(struct config *cfg, const char *name, const char *value, c
     if (!e && value)
         e = agrees_with(cfg, k, v, why, why_size);
     if (!e) {
-        cfg->stored[k] = value != NULL;
-        cfg->stored_values[k] = v;
+        __atomic_store_n(&cfg->stored_values[layer - CONFIG_CLUSTER][k], v, __ATOMIC_RELAXED);
         e = drop_live(cfg, k, why, why_size);
     }
     pthread_mutex_unlock(&cfg->change_lock);
@@ -132,7 +145,8 @@ err config_check(const struct config *cfg, const char *name, const char *value, 
 
 static bool takes_over(const struct config *cfg, const struct config *fresh, u32 k)
 {
-    return config_defs[k].change == CONFIG_DYNAMIC && !cfg->stored[k] &&
+    return config_defs[k].change == CONFIG_DYNAMIC &&
+           stored_layer(cfg, (enum config_key)k) == CONFIG_DEFAULT &&
            cfg->base_values[k] != fresh->base_values[k];
 }
 
@@ -152,7 +166,7 @@ static void reload_key(struct config *cfg, const struct config *fresh, enum conf
         return;
     }
     bool changed = takes_over(cfg, fresh, k);
-    bool base_rules = config_source(cfg, k) < CONFIG_STORED;
+    bool base_rules = config_source(cfg, k) < CONFIG_CLUSTER;
     __atomic_store_n(&cfg->base_values[k], fresh->base_values[k], __ATOMIC_RELAXED);
     __atomic_store_n(&cfg->base_sources[k], fresh->base_sources[k], __ATOMIC_RELAXED);
     if (changed) {

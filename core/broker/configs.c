@@ -1,8 +1,9 @@
 /* DescribeConfigs and IncrementalAlterConfigs for topics and brokers.
  *
  * Topics: a change is a new version of the topic, published as any other (controller.c). Brokers:
- * dynamic keys of the table (config.def); a change is written to the metadata store
- * (c/broker/<key>) and applied to the running node, and applied again at the next start.
+ * dynamic keys of the table (config.def); a change is written to the metadata store and applied to
+ * the running node, and applied again at the next start. c/broker/<key> is the broker's own,
+ * c/brokers/<key> the default of all brokers, which are the resource named "".
  */
 #include <stdio.h>
 
@@ -79,18 +80,37 @@ static bool describe_topic(struct call *c, const describe_resource *q, describe_
     return r->configs.v != NULL;
 }
 
-static bool describe_broker_key(struct call *c, enum config_key k, describe_entry *r)
+/* What `layer` is asked about: all there is for a broker, the cluster's own for the cluster. */
+static u32 broker_synonyms(const struct config *cfg, enum config_source layer, enum config_key k,
+                           struct config_synonym syn[CONFIG_SYNONYMS_MAX])
+{
+    u32 n = config_synonyms(cfg, k, syn);
+    if (layer == CONFIG_STORED)
+        return n;
+    for (u32 i = 0; i < n; i++)
+        if (syn[i].source == config_kafka_source(CONFIG_CLUSTER)) {
+            bool own = syn[i].value == syn[i].buf;
+            syn[0] = syn[i];
+            syn[0].value = own ? syn[0].buf : syn[i].value;
+            return 1;
+        }
+    return 0;
+}
+
+static bool describe_broker_key(struct call *c, enum config_source layer, enum config_key k,
+                                describe_entry *r)
 {
     const struct describe_configs_request *q = CALL_REQ(c, describe_configs_request);
     const struct config *cfg = c->at->node->cfg;
     struct config_synonym syn[CONFIG_SYNONYMS_MAX];
     describe_configs_response_describe_configs_resource_result_init(r);
     r->name = bytes_str(config_kafka_name(k));
-    u32 n = config_synonyms(cfg, k, syn);
+    u32 n = broker_synonyms(cfg, layer, k, syn);
     /* Not set is null. */
     r->value = n ? arena_copy(c->arena, bytes_str(syn[0].value)) : (struct bytes){ NULL, 0 };
     r->read_only = config_defs[k].change == CONFIG_STATIC;
-    r->config_source = config_kafka_source(config_source(cfg, k));
+    r->config_source =
+        config_kafka_source(layer == CONFIG_STORED ? config_source(cfg, k) : CONFIG_CLUSTER);
     r->config_type = config_kafka_type(k);
     r->is_sensitive = config_defs[k].type == CONFIG_PASSWORD;
     r->documentation = (struct bytes){ NULL, 0 };
@@ -114,11 +134,15 @@ static bool describe_broker_key(struct call *c, enum config_key k, describe_entr
     return r->synonyms.v != NULL;
 }
 
-/* "" means the defaults of all brokers: nothing is set there. */
-static err broker_resource(struct call *c, struct bytes name, struct bytes *text)
+/* "" means the defaults of all brokers: *layer says which are meant. */
+static err broker_resource(struct call *c, struct bytes name, enum config_source *layer,
+                           struct bytes *text)
 {
     char buf[16] = { 0 };
-    if (name.len < sizeof buf && name.len)
+    *layer = name.len ? CONFIG_STORED : CONFIG_CLUSTER;
+    if (name.len == 0)
+        return ERR_NONE;
+    if (name.len < sizeof buf)
         memcpy(buf, name.data, name.len);
     int id = -1, n = 0;
     u32 count = c->at->node->advertise_shards ? c->at->shard.group->count : 1;
@@ -126,24 +150,26 @@ static err broker_resource(struct call *c, struct bytes name, struct bytes *text
         for (u32 i = 0; i < count; i++)
             if (broker_id_of_shard(c->at, i) == id)
                 return ERR_NONE;
-    *text = text_of(c, "Unexpected broker id: this broker is %d, but got '%.*s'.",
+    *text = text_of(c, "Unexpected broker id: expected %d or an empty name, but got '%.*s'.",
                     broker_id_of_shard(c->at, 0), (int)name.len, (const char *)name.data);
     return ERR_INVALID_REQUEST;
 }
 
 static bool describe_broker(struct call *c, const describe_resource *q, describe_result *r)
 {
-    if (q->resource_name.len == 0)
-        return true;
-    r->error_code = (i16)broker_resource(c, q->resource_name, &r->error_message);
+    const struct config *cfg = c->at->node->cfg;
+    enum config_source layer;
+    r->error_code = (i16)broker_resource(c, q->resource_name, &layer, &r->error_message);
     if (r->error_code != ERR_NONE)
         return true;
     r->configs.v = CALL_ARRAY(c, describe_entry, CFG_COUNT);
     r->configs.n = 0;
     for (u32 i = 0; r->configs.v && i < CFG_COUNT; i++) {
         enum config_key k = (enum config_key)i;
+        if (layer == CONFIG_CLUSTER && config_stored(cfg, layer, k) == CONFIG_UNSET)
+            continue;
         if (key_wanted(q, config_kafka_name(k)) &&
-            !describe_broker_key(c, k, &r->configs.v[r->configs.n++]))
+            !describe_broker_key(c, layer, k, &r->configs.v[r->configs.n++]))
             return false;
     }
     return r->configs.v != NULL;
@@ -252,13 +278,14 @@ struct broker_change {
 struct alter_broker_op {
     struct bg_job job;
     struct topics_op *op;
+    enum config_source layer;
     const struct broker_change *changes;
     u32 count;
     alter_result *r;
     err err;
 };
 
-#define BROKER_CONFIG_PREFIX "c/broker/"
+static const char *const broker_prefixes[CONFIG_STORED_LAYERS] = { "c/brokers/", "c/broker/" };
 #define BROKER_CONFIG_KEYS_MAX 64
 
 /* After the commit, on the background thread too: changes of the configuration take a lock. */
@@ -269,8 +296,9 @@ static void alter_broker_apply(struct alter_broker_op *o)
     for (u32 i = 0; i < o->count; i++) {
         const struct broker_change *ch = &o->changes[i];
         const char *name = config_defs[ch->key].name;
-        err e = config_set_stored(cfg, name, ch->value, why, sizeof why);
-        LOG(INFO, config_altered, "key=%s value=%s result=\"%s\"", name, ch->value ? ch->value : "",
+        err e = config_set_stored(cfg, o->layer, name, ch->value, why, sizeof why);
+        LOG(INFO, config_altered, "key=%s value=%s of=%s result=\"%s\"", name,
+            ch->value ? ch->value : "", o->layer == CONFIG_CLUSTER ? "cluster" : "broker",
             e != ERR_NONE ? why
             : ch->value   ? "changed"
                           : "no longer stored");
@@ -278,16 +306,16 @@ static void alter_broker_apply(struct alter_broker_op *o)
 }
 
 /* One key is stored under one name, whichever of its two was given. */
-static u32 alter_broker_ops(const struct broker_change *ch, char keys[2][128],
+static u32 alter_broker_ops(const struct broker_change *ch, const char *prefix, char keys[2][128],
                             struct meta_op ops[2])
 {
     const struct config_def *d = &config_defs[ch->key];
-    snprintf(keys[0], sizeof keys[0], BROKER_CONFIG_PREFIX "%s", d->name);
+    snprintf(keys[0], sizeof keys[0], "%s%s", prefix, d->name);
     ops[0] = (struct meta_op){ ch->value ? META_PUT : META_DELETE, bytes_str(keys[0]),
                                bytes_str(ch->value ? ch->value : "") };
     if (!d->kafka)
         return 1;
-    snprintf(keys[1], sizeof keys[1], BROKER_CONFIG_PREFIX "%s", d->kafka);
+    snprintf(keys[1], sizeof keys[1], "%s%s", prefix, d->kafka);
     ops[1] = (struct meta_op){ META_DELETE, bytes_str(keys[1]), { NULL, 0 } };
     return 2;
 }
@@ -299,7 +327,8 @@ static void alter_broker_commit(struct bg_job *j)
     char keys[2 * BROKER_CONFIG_KEYS_MAX][128];
     u32 n = 0;
     for (u32 i = 0; i < o->count; i++)
-        n += alter_broker_ops(&o->changes[i], &keys[n], &ops[n]);
+        n += alter_broker_ops(&o->changes[i], broker_prefixes[o->layer - CONFIG_CLUSTER], &keys[n],
+                              &ops[n]);
     struct meta_txn t = { .ops = ops, .op_count = n };
     o->err = meta_commit(o->op->call->at->node->env.meta, &t);
     if (o->err == ERR_NONE)
@@ -313,9 +342,10 @@ static void alter_broker_committed(struct bg_job *j)
     topics_op_release(o->op);
 }
 
-/* APPEND and SUBTRACT work on what is stored, else on the default, as Kafka's do. NULL: memory. */
-static err list_change(struct call *c, enum config_key k, bool append, const char *items,
-                       const char **value, char *why, size_t why_size)
+/* APPEND and SUBTRACT work on what the layer stores, else on the default, as Kafka's do. NULL:
+ * memory. */
+static err list_change(struct call *c, enum config_source layer, enum config_key k, bool append,
+                       const char *items, const char **value, char *why, size_t why_size)
 {
     const struct config *cfg = c->at->node->cfg;
     const struct config_def *d = &config_defs[k];
@@ -326,15 +356,15 @@ static err list_change(struct call *c, enum config_key k, bool append, const cha
         e = config_parse(d, items, &change, why, why_size);
     if (e != ERR_NONE)
         return ERR_INVALID_REQUEST;
-    if (config_source(cfg, k) >= CONFIG_STORED)
-        now = config_i64(cfg, k);
+    if (config_stored(cfg, layer, k) != CONFIG_UNSET)
+        now = config_stored(cfg, layer, k);
     now = append ? now | change : now & ~change;
     *value = arena_printf(c->arena, "%s", config_format(d, now, false, buf, sizeof buf));
     return *value ? ERR_NONE : ERR_UNKNOWN_SERVER_ERROR;
 }
 
-static err broker_change_value(struct call *c, const alter_entry *k, struct broker_change *ch,
-                               char *why, size_t why_size)
+static err broker_change_value(struct call *c, enum config_source layer, const alter_entry *k,
+                               struct broker_change *ch, char *why, size_t why_size)
 {
     const struct config_def *d = &config_defs[ch->key];
     if (k->config_operation == TOPIC_OP_DELETE)
@@ -352,7 +382,7 @@ static err broker_change_value(struct call *c, const alter_entry *k, struct brok
         snprintf(why, why_size, "Can't %s to key %s because its type is not LIST.",
                  append ? "APPEND" : "SUBTRACT", d->name);
         err e = d->type == CONFIG_LIST
-                    ? list_change(c, ch->key, append, given, &ch->value, why, why_size)
+                    ? list_change(c, layer, ch->key, append, given, &ch->value, why, why_size)
                     : ERR_INVALID_CONFIG;
         if (e != ERR_NONE)
             return e;
@@ -361,8 +391,8 @@ static err broker_change_value(struct call *c, const alter_entry *k, struct brok
     return good ? ERR_NONE : ERR_INVALID_REQUEST; /* Kafka's answer, where a topic's is 40 */
 }
 
-static err broker_change_check(struct call *c, const alter_resource *q, i32 at,
-                               struct broker_change *ch, char *why, size_t why_size)
+static err broker_change_check(struct call *c, enum config_source layer, const alter_resource *q,
+                               i32 at, struct broker_change *ch, char *why, size_t why_size)
 {
     const alter_entry *k = &q->configs.v[at];
     char name[128];
@@ -377,14 +407,15 @@ static err broker_change_check(struct call *c, const alter_resource *q, i32 at,
     else if (k->config_operation < TOPIC_OP_SET || k->config_operation > TOPIC_OP_SUBTRACT)
         snprintf(why, why_size, "Unknown operation %d.", k->config_operation);
     else
-        return broker_change_value(c, k, ch, why, why_size);
+        return broker_change_value(c, layer, k, ch, why, why_size);
     return ERR_INVALID_REQUEST;
 }
 
 static void alter_broker(struct topics_op *op, const alter_resource *q, alter_result *r)
 {
     struct call *c = op->call;
-    r->error_code = (i16)broker_resource(c, q->resource_name, &r->error_message);
+    enum config_source layer;
+    r->error_code = (i16)broker_resource(c, q->resource_name, &layer, &r->error_message);
     if (r->error_code == ERR_NONE && q->configs.n > BROKER_CONFIG_KEYS_MAX) {
         r->error_message =
             text_of(c, "At most %d keys may be changed at once.", BROKER_CONFIG_KEYS_MAX);
@@ -401,7 +432,7 @@ static void alter_broker(struct topics_op *op, const alter_resource *q, alter_re
     }
     char why[512];
     for (i32 i = 0; i < n; i++) {
-        r->error_code = (i16)broker_change_check(c, q, i, &changes[i], why, sizeof why);
+        r->error_code = (i16)broker_change_check(c, layer, q, i, &changes[i], why, sizeof why);
         if (r->error_code != ERR_NONE) {
             r->error_message = text_of(c, "%s", why);
             return;
@@ -409,19 +440,26 @@ static void alter_broker(struct topics_op *op, const alter_resource *q, alter_re
     }
     if (n == 0 || CALL_REQ(c, incremental_alter_configs_request)->validate_only)
         return;
-    *o = (struct alter_broker_op){ .op = op, .changes = changes, .count = (u32)n, .r = r };
+    *o = (struct alter_broker_op){
+        .op = op, .layer = layer, .changes = changes, .count = (u32)n, .r = r
+    };
     op->outstanding++;
     bg_submit(&c->at->shard, &o->job, BG_META, alter_broker_commit, alter_broker_committed);
 }
 
+struct broker_load {
+    struct config *cfg;
+    enum config_source layer;
+};
+
 static err broker_config_load(void *arg, const struct meta_kv *kv)
 {
-    struct config *cfg = arg;
-    u32 skip = (u32)strlen(BROKER_CONFIG_PREFIX);
+    const struct broker_load *load = arg;
+    u32 skip = (u32)strlen(broker_prefixes[load->layer - CONFIG_CLUSTER]);
     char *name = mem_strndup(bytes_of(kv->key.data + skip, kv->key.len - skip));
     char *value = mem_strndup(kv->value);
     char why[512];
-    if (config_set_stored(cfg, name, value, why, sizeof why) != ERR_NONE)
+    if (config_set_stored(load->cfg, load->layer, name, value, why, sizeof why) != ERR_NONE)
         LOG(WARN, stored_config_refused, "key=%s why=\"%s\"", name, why);
     mem_free(name);
     mem_free(value);
@@ -430,7 +468,12 @@ static err broker_config_load(void *arg, const struct meta_kv *kv)
 
 err broker_configs_load(struct node *n)
 {
-    return meta_range(n->env.meta, bytes_str(BROKER_CONFIG_PREFIX), broker_config_load, n->cfg);
+    err e = ERR_NONE;
+    for (u32 i = 0; i < CONFIG_STORED_LAYERS && e == ERR_NONE; i++) {
+        struct broker_load load = { n->cfg, (enum config_source)(CONFIG_CLUSTER + i) };
+        e = meta_range(n->env.meta, bytes_str(broker_prefixes[i]), broker_config_load, &load);
+    }
+    return e;
 }
 
 static const u8 *alter_marks(struct call *c, const struct incremental_alter_configs_request *q,
@@ -506,27 +549,45 @@ static bool replace_names(const struct alter_configs_request_alter_configs_resou
     return false;
 }
 
-/* What is named is set, what the topic overrides beyond it is deleted. */
+/* The i-th config that the resource could have, if it is set there; else NULL. */
+static const char *replace_set(struct call *c,
+                               const struct alter_configs_request_alter_configs_resource *q, u32 i)
+{
+    if (q->resource_type == RESOURCE_TOPIC) {
+        const struct topic_entry *e = catalog_by_name(c->at, q->resource_name);
+        return e && i < TC_COUNT && e->topic->config.overrides[i]
+                   ? topic_config_name((enum topic_config_id)i)
+                   : NULL;
+    }
+    enum config_source layer = q->resource_name.len ? CONFIG_STORED : CONFIG_CLUSTER;
+    bool set = q->resource_type == RESOURCE_BROKER && i < CFG_COUNT &&
+               config_stored(c->at->node->cfg, layer, (enum config_key)i) != CONFIG_UNSET;
+    return set ? config_kafka_name((enum config_key)i) : NULL;
+}
+
+#define REPLACE_KEYS_MAX MAX((u32)TC_COUNT, (u32)CFG_COUNT)
+
+/* What is named is set, what is set beyond it is deleted. */
 static bool replace_resource(struct call *c,
                              const struct alter_configs_request_alter_configs_resource *q,
                              alter_resource *r)
 {
-    struct topic_entry *e =
-        q->resource_type == RESOURCE_TOPIC ? catalog_by_name(c->at, q->resource_name) : NULL;
     i32 n = MAX(q->configs.n, 0);
     incremental_alter_configs_request_alter_configs_resource_init(r);
     r->resource_type = q->resource_type;
     r->resource_name = q->resource_name;
-    r->configs.v = CALL_ARRAY(c, alter_entry, n + TC_COUNT);
+    r->configs.v = CALL_ARRAY(c, alter_entry, (u32)n + REPLACE_KEYS_MAX);
     if (!r->configs.v)
         return false;
     for (i32 i = 0; i < n; i++) /* a null value is refused there */
         r->configs.v[i] = (alter_entry){ .name = q->configs.v[i].name,
                                          .value = q->configs.v[i].value,
                                          .config_operation = TOPIC_OP_SET };
-    for (u32 i = 0; e && i < TC_COUNT; i++) {
-        const char *name = topic_config_name((enum topic_config_id)i);
-        if (e->topic->config.overrides[i] && !replace_names(q, name))
+    for (u32 i = 0; i < REPLACE_KEYS_MAX; i++) {
+        const char *name = replace_set(c, q, i);
+        bool aliased = q->resource_type == RESOURCE_BROKER && i < CFG_COUNT &&
+                       replace_names(q, config_defs[i].name);
+        if (name && !aliased && !replace_names(q, name))
             r->configs.v[n++] =
                 (alter_entry){ .name = bytes_str(name), .config_operation = TOPIC_OP_DELETE };
     }

@@ -134,11 +134,16 @@ def live_defaults_reach_topics(work):
     expect(got["ErrorCode"], 0, f"AlterConfigs ({got['ErrorMessage']})")
     wait_for("all partitions take it", lambda: {refused(t, p) for t in plain for p in range(4)} == {0})
     expect({retention(t) for t in plain + [broker.topic()]}, {"4444"}, "retention.ms after AlterConfigs")
+    got = altered(broker, RESOURCE_BROKER, "", ("log.retention.ms", 0, "5555"), ("log.segment.bytes", 0, "2000000"))
+    expect(got["ErrorCode"], 0, f"AlterConfigs of the defaults of all brokers ({got['ErrorMessage']})")
     expect(node.stop(), 0, "exit code")
     node.start()
     expect({retention(t) for t in plain}, {"4444"}, "a stored change after a restart")
-    expect(altered(broker, RESOURCE_BROKER, "0", ("log.retention.ms", 1, None))["ErrorCode"], 0, "delete")
-    wait_for("the topics follow again", lambda: {retention(t) for t in plain} == {"604800000"})
+    segment = described(broker, RESOURCE_TOPIC, own.name, "segment.bytes")
+    expect((segment["Value"], segment["ConfigSource"]), ("2000000", 3), "one for all brokers after a restart")
+    for name, follows in (("0", "5555"), ("", "604800000")):
+        expect(altered(broker, RESOURCE_BROKER, name, ("log.retention.ms", 1, None))["ErrorCode"], 0, "delete")
+        wait_for("the topics follow again", lambda: {retention(t) for t in plain} == {follows})
     expect(node.stop(), 0, "exit code")
 
 

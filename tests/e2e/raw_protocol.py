@@ -1588,6 +1588,57 @@ def alter_configs_details(broker):
 
 
 @case
+def configs_of_all_brokers(broker):
+    """The resource "" is what every broker has as long as nothing is set on itself."""
+    me, topic = str(node_id(broker)), broker.topic()
+    key, every = "message.max.bytes", (4, "")
+
+    def value(kind, name, config=key):
+        found = described(broker, kind, name, [config]).get(config)
+        return found and (found["Value"], found["ConfigSource"], [(s["Value"], s["Source"]) for s in found["Synonyms"]])
+
+    expect(value(*every), None, "nothing is set")
+    default = value(4, me)
+    try:
+        expect(altered(broker, (*every, [(key, 0, "1000111"), ("log.retention.ms", 0, "5555555")]), validate=True), [0],
+               "a trial")
+        expect(value(*every), None, "a trial changes nothing")
+        expect(altered(broker, (*every, [(key, 0, "1000111"), ("log.retention.ms", 0, "5555555")])), [0], "set")
+        wait_for(lambda: value(4, me)[0] == "1000111", "the broker follows")
+        expect(value(*every), ("1000111", 3, [("1000111", 3)]), "as the cluster's")
+        expect(value(4, me), ("1000111", 3, [("1000111", 3)] + default[2]), "as the broker's")
+        wait_for(lambda: value(2, topic.name, "max.message.bytes")[:2] == ("1000111", 3), "topics follow")
+        expect(value(2, topic.name, "retention.ms")[:2], ("5555555", 3), "another key")
+        expect(altered(broker, (4, me, [(key, 0, "1000222")])), [0], "set on the broker")
+        wait_for(lambda: value(4, me)[0] == "1000222", "the broker's own")
+        expect(value(4, me)[1:], (2, [("1000222", 2), ("1000111", 3)] + default[2]), "both are told")
+        expect(value(*every), ("1000111", 3, [("1000111", 3)]), "the cluster's stays")
+        wait_for(lambda: value(2, topic.name, "max.message.bytes")[:2] == ("1000222", 2), "topics follow the broker")
+        expect(altered(broker, (4, me, [(key, 1, None)])), [0], "deleted on the broker")
+        wait_for(lambda: value(4, me)[:2] == ("1000111", 3), "back to the cluster's")
+        for what, changes, code in (("read at start", [("num.partitions", 0, "3")], 42), ("bad", [(key, 0, "many")], 42),
+                                    ("null", [(key, 0, None)], 42), ("no list", [(key, 2, "1")], 40),
+                                    ("twice", [(key, 0, "1"), (key, 0, "2")], 42)):
+            expect(altered(broker, (*every, changes)), [code], what)
+        expect(altered(broker, (*every, [("log.cleanup.policy", 2, "compact")])), [0], "append to the default")
+        wait_for(lambda: (value(*every, "log.cleanup.policy") or "none")[0].count(",") == 1, "the longer list")
+        got = broker.call(33, 2, {"ValidateOnly": False, "Resources": [
+            {"ResourceType": 4, "ResourceName": me, "Configs": [{"Name": key, "Value": "1000333"}]}]})["Responses"]
+        expect(got[0]["ErrorCode"], 0, "AlterConfigs")
+        wait_for(lambda: value(4, me)[:2] == ("1000333", 2), "AlterConfigs sets")
+        got = broker.call(33, 2, {"ValidateOnly": False, "Resources": [
+            {"ResourceType": 4, "ResourceName": me, "Configs": []}]})["Responses"]
+        expect(got[0]["ErrorCode"], 0, "AlterConfigs of nothing")
+        wait_for(lambda: value(4, me)[:2] == ("1000111", 3), "AlterConfigs deletes what it does not name")
+    finally:
+        altered(broker, (4, me, [(key, 1, None)]))
+        gone = [(name, 1, None) for name in (key, "log.retention.ms", "log.cleanup.policy")]
+        expect(altered(broker, (*every, gone)), [0], "delete")
+    wait_for(lambda: value(4, me) == default, "as before")
+    expect(value(*every), None, "nothing is set any more")
+
+
+@case
 def create_topics_details(broker):
     me, counter = node_id(broker), fresh("raw-detail")
 

@@ -342,7 +342,8 @@ static void a_stored_change_wins_over_the_files(void **state)
     const enum config_key age = CFG_wal_seal_age_ms;
     assert_int_equal(set("wal.seal_age = 5s"), ERR_NONE);
     assert_int_equal(config_validate(&cfg, why, sizeof why), ERR_NONE);
-    assert_int_equal(config_set_stored(&cfg, "wal.seal_age", "7s", why, sizeof why), ERR_NONE);
+    assert_int_equal(config_set_stored(&cfg, CONFIG_STORED, "wal.seal_age", "7s", why, sizeof why),
+                     ERR_NONE);
     assert_int_equal(config_source(&cfg, age), CONFIG_STORED);
     assert_int_equal(config_kafka_source(CONFIG_STORED), 2);
     assert_int_equal(reload("wal.seal_age = 6s"), ERR_NONE);
@@ -352,9 +353,59 @@ static void a_stored_change_wins_over_the_files(void **state)
     assert_int_equal(config_set_live(&cfg, "wal.seal_age", "8s", why, sizeof why), ERR_NONE);
     assert_int_equal(config_reset_live(&cfg, "wal.seal_age", why, sizeof why), ERR_NONE);
     assert_int_equal(config_i64(&cfg, age), 7000);
-    assert_int_equal(config_set_stored(&cfg, "wal.seal_age", NULL, why, sizeof why), ERR_NONE);
+    assert_int_equal(config_set_stored(&cfg, CONFIG_STORED, "wal.seal_age", NULL, why, sizeof why),
+                     ERR_NONE);
     assert_int_equal(config_i64(&cfg, age), 6000);
     assert_int_equal(config_source(&cfg, age), CONFIG_FILE);
+}
+
+static err stored(enum config_source layer, const char *value)
+{
+    return config_set_stored(&cfg, layer, "wal.seal_age", value, why, sizeof why);
+}
+
+static void expect_age(enum config_source source, i64 ms, i8 kafka_source)
+{
+    assert_int_equal(config_source(&cfg, CFG_wal_seal_age_ms), source);
+    assert_int_equal(config_i64(&cfg, CFG_wal_seal_age_ms), ms);
+    assert_int_equal(config_kafka_source(source), kafka_source);
+}
+
+static void what_is_stored_for_a_broker_wins_over_the_cluster(void **state)
+{
+    (void)state;
+    const enum config_key age = CFG_wal_seal_age_ms;
+    struct config_synonym syn[CONFIG_SYNONYMS_MAX];
+    assert_int_equal(set("wal.seal_age = 5s"), ERR_NONE);
+    assert_int_equal(config_validate(&cfg, why, sizeof why), ERR_NONE);
+    assert_int_equal(stored(CONFIG_CLUSTER, "6s"), ERR_NONE);
+    expect_age(CONFIG_CLUSTER, 6000, 3);
+    assert_int_equal(stored(CONFIG_STORED, "7s"), ERR_NONE);
+    expect_age(CONFIG_STORED, 7000, 2);
+    assert_int_equal(stored(CONFIG_CLUSTER, "8s"), ERR_NONE); /* below: nothing moves */
+    expect_age(CONFIG_STORED, 7000, 2);
+    assert_int_equal(config_set_live(&cfg, "wal.seal_age", "9s", why, sizeof why), ERR_NONE);
+    assert_int_equal(config_synonyms(&cfg, age, syn), 4);
+    const i64 values[] = { 9000, 8000, 5000, 30000 };
+    const i8 sources[] = { 2, 3, 4, 5 };
+    for (u32 i = 0; i < 4; i++) {
+        char want[32];
+        snprintf(want, sizeof want, "%" PRId64, values[i]);
+        assert_string_equal(syn[i].value, want);
+        assert_int_equal(syn[i].source, sources[i]);
+    }
+    assert_int_equal(config_reset_live(&cfg, "wal.seal_age", why, sizeof why), ERR_NONE);
+    expect_age(CONFIG_STORED, 7000, 2);
+    assert_int_equal(stored(CONFIG_STORED, NULL), ERR_NONE);
+    expect_age(CONFIG_CLUSTER, 8000, 3);
+    assert_int_equal(config_stored(&cfg, CONFIG_CLUSTER, age), 8000);
+    assert_int_equal(reload("wal.seal_age = 4s"), ERR_NONE); /* files are below it */
+    expect_told(1, age, CONFIG_RELOAD_KEPT);
+    expect_age(CONFIG_CLUSTER, 8000, 3);
+    assert_int_equal(stored(CONFIG_CLUSTER, "soon"), ERR_INVALID_CONFIG);
+    assert_int_equal(stored(CONFIG_CLUSTER, NULL), ERR_NONE);
+    expect_age(CONFIG_FILE, 4000, 4);
+    assert_int_equal(config_stored(&cfg, CONFIG_CLUSTER, age), CONFIG_UNSET);
 }
 
 static void live_changes(void **state)
@@ -472,6 +523,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(a_reload_is_all_or_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(a_stored_change_wins_over_the_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_stored_for_a_broker_wins_over_the_cluster, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(values_print_back, setup, teardown),
         cmocka_unit_test_setup_teardown(addresses, setup, teardown),
     };
