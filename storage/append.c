@@ -69,6 +69,8 @@ err storage_append(struct pindex *p, const struct batch *batch, i32 leader_epoch
     struct wal *w = &st->wal;
     CHECK(!p->dropped && batch->last_offset_delta >= 0 && batch->bytes >= BATCH_HEADER_BYTES);
     err e = append_admit(st, batch);
+    if (e == ERR_NONE && !index_room(st))
+        e = ERR_BUSY;
     if (e == ERR_NONE)
         e = wal_room(st, append_room(w, batch->bytes));
     if (e != ERR_NONE)

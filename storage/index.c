@@ -20,7 +20,7 @@
  *     end. Else a reader would see an old value in an image and no tombstone behind it.
  *
  * An empty partition costs sizeof(struct pindex); arrays grow by halves and shrink when they are
- * mostly empty.
+ * mostly empty. Their memory is counted and bounded: index_memory.c.
  */
 #include <stdio.h>
 
@@ -205,8 +205,8 @@ u64 pindex_bytes(const struct pindex *p)
 static void pindex_free(struct pindex *p)
 {
     CHECK(p->holds == 0 && list_empty(&p->reads));
-    mem_free(p->entries);
-    mem_free(p->blocks);
+    (void)index_array(p, p->entries, &p->entry_cap, 0, sizeof *p->entries);
+    (void)index_array(p, p->blocks, &p->block_cap, 0, sizeof *p->blocks);
     MAGIC_POISON(p);
     mem_free(p);
 }
@@ -249,10 +249,8 @@ void pindex_add_entry(struct pindex *p, const struct entry *e)
         p->entry_end = live;
         /* Room for half as many again; shrinks after a burst. */
         u32 cap = MAX(4u, live + live / 2 + 2);
-        if (cap > p->entry_cap || cap < p->entry_cap / 4) {
-            p->entries = mem_realloc(p->entries, cap * sizeof *e);
-            p->entry_cap = cap;
-        }
+        if (cap > p->entry_cap || cap < p->entry_cap / 4)
+            p->entries = index_array(p, p->entries, &p->entry_cap, cap, sizeof *e);
     }
     p->entries[p->entry_end++] = *e;
     p->tail_bytes += e->bytes;
@@ -271,11 +269,8 @@ static void entries_release_empty(struct pindex *p)
     if (p->entry_head != p->entry_end)
         return;
     p->entry_head = p->entry_end = 0;
-    if (p->entry_cap > 64) {
-        mem_free(p->entries);
-        p->entries = NULL;
-        p->entry_cap = 0;
-    }
+    if (p->entry_cap > 64)
+        p->entries = index_array(p, p->entries, &p->entry_cap, 0, sizeof *p->entries);
 }
 
 /* Wholly below the log start, or registered and not in memory any more. */
@@ -338,10 +333,8 @@ void pindex_add_block(struct pindex *p, const struct block *b)
         p->block_head = 0;
         p->block_end = live;
         u32 cap = MAX(4u, live + live / 2 + 2);
-        if (cap > p->block_cap) {
-            p->blocks = mem_realloc(p->blocks, cap * sizeof *b);
-            p->block_cap = cap;
-        }
+        if (cap > p->block_cap)
+            p->blocks = index_array(p, p->blocks, &p->block_cap, cap, sizeof *b);
     }
     p->blocks[p->block_end++] = *b;
     p->block_bytes += b->data_bytes;
@@ -362,10 +355,8 @@ static void blocks_splice(struct pindex *p, u32 at, u32 old_count, const struct 
 {
     u32 behind = p->block_end - at - old_count;
     u32 end = at + count + behind;
-    if (end > p->block_cap) {
-        p->block_cap = end + 2;
-        p->blocks = mem_realloc(p->blocks, p->block_cap * sizeof *b);
-    }
+    if (end > p->block_cap)
+        p->blocks = index_array(p, p->blocks, &p->block_cap, end + 2, sizeof *b);
     if (behind > 0)
         memmove(p->blocks + at + count, p->blocks + at + old_count, behind * sizeof *b);
     if (count > 0)

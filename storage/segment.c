@@ -168,6 +168,11 @@ static void images_give_back(struct timer *t)
         timer_start(&st->shard->timers, t, st->shard->now_ns + GIVE_BACK_NS, images_give_back);
 }
 
+bool image_evict_registered(struct storage *st)
+{
+    return image_evict(st, SEG_REGISTERED, 0);
+}
+
 static bool image_add(struct storage *st, u8 *memory)
 {
     struct image *im = image_of(st, memory);

@@ -49,6 +49,8 @@ static bool room_likely(const struct storage *st)
     const struct wal *w = &st->wal;
     if (w->failed != ERR_NONE || st->stopping)
         return true; /* they are told why not */
+    if (st->index_full && !index_fits(st))
+        return false;
     return (w->open || w->next_seq - w->trimmed_seq < w->slot_count) &&
            w->appended - w->durable < UNDURABLE_SEGMENTS * (u64)w->segment_bytes;
 }
@@ -105,6 +107,8 @@ static void gauges_set(struct storage *st)
     metric_set(m, M_wal_inflight, w->write_count);
     metric_set(m, M_wal_failed, (u64)-w->failed); /* own errors are negative */
     metric_set(m, M_wal_no_room, st->no_room);
+    metric_set(m, M_index_memory_bytes, st->index_bytes);
+    metric_set(m, M_index_full, st->index_full);
     metric_set(m, M_upload_failures, st->upload_failures);
     metric_set(m, M_upload_error, st->upload_failures > 0 ? (u64)-st->upload_error : 0);
     metric_set(m, M_segments_open, w->open ? 1 : 0);

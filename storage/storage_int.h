@@ -6,7 +6,7 @@
  *   wal.c          the WAL file: group commit, durable watermark, marks, failure, trim
  *   wal_recover.c  start: superblock, scan, epochs
  *   segment.c      segments, their images, sealing, snapshots, references
- *   index.c        pindex: entries and blocks, start offset, drop
+ *   index.c        pindex: entries and blocks, start offset, drop;  index_memory.c: their memory
  *   uploader.c     sealed segments → bundles → registration; loads registrations at start
  *   bundle.c       the object format
  *   reader.c       storage_read, storage_lookup;  cache.c: blocks in memory
@@ -140,7 +140,8 @@ void segment_take_snapshots(struct storage *st, struct segment *seg);
 void segment_forget_part(struct storage *st, struct pindex *p); /* dropped: from all segments */
 void segments_sweep(struct storage *st); /* frees what is registered, trimmed and without image */
 void segments_free(struct storage *st);
-bool image_evict_one(struct storage *st); /* makes an image free; false: none can go */
+bool image_evict_one(struct storage *st);        /* makes an image free; false: none can go */
+bool image_evict_registered(struct storage *st); /* the same, of a registered segment only */
 
 /* Value of an s/ key: head, then what ops->snapshot gave (segment.c). */
 #define SNAPSHOT_VERSION 1u
@@ -426,13 +427,15 @@ void cleaner_stop(struct storage *st);
 struct storage {
     u32 magic;
     bool stopping;
-    bool no_room;   /* the last append found no segment to open */
-    bool room_told; /* room waiters are woken by the next hook */
-    bool replaying; /* storage_prepare replays a WAL of another shard count: no broker above */
+    bool no_room;    /* the last append found no segment to open */
+    bool index_full; /* the last append found no room in index.memory */
+    bool room_told;  /* room waiters are woken by the next hook */
+    bool replaying;  /* storage_prepare replays a WAL of another shard count: no broker above */
     struct shard *shard;
     struct storage_env *env;
     bool (*known)(struct storage *st, const struct partition_key *k);
     struct pindex *parts; /* uthash by key */
+    u64 index_bytes;      /* of their arrays, by index_array */
     struct shard_hook hook;
     struct list room_waiters;
     struct wal wal;
@@ -466,6 +469,14 @@ struct storage {
     struct clean *cleaning; /* the round of this shard; NULL: none */
     u32 run_number;         /* of the next run of this life */
 };
+
+/* ---- index_memory.c ---- */
+/* Gives an array of p's another capacity (0: frees it), counted. Returns where it is now. */
+void *index_array(struct pindex *p, void *v, u32 *cap, u32 to, size_t item_bytes);
+/* Is the index below its bound? index_room makes room first, where it can, and tells when there is
+ * none; as an append it may move every array. */
+bool index_fits(const struct storage *st);
+bool index_room(struct storage *st);
 
 /* Tests may run without metrics. */
 static inline void storage_count(struct storage *st, enum metric_id id, u64 n)

@@ -41,6 +41,12 @@ static enum shard_health shard_health(const struct metrics *m, char *why, size_t
                  err_text(wal));
         return SHARD_READ_ONLY;
     }
+    if (metric_get(m, M_index_full) != 0) {
+        snprintf(why, why_size,
+                 "takes no records: the index of batches and blocks has reached index.memory: "
+                 "producers wait, consumers go on; raise index.memory, or keep less (retention)");
+        return SHARD_FULL;
+    }
     if (failures == 0)
         return SHARD_OK;
     bool full = metric_get(m, M_wal_no_room) != 0;

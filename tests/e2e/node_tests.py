@@ -565,6 +565,50 @@ def full_store_disk(work):
 
 
 @case
+def full_index(work):
+    """Blocks of many partitions fill index.memory: producers wait, consumers go on, a larger bound ends it."""
+    node = Node(work, "index.memory=64k", "wal.seal_age=50ms", "store.delete_delay=1s", shards=1)
+    node.start()
+    broker = node.broker()
+    count = 300
+    topic = broker.topic(partitions=count)
+    batch = raw_protocol.kmsg.batch([b"x"])
+
+    def produce():
+        got = broker.call(raw_protocol.PRODUCE, 12, {"Acks": -1, "TimeoutMs": 1000, "TransactionalId": None, "TopicData": [
+            {"Name": topic.name, "PartitionData": [{"Index": i, "Records": batch} for i in range(count)]}]})
+        return {p["ErrorCode"] for p in got["Responses"][0]["PartitionResponses"]}
+
+    taken = 0
+    while produce() == {0} and taken < 100:
+        taken += 1
+    expect(2 <= taken < 20, True, f"rounds until full: {taken}")
+    wait_for("only blocks are left, and it stays full", lambda: produce() == {7}, 20)
+    status, text = node.http("/readyz")
+    expect((status, "index.memory" in text, "retention" in text), (503, True, True), f"/readyz: {text}")
+    expect(node.shards()[0]["health"], "full", "status")
+    expect(node.metric("leat_index_full"), 1, "leat_index_full")
+    expect(node.metric("leat_index_memory_bytes") >= 65536, True, "leat_index_memory_bytes")
+    expect(len(node.logged("index_full")) >= 1, True, "a line in the log")
+    expect(topic.fetch_batches(0, partition=7)[0][0], 0, "consumers go on")
+    before = topic.list_offset(-1)["Offset"]
+    node.set("index.memory", "1m")
+    expect(produce(), {0}, "with a larger bound")
+    expect(topic.list_offset(-1)["Offset"], before + 1, "nothing came twice")
+    expect(node.http("/readyz")[0], 200, "/readyz")
+    node.set("index.memory", "64k")
+    wait_for("full again", lambda: produce() == {7}, 20)
+    deleted = broker.call(raw_protocol.DELETE_RECORDS, 2, {"TimeoutMs": 5000, "Topics": [{"Name": topic.name, "Partitions": [
+        {"PartitionIndex": i, "Offset": -1} for i in range(count)]}]})["Topics"][0]["Partitions"]
+    expect({p["ErrorCode"] for p in deleted}, {0}, "DeleteRecords")
+    expect(produce(), {0}, "deleted records make room")
+    expect(node.stop(), 0, "exit code")
+    node.start()
+    expect(topic.list_offset(-1)["Offset"] > before, True, "after a restart")
+    expect(node.stop(), 0, "exit code")
+
+
+@case
 def many_partitions_asked_for_by_name(work):
     """DescribeLogDirs with 20,000 topics and 50,000 partitions named: nothing is compared pair by pair."""
     node = Node(work, "topics.max_partitions=60000", shards=1)

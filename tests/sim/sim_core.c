@@ -287,6 +287,7 @@ static void stats_take(void)
         if (!m)
             continue;
         STAT_ADD(wal_full, metric_get(m, M_wal_full));
+        STAT_ADD(index_full, metric_get(m, M_index_waits));
         STAT_ADD(uploads, metric_get(m, M_uploads));
         STAT_ADD(cache_loads, metric_get(m, M_store_gets));
         STAT_ADD(compactions, metric_get(m, M_compactions));

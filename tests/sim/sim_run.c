@@ -70,6 +70,9 @@ static void node_configure(void)
     set(CFG_log_cleaner_dedupe_bytes, one_in(3) ? (i64)rnd_log(1, 4096) : (i64)MIB);
     set(CFG_log_cleaner_io_max_bytes, one_in(3) ? (i64)rnd_log(100000, 10000000) : (i64)GIB);
     set(CFG_store_run_bytes, (i64)rnd_log(2000, 500000));
+    /* From the seed itself: seeds that failed once keep their course. */
+    if (sim.seed % 4 == 1)
+        set(CFG_index_memory, (i64)(512 << sim.seed / 4 % 6) * sim.shards);
 }
 
 /* ---- faults and load ---- */
@@ -294,6 +297,7 @@ static void faults_end(void)
 {
     TRACE("faults end");
     memset(&sim.faults, 0, sizeof sim.faults);
+    set(CFG_index_memory, (i64)GIB); /* the operator raised it */
     store_outage_end();
     phase_deadline = sim.now_ns + QUIET_NS;
 }

@@ -217,6 +217,82 @@ static void ten_thousand_empty_partitions_are_small(void **s)
     assert_true(each <= 512);
 }
 
+static u64 arrays_bytes(void)
+{
+    u64 bytes = 0;
+    struct pindex *p, *next;
+    HASH_ITER(hh, rig->st->parts, p, next)
+        bytes += p->entry_cap * sizeof *p->entries + p->block_cap * sizeof *p->blocks;
+    return bytes;
+}
+
+static err append_small(u32 part)
+{
+    static struct rig_append appends[8192];
+    static u32 used;
+    err e = rig_append_one(rig_part(part), 1, 10, &appends[used++ % 8192]);
+    rig_settle();
+    return e;
+}
+
+/* Batches of segments that are not registered, then blocks: both are counted, and make room
+ * again. */
+static void the_index_has_a_bound(void **s)
+{
+    (void)s;
+    u32 taken = 0;
+    rig->cfg.values[CFG_index_memory] = 64 * 1024;
+    while (append_small(taken % 3) == ERR_NONE)
+        taken++;
+    assert_true(rig->st->index_full && !index_fits(rig->st));
+    assert_int_equal(rig->st->index_bytes, arrays_bytes());
+    assert_true(taken * sizeof(struct entry) <= 64 * 1024);
+    assert_true(taken * sizeof(struct entry) > 64 * 1024 / 3);
+    for (u32 i = 0; i < 3; i++)
+        expect_all_found(rig_part(i));
+    /* Uploaded: their images go, and with them what they were found by. */
+    wal_seal(rig->st);
+    rig_settle();
+    while (segment_first_unregistered(rig->st))
+        if (!rig_register(true))
+            rig_turn();
+    assert_int_equal(append_small(0), ERR_NONE);
+    assert_false(rig->st->index_full);
+    assert_int_equal(rig->st->index_bytes, arrays_bytes());
+    assert_true(rig->st->index_bytes < 64 * 1024 / 2);
+    for (u32 i = 0; i < 3; i++)
+        expect_all_found(rig_part(i));
+    pindex_drop(rig_part(1));
+    while (rig->st->job_count > 0)
+        rig_turn();
+    assert_int_equal(rig->st->index_bytes, arrays_bytes());
+}
+
+/* Room that retention made is given back when it is needed, not before. */
+static void arrays_give_back_what_they_do_not_need(void **s)
+{
+    (void)s;
+    struct pindex *p = rig_part(0);
+    for (u32 i = 0; i < 1000; i++)
+        pindex_add_block(p, &(struct block){ .bundle = bundle_id(0, i),
+                                             .base_offset = i,
+                                             .last_offset = i,
+                                             .data_bytes = 1 });
+    u64 full = rig->st->index_bytes;
+    assert_true(full >= 1000 * sizeof(struct block) && full == arrays_bytes());
+    set_start(990);
+    assert_int_equal(rig->st->index_bytes, full);
+    rig->cfg.values[CFG_index_memory] = 64 * 1024;
+    rig->st->index_bytes += 64 * 1024; /* of somebody else */
+    assert_false(index_room(rig->st));
+    rig->st->index_bytes -= 64 * 1024;
+    assert_true(rig->st->index_bytes < 64 * sizeof(struct block));
+    assert_int_equal(rig->st->index_bytes, arrays_bytes());
+    assert_int_equal(p->block_end - p->block_head, 10);
+    assert_int_equal(p->blocks[p->block_head].base_offset, 990);
+    assert_true(index_room(rig->st));
+}
+
 int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -229,6 +305,8 @@ int main(void)
         T(failed_start_move_changes_nothing),
         T(times_are_found),
         T(ten_thousand_empty_partitions_are_small),
+        T(the_index_has_a_bound),
+        T(arrays_give_back_what_they_do_not_need),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
