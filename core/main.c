@@ -272,6 +272,7 @@ int main(int argc, char **argv)
             return 0;
         } else if (opt == OPT_REFERENCE) {
             config_print_reference(stdout);
+            kept_configs_print_reference(stdout);
             return 0;
         } else if (opt == OPT_CHECK) {
             check_only = true;

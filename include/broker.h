@@ -172,6 +172,9 @@ void call_malformed(struct call *c, const char *why);
  * the call with call_malformed. */
 #define CALL_ARRAY(c, type, n) ((type *)arena_alloc((c)->arena, (u64)(n) * sizeof(type)))
 
+/* The part of the reference page (Markdown) about configs of groups and client metrics. */
+void kept_configs_print_reference(FILE *out);
+
 /* ---- scatter: one call over the partitions of several shards ---- */
 
 struct scatter;

@@ -1,4 +1,4 @@
-/* DescribeConfigs and IncrementalAlterConfigs for topics and brokers.
+/* DescribeConfigs, IncrementalAlterConfigs and AlterConfigs: the requests, and topics and brokers.
  *
  * Topics: a change is a new version of the topic, published as any other (controller.c). Brokers:
  * dynamic keys of the table (config.def); a change is written to the metadata store and applied to
@@ -7,21 +7,13 @@
  */
 #include <stdio.h>
 
-#include "broker_int.h"
 #include "check.h"
-#include "controller_int.h"
+#include "configs_int.h"
 #include "log.h"
-
-enum { RESOURCE_TOPIC = 2, RESOURCE_BROKER = 4 };
-
-typedef struct describe_configs_request_describe_configs_resource describe_resource;
-typedef struct describe_configs_response_describe_configs_result describe_result;
-typedef struct describe_configs_response_describe_configs_resource_result describe_entry;
-typedef struct describe_configs_response_describe_configs_synonym describe_synonym;
 
 /* ---- DescribeConfigs ---- */
 
-static bool key_wanted(const describe_resource *q, const char *name)
+bool config_key_wanted(const describe_resource *q, const char *name)
 {
     if (q->configuration_keys.n <= 0)
         return true;
@@ -31,6 +23,33 @@ static bool key_wanted(const describe_resource *q, const char *name)
     return false;
 }
 
+void config_entry_init(describe_entry *r, const char *name)
+{
+    describe_configs_response_describe_configs_resource_result_init(r);
+    r->name = bytes_str(name);
+    r->documentation = (struct bytes){ NULL, 0 };
+}
+
+bool config_synonyms_room(struct call *c, describe_entry *r, u32 n)
+{
+    r->synonyms.n = 0;
+    if (!CALL_REQ(c, describe_configs_request)->include_synonyms)
+        return true;
+    r->synonyms.v = CALL_ARRAY(c, describe_synonym, n);
+    return r->synonyms.v != NULL;
+}
+
+void config_synonym_put(describe_entry *r, const char *name, struct bytes value, i8 source)
+{
+    if (!r->synonyms.v)
+        return;
+    describe_synonym *s = &r->synonyms.v[r->synonyms.n++];
+    describe_configs_response_describe_configs_synonym_init(s);
+    s->name = bytes_str(name);
+    s->value = value;
+    s->source = source;
+}
+
 static bool describe_topic_key(struct call *c, const struct topic *t, enum topic_config_id id,
                                describe_entry *r)
 {
@@ -38,26 +57,18 @@ static bool describe_topic_key(struct call *c, const struct topic *t, enum topic
     struct topic_config_synonym syn[TOPIC_SYNONYMS_MAX];
     char buf[CONFIG_VALUE_SIZE];
     u32 n = topic_config_synonyms(&t->config, c->at->node->cfg, id, syn);
-    describe_configs_response_describe_configs_resource_result_init(r);
-    r->name = bytes_str(topic_config_name(id));
+    config_entry_init(r, topic_config_name(id));
     r->value = arena_copy(c->arena, bytes_str(topic_config_text(&t->config, id, buf, sizeof buf)));
     r->config_source = topic_config_source(&t->config, c->at->node->cfg, id);
     r->config_type = topic_config_kafka_type(id);
-    r->documentation = (struct bytes){ NULL, 0 };
     if (q->include_documentation)
         r->documentation = bytes_str(topic_config_help(id));
-    if (!q->include_synonyms)
-        return r->value.data != NULL;
-    r->synonyms.v = CALL_ARRAY(c, describe_synonym, n);
-    r->synonyms.n = 0;
-    for (u32 i = 0; r->synonyms.v && i < n; i++) {
-        describe_synonym *s = &r->synonyms.v[r->synonyms.n++];
-        describe_configs_response_describe_configs_synonym_init(s);
-        s->name = bytes_str(syn[i].name);
-        s->value = arena_copy(c->arena, bytes_str(syn[i].of.value));
-        s->source = syn[i].of.source;
-    }
-    return r->value.data && r->synonyms.v;
+    if (!r->value.data || !config_synonyms_room(c, r, n))
+        return false;
+    for (u32 i = 0; r->synonyms.v && i < n; i++)
+        config_synonym_put(r, syn[i].name, arena_copy(c->arena, bytes_str(syn[i].of.value)),
+                           syn[i].of.source);
+    return true;
 }
 
 static bool describe_topic(struct call *c, const describe_resource *q, describe_result *r)
@@ -73,7 +84,7 @@ static bool describe_topic(struct call *c, const describe_resource *q, describe_
     r->configs.n = 0;
     for (u32 i = 0; r->configs.v && i < TC_COUNT; i++) {
         enum topic_config_id id = (enum topic_config_id)i;
-        if (topic_config_visible(id) && key_wanted(q, topic_config_name(id)) &&
+        if (topic_config_visible(id) && config_key_wanted(q, topic_config_name(id)) &&
             !describe_topic_key(c, e->topic, id, &r->configs.v[r->configs.n++]))
             return false;
     }
@@ -103,8 +114,7 @@ static bool describe_broker_key(struct call *c, enum config_source layer, enum c
     const struct describe_configs_request *q = CALL_REQ(c, describe_configs_request);
     const struct config *cfg = c->at->node->cfg;
     struct config_synonym syn[CONFIG_SYNONYMS_MAX];
-    describe_configs_response_describe_configs_resource_result_init(r);
-    r->name = bytes_str(config_kafka_name(k));
+    config_entry_init(r, config_kafka_name(k));
     u32 n = broker_synonyms(cfg, layer, k, syn);
     /* Not set is null. */
     r->value = n ? arena_copy(c->arena, bytes_str(syn[0].value)) : (struct bytes){ NULL, 0 };
@@ -113,35 +123,23 @@ static bool describe_broker_key(struct call *c, enum config_source layer, enum c
         config_kafka_source(layer == CONFIG_STORED ? config_source(cfg, k) : CONFIG_CLUSTER);
     r->config_type = config_kafka_type(k);
     r->is_sensitive = config_defs[k].type == CONFIG_PASSWORD;
-    r->documentation = (struct bytes){ NULL, 0 };
     if (q->include_documentation)
         r->documentation = bytes_str(config_defs[k].help);
     if (r->is_sensitive) { /* as Kafka: neither value nor synonyms */
         r->value = (struct bytes){ NULL, 0 };
         return true;
     }
-    if (!q->include_synonyms)
-        return n == 0 || r->value.data != NULL;
-    r->synonyms.v = CALL_ARRAY(c, describe_synonym, n);
-    r->synonyms.n = 0;
-    for (u32 i = 0; r->synonyms.v && i < n; i++) {
-        describe_synonym *s = &r->synonyms.v[r->synonyms.n++];
-        describe_configs_response_describe_configs_synonym_init(s);
-        s->name = r->name;
-        s->value = arena_copy(c->arena, bytes_str(syn[i].value));
-        s->source = syn[i].source;
-    }
-    return r->synonyms.v != NULL;
+    if ((n > 0 && !r->value.data) || !config_synonyms_room(c, r, n))
+        return false;
+    for (u32 i = 0; r->synonyms.v && i < n; i++)
+        config_synonym_put(r, config_kafka_name(k), arena_copy(c->arena, bytes_str(syn[i].value)),
+                           syn[i].source);
+    return true;
 }
 
-/* "" means the defaults of all brokers: *layer says which are meant. */
-static err broker_resource(struct call *c, struct bytes name, enum config_source *layer,
-                           struct bytes *text)
+err config_broker_named(struct call *c, struct bytes name, struct bytes *text)
 {
     char buf[16] = { 0 };
-    *layer = name.len ? CONFIG_STORED : CONFIG_CLUSTER;
-    if (name.len == 0)
-        return ERR_NONE;
     if (name.len < sizeof buf)
         memcpy(buf, name.data, name.len);
     int id = -1, n = 0;
@@ -153,6 +151,14 @@ static err broker_resource(struct call *c, struct bytes name, enum config_source
     *text = text_of(c, "Unexpected broker id: expected %d or an empty name, but got '%.*s'.",
                     broker_id_of_shard(c->at, 0), (int)name.len, (const char *)name.data);
     return ERR_INVALID_REQUEST;
+}
+
+/* "" means the defaults of all brokers: *layer says which are meant. */
+static err broker_resource(struct call *c, struct bytes name, enum config_source *layer,
+                           struct bytes *text)
+{
+    *layer = name.len ? CONFIG_STORED : CONFIG_CLUSTER;
+    return name.len ? config_broker_named(c, name, text) : ERR_NONE;
 }
 
 static bool describe_broker(struct call *c, const describe_resource *q, describe_result *r)
@@ -168,14 +174,38 @@ static bool describe_broker(struct call *c, const describe_resource *q, describe
         enum config_key k = (enum config_key)i;
         if (layer == CONFIG_CLUSTER && config_stored(cfg, layer, k) == CONFIG_UNSET)
             continue;
-        if (key_wanted(q, config_kafka_name(k)) &&
+        if (config_key_wanted(q, config_kafka_name(k)) &&
             !describe_broker_key(c, layer, k, &r->configs.v[r->configs.n++]))
             return false;
     }
     return r->configs.v != NULL;
 }
 
-void handle_describe_configs(struct call *c)
+static bool describe_one(struct call *c, i32 i, describe_result *r)
+{
+    const describe_resource *q = &CALL_REQ(c, describe_configs_request)->resources.v[i];
+    describe_configs_response_describe_configs_result_init(r);
+    r->error_message = (struct bytes){ NULL, 0 };
+    r->resource_type = q->resource_type;
+    r->resource_name = q->resource_name;
+    switch (q->resource_type) {
+    case RESOURCE_TOPIC:
+        return describe_topic(c, q, r);
+    case RESOURCE_BROKER:
+        return describe_broker(c, q, r);
+    case RESOURCE_LOGGER:
+        return logger_describe(c, q, r);
+    case RESOURCE_METRICS:
+    case RESOURCE_GROUP:
+        return kept_describe(c, i, r);
+    default:
+        r->error_code = ERR_INVALID_REQUEST;
+        r->error_message = text_of(c, "Unknown resource type %d", q->resource_type);
+        return true;
+    }
+}
+
+static void describe_run(struct call *c)
 {
     const struct describe_configs_request *q = CALL_REQ(c, describe_configs_request);
     struct describe_configs_response *resp = CALL_RESP(c, describe_configs_response);
@@ -183,33 +213,21 @@ void handle_describe_configs(struct call *c)
     resp->results.v = CALL_ARRAY(c, describe_result, n);
     resp->results.n = n;
     bool fits = resp->results.v != NULL;
-    for (i32 i = 0; fits && i < n; i++) {
-        const describe_resource *res = &q->resources.v[i];
-        describe_result *r = &resp->results.v[i];
-        describe_configs_response_describe_configs_result_init(r);
-        r->error_message = (struct bytes){ NULL, 0 };
-        r->resource_type = res->resource_type;
-        r->resource_name = res->resource_name;
-        if (res->resource_type == RESOURCE_TOPIC) {
-            fits = describe_topic(c, res, r);
-        } else if (res->resource_type == RESOURCE_BROKER) {
-            fits = describe_broker(c, res, r);
-        } else {
-            r->error_code = ERR_INVALID_REQUEST;
-            r->error_message = bytes_str("Only topics (2) and brokers (4) have configs here.");
-        }
-    }
+    for (i32 i = 0; fits && i < n; i++)
+        fits = describe_one(c, i, &resp->results.v[i]);
+    kept_load_end(c);
     if (fits)
         call_done(c);
     else
         call_malformed(c, "response memory limit");
 }
 
-/* ---- IncrementalAlterConfigs ---- */
+void handle_describe_configs(struct call *c)
+{
+    kept_load(c, describe_run);
+}
 
-typedef struct incremental_alter_configs_request_alter_configs_resource alter_resource;
-typedef struct incremental_alter_configs_request_alterable_config alter_entry;
-typedef struct incremental_alter_configs_response_alter_configs_resource_response alter_result;
+/* ---- IncrementalAlterConfigs ---- */
 
 static bool altered_twice(const alter_resource *q, i32 at)
 {
@@ -217,6 +235,20 @@ static bool altered_twice(const alter_resource *q, i32 at)
         if (i != at && bytes_eq(q->configs.v[i].name, q->configs.v[at].name))
             return true;
     return false;
+}
+
+err config_change_form(struct call *c, const alter_resource *q, i32 i, struct bytes *text)
+{
+    const alter_entry *k = &q->configs.v[i];
+    *text = (struct bytes){ NULL, 0 };
+    if (altered_twice(q, i))
+        *text = bytes_str("Error due to duplicate config keys.");
+    else if (k->config_operation < TOPIC_OP_SET || k->config_operation > TOPIC_OP_SUBTRACT)
+        *text = text_of(c, "Unknown operation %d.", k->config_operation);
+    else if (k->config_operation != TOPIC_OP_DELETE && !k->value.data)
+        *text = text_of(c, "Null value not supported for : %.*s", (int)MIN(k->name.len, 200u),
+                        (const char *)k->name.data);
+    return text->data ? ERR_INVALID_REQUEST : ERR_NONE;
 }
 
 static err alter_topic_values(struct call *c, const alter_resource *q, struct topic *next,
@@ -230,16 +262,13 @@ static err alter_topic_values(struct call *c, const alter_resource *q, struct to
     }
     for (i32 i = 0; i < q->configs.n; i++) {
         const alter_entry *k = &q->configs.v[i];
-        err e = ERR_INVALID_REQUEST;
-        if (altered_twice(q, i))
-            snprintf(why, sizeof why, "Error due to duplicate config keys.");
-        else if (k->config_operation < TOPIC_OP_SET || k->config_operation > TOPIC_OP_SUBTRACT)
-            snprintf(why, sizeof why, "Unknown operation %d.", k->config_operation);
-        else if (k->config_operation == TOPIC_OP_DELETE && topic_config_find(k->name) == TC_COUNT)
-            e = ERR_NONE; /* as Kafka: what nobody knows is not set */
-        else
+        err e = config_change_form(c, q, i, text);
+        if (e != ERR_NONE)
+            return e;
+        if (k->config_operation != TOPIC_OP_DELETE || topic_config_find(k->name) != TC_COUNT)
             e = topic_config_alter(&next->config, cfg, (enum topic_config_op)k->config_operation,
                                    k->name, k->value, why, sizeof why);
+        /* As Kafka: what nobody knows is not set, and so may be deleted. */
         if (e != ERR_NONE) {
             *text = text_of(c, "%s", why);
             return e;
@@ -369,9 +398,6 @@ static err broker_change_value(struct call *c, enum config_source layer, const a
     const struct config_def *d = &config_defs[ch->key];
     if (k->config_operation == TOPIC_OP_DELETE)
         return ERR_NONE;
-    snprintf(why, why_size, "Null value not supported for : %s", d->name);
-    if (!k->value.data)
-        return ERR_INVALID_REQUEST;
     const char *given = arena_printf(c->arena, "%.*s", (int)MIN(k->value.len, (u32)TOPIC_VALUE_MAX),
                                      (const char *)k->value.data);
     ch->value = given;
@@ -391,10 +417,9 @@ static err broker_change_value(struct call *c, enum config_source layer, const a
     return good ? ERR_NONE : ERR_INVALID_REQUEST; /* Kafka's answer, where a topic's is 40 */
 }
 
-static err broker_change_check(struct call *c, enum config_source layer, const alter_resource *q,
-                               i32 at, struct broker_change *ch, char *why, size_t why_size)
+static err broker_change_check(struct call *c, enum config_source layer, const alter_entry *k,
+                               struct broker_change *ch, char *why, size_t why_size)
 {
-    const alter_entry *k = &q->configs.v[at];
     char name[128];
     snprintf(name, sizeof name, "%.*s", (int)k->name.len, (const char *)k->name.data);
     *ch = (struct broker_change){ .key = config_find(name) };
@@ -402,10 +427,6 @@ static err broker_change_check(struct call *c, enum config_source layer, const a
         snprintf(why, why_size, "Unknown config %s.", name);
     else if (config_defs[ch->key].change == CONFIG_STATIC)
         snprintf(why, why_size, "Cannot update %s: it needs a restart.", name);
-    else if (altered_twice(q, at))
-        snprintf(why, why_size, "Error due to duplicate config keys.");
-    else if (k->config_operation < TOPIC_OP_SET || k->config_operation > TOPIC_OP_SUBTRACT)
-        snprintf(why, why_size, "Unknown operation %d.", k->config_operation);
     else
         return broker_change_value(c, layer, k, ch, why, why_size);
     return ERR_INVALID_REQUEST;
@@ -432,7 +453,11 @@ static void alter_broker(struct topics_op *op, const alter_resource *q, alter_re
     }
     char why[512];
     for (i32 i = 0; i < n; i++) {
-        r->error_code = (i16)broker_change_check(c, layer, q, i, &changes[i], why, sizeof why);
+        r->error_code = (i16)config_change_form(c, q, i, &r->error_message);
+        if (r->error_code != ERR_NONE)
+            return;
+        r->error_code =
+            (i16)broker_change_check(c, layer, &q->configs.v[i], &changes[i], why, sizeof why);
         if (r->error_code != ERR_NONE) {
             r->error_message = text_of(c, "%s", why);
             return;
@@ -486,6 +511,34 @@ static const u8 *alter_marks(struct call *c, const struct incremental_alter_conf
     return names ? named_marks(c, names, n) : NULL;
 }
 
+static void alter_one(struct topics_op *op, const alter_resource *q, alter_result *r)
+{
+    bool replaces =
+        op->call->api->handle == handle_alter_configs; /* AlterConfigs knows no loggers */
+    switch (q->resource_type) {
+    case RESOURCE_TOPIC:
+        alter_topic(op, q, r);
+        return;
+    case RESOURCE_BROKER:
+        alter_broker(op, q, r);
+        return;
+    case RESOURCE_METRICS:
+    case RESOURCE_GROUP:
+        kept_alter(op, q, r);
+        return;
+    case RESOURCE_LOGGER:
+        if (!replaces) {
+            logger_alter(op, q, r);
+            return;
+        }
+        break;
+    default:
+        break;
+    }
+    r->error_code = ERR_INVALID_REQUEST;
+    r->error_message = text_of(op->call, "Unknown resource type %d", q->resource_type);
+}
+
 static void alter_run(struct controller_task *task)
 {
     struct topics_op *op = container_of(task, struct topics_op, task);
@@ -508,13 +561,8 @@ static void alter_run(struct controller_task *task)
         if (marks[i] & NAMED_TWICE) {
             r->error_code = ERR_INVALID_REQUEST;
             r->error_message = bytes_str("Each resource must appear at most once.");
-        } else if (res->resource_type == RESOURCE_TOPIC) {
-            alter_topic(op, res, r);
-        } else if (res->resource_type == RESOURCE_BROKER) {
-            alter_broker(op, res, r);
         } else {
-            r->error_code = ERR_INVALID_REQUEST;
-            r->error_message = bytes_str("Only topics (2) and brokers (4) have configs here.");
+            alter_one(op, res, r);
         }
     }
     topics_op_release(op);
@@ -549,7 +597,7 @@ static bool replace_names(const struct alter_configs_request_alter_configs_resou
     return false;
 }
 
-/* The i-th config that the resource could have, if it is set there; else NULL. */
+/* The i-th config that the resource could have, if it may be set there; else NULL. */
 static const char *replace_set(struct call *c,
                                const struct alter_configs_request_alter_configs_resource *q, u32 i)
 {
@@ -559,6 +607,8 @@ static const char *replace_set(struct call *c,
                    ? topic_config_name((enum topic_config_id)i)
                    : NULL;
     }
+    if (kept_kind(q->resource_type))
+        return kept_name(q->resource_type, i);
     enum config_source layer = q->resource_name.len ? CONFIG_STORED : CONFIG_CLUSTER;
     bool set = q->resource_type == RESOURCE_BROKER && i < CFG_COUNT &&
                config_stored(c->at->node->cfg, layer, (enum config_key)i) != CONFIG_UNSET;

@@ -148,6 +148,40 @@ def live_defaults_reach_topics(work):
 
 
 @case
+def kept_configs(work):
+    """Configs of groups and client metrics outlive a restart, and their number is bounded."""
+    node = Node(work, "configs.max_kept=3")
+    node.start()
+    broker = node.broker()
+    group, metrics, interval = 32, 16, "interval.ms"
+
+    def value(kind, name, key):
+        got = described(broker, kind, name, key)
+        return got["Value"], got["ConfigSource"]
+
+    def change(kind, name, *changes):
+        return altered(broker, kind, name, *changes)["ErrorCode"]
+
+    # What looks like a folder is a name.
+    expect(change(group, "a", ("consumer.session.timeout.ms", 0, "46000")), 0, "one")
+    expect(change(group, "a/b", ("consumer.session.timeout.ms", 0, "47000")), 0, "two")
+    expect(change(metrics, "all", (interval, 0, "1000")), 0, "three")
+    expect(change(group, "c", ("consumer.session.timeout.ms", 0, "46000")), 44, "one too many: POLICY_VIOLATION")
+    expect(change(metrics, "all", (interval, 0, "2000")), 0, "in place of another")
+    expect(change(group, "x" * 401, ("consumer.session.timeout.ms", 0, "46000")), 42, "too long a name")
+    node.kill()
+    node.start()
+    for name, ms in (("a", "46000"), ("a/b", "47000")):
+        expect(value(group, name, "consumer.session.timeout.ms"), (ms, 8), f"of {name} after a restart")
+    expect(value(metrics, "all", interval), ("2000", 7), "of client metrics after a restart")
+    expect(change(group, "a", ("consumer.session.timeout.ms", 1, None)), 0, "delete")
+    expect(value(group, "a", "consumer.session.timeout.ms"), ("45000", 5), "it is deleted")
+    expect(value(group, "a/b", "consumer.session.timeout.ms"), ("47000", 8), "and the other is not")
+    expect(change(group, "c", ("consumer.session.timeout.ms", 0, "46000")), 0, "there is room again")
+    expect(node.stop(), 0, "exit code")
+
+
+@case
 def many_topics_follow_while_others_change(work):
     """More topics than one step takes, with topics made and deleted meanwhile."""
     node = Node(work)

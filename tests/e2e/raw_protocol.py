@@ -1638,6 +1638,104 @@ def configs_of_all_brokers(broker):
     expect(value(*every), None, "nothing is set any more")
 
 
+def replaced(broker, kind, name, **configs):
+    """AlterConfigs, the older form."""
+    got = broker.call(33, 2, {"ValidateOnly": False, "Resources": [{"ResourceType": kind, "ResourceName": name, "Configs": [
+        {"Name": k.replace("_", "."), "Value": v} for k, v in configs.items()]}]})["Responses"]
+    return got[0]["ErrorCode"]
+
+
+def config_of(broker, kind, name, key):
+    found = described(broker, kind, name, [key])[key]
+    return found["Value"], found["ConfigSource"], [(s["Name"], s["Value"], s["Source"]) for s in found["Synonyms"]]
+
+
+@case
+def configs_of_groups(broker):
+    group, other, key = fresh("raw-group"), fresh("raw-group"), "consumer.session.timeout.ms"
+    rest = [("group." + key, "45000", 5)]
+    found = described(broker, 32, group, None)
+    expect(len(found), 21, "configs of a group")
+    expect({c["ConfigSource"] for c in found.values()}, {5}, "all are defaults")
+    for name, value, kind in ((key, "45000", 3), ("share.auto.offset.reset", "latest", 2), ("streams.num.standby.replicas", "0", 3),
+                              ("share.renew.acknowledge.enable", "true", 1), ("streams.rack.aware.assignment.tags", "", 7)):
+        expect((found[name]["Value"], found[name]["ConfigType"]), (value, kind), name)
+    expect(config_of(broker, 32, group, key), ("45000", 5, rest), "a default")
+    expect(config_of(broker, 32, group, "share.auto.offset.reset"), ("latest", 5, [("share.auto.offset.reset", "latest", 5)]),
+           "a default without a broker's key")
+    for changes, code in (([(key, 0, "10")], 40), ([(key, 0, "60001")], 40), ([(key, 0, "many")], 40), ([(key, 0, None)], 42),
+                          ([(key, 2, "46000")], 40), ([("no.such", 0, "1")], 40), ([("no.such", 1, None)], 0),
+                          ([(key, 0, "46000"), (key, 0, "46001")], 42), ([("share.isolation.level", 0, "READ_COMMITTED")], 40),
+                          ([("share.auto.offset.reset", 0, "middle")], 40), ([("share.auto.offset.reset", 0, "by_duration:x")], 40),
+                          ([("streams.assignor.name", 0, "mine")], 40), ([("share.renew.acknowledge.enable", 0, "yes")], 40),
+                          ([("streams.num.standby.replicas", 0, "3")], 40)):
+        expect(altered(broker, (32, group, changes)), [code], f"{changes}")
+    expect(altered(broker, (32, "", [(key, 0, "46000")])), [42], "a group without a name")
+    expect(altered(broker, (32, group, [(key, 0, "46000")]), validate=True), [0], "a trial")
+    expect(config_of(broker, 32, group, key)[1], 5, "changes nothing")
+    good = [(key, 0, " 46000 "), ("share.auto.offset.reset", 0, "by_duration:PT1H30M"),
+            ("errors.deadletterqueue.topic.name", 0, "dlq")]
+    expect(altered(broker, (32, group, good)), [0], "set")
+    wait_for(lambda: config_of(broker, 32, group, key) == ("46000", 8, [(key, "46000", 8)] + rest), "it is set")
+    expect(config_of(broker, 32, group, "share.auto.offset.reset")[:2], ("by_duration:PT1H30M", 8), "another")
+    expect(config_of(broker, 32, other, key), ("45000", 5, rest), "another group")
+    expect(replaced(broker, 32, group, consumer_heartbeat_interval_ms="6000"), 0, "AlterConfigs")
+    wait_for(lambda: config_of(broker, 32, group, "consumer.heartbeat.interval.ms")[:2] == ("6000", 8), "AlterConfigs sets")
+    expect(config_of(broker, 32, group, key), ("45000", 5, rest), "AlterConfigs deletes what it does not name")
+    expect(altered(broker, (32, group, [("consumer.heartbeat.interval.ms", 1, None)])), [0], "delete")
+    wait_for(lambda: config_of(broker, 32, group, "consumer.heartbeat.interval.ms")[1] == 5, "it is deleted")
+
+
+@case
+def configs_of_client_metrics(broker):
+    name = fresh("raw-metrics")
+    expect({k: (c["Value"], c["ConfigSource"], c["ConfigType"], c["Synonyms"]) for k, c in described(broker, 16, name, None).items()},
+           {"interval.ms": ("300000", 5, 3, []), "match": ("", 5, 7, []), "metrics": ("", 5, 7, [])}, "nothing is set")
+    for changes, code in (([("interval.ms", 0, "99")], 42), ([("interval.ms", 0, "3600001")], 42), ([("interval.ms", 0, "x")], 40),
+                          ([("match", 0, "color=blue")], 40), ([("match", 0, "client_id")], 40), ([("match", 0, "client_id=a=b")], 40),
+                          ([("no.such", 0, "1")], 42), ([("metrics", 2, "a")], 40), ([("metrics", 0, None)], 42)):
+        expect(altered(broker, (16, name, changes)), [code], f"{changes}")
+    expect(altered(broker, (16, "", [("interval.ms", 0, "1000")])), [42], "no name")
+    good = [("interval.ms", 0, "1000"), ("metrics", 0, "org.apache,x"), ("match", 0, "client_id=a.*,client_software_name=b")]
+    expect(altered(broker, (16, name, good)), [0], "set")
+    wait_for(lambda: config_of(broker, 16, name, "interval.ms") == ("1000", 7, [("interval.ms", "1000", 7)]), "it is set")
+    expect(config_of(broker, 16, name, "match")[0], "client_id=a.*,client_software_name=b", "match")
+    expect(altered(broker, (16, name, [(k, 1, None) for k, _, _ in good])), [0], "delete")
+    wait_for(lambda: config_of(broker, 16, name, "interval.ms") == ("300000", 5, []), "it is deleted")
+
+
+@case
+def broker_logger(broker):
+    me = str(node_id(broker))
+
+    def level():
+        root = described(broker, 8, me, ["root"])["root"]
+        return root["Value"], root["ConfigSource"], root["ConfigType"], root["ReadOnly"], root["Synonyms"]
+
+    before = level()[0]
+    try:
+        for wanted in ("DEBUG", "ERROR", "INFO"):
+            expect(altered(broker, (8, me, [("root", 0, wanted)])), [0], f"set to {wanted}")
+            wait_for(lambda: level() == (wanted, 6, 0, False, []), f"the level is {wanted}")
+        expect(altered(broker, (8, me, [("root", 0, "DEBUG")]), validate=True), [0], "a trial")
+        expect(level()[0], "INFO", "changes nothing")
+        for changes, code in (([("root", 0, "LOUD")], 40), ([("root", 0, "info")], 40), ([("no.such", 0, "INFO")], 40),
+                              ([("root", 2, "INFO")], 42), ([("root", 1, None)], 42), ([("root", 0, None)], 42),
+                              ([("root", 0, "INFO"), ("root", 0, "WARN")], 42)):
+            expect(altered(broker, (8, me, changes)), [code], f"{changes}")
+        for name in ("", "4711", "x"):
+            expect(altered(broker, (8, name, [("root", 0, "INFO")])), [42], f"broker {name!r}")
+            got = broker.call(32, 4, {"Resources": [{"ResourceType": 8, "ResourceName": name, "ConfigurationKeys": None}]})
+            expect(got["Results"][0]["ErrorCode"], 42, f"DescribeConfigs of broker {name!r}")
+        expect(replaced(broker, 8, me, root="INFO"), 42, "AlterConfigs")
+    finally:
+        expect(altered(broker, (8, me, [("root", 0, before)])), [0], "as before")
+    for kind in (0, 1, 77):
+        expect(altered(broker, (kind, "x", [])), [42], f"type {kind}")
+        got = broker.call(32, 4, {"Resources": [{"ResourceType": kind, "ResourceName": "x", "ConfigurationKeys": None}]})
+        expect(got["Results"][0]["ErrorCode"], 42, f"DescribeConfigs of type {kind}")
+
+
 @case
 def create_topics_details(broker):
     me, counter = node_id(broker), fresh("raw-detail")
