@@ -38,6 +38,8 @@ err config_change_form(struct call *c, const alter_resource *q, i32 i, struct by
 
 /* ---- kept_configs.c ---- */
 bool kept_kind(i8 kind);
+/* Of the keys that resources of the kind have in the metadata store; <config>/<name> follows. */
+const char *kept_prefix(i8 kind);
 /* The i-th config that resources of the kind have; NULL: there are no more. */
 const char *kept_name(i8 kind, u32 i);
 /* Reads what is stored of the resources that a DescribeConfigs names, then goes on; at once when it

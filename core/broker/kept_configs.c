@@ -61,14 +61,14 @@ static const struct kept_row *row_find(i8 kind, struct bytes name)
     return NULL;
 }
 
-static const char *kind_prefix(i8 kind)
+const char *kept_prefix(i8 kind)
 {
     return kind == RESOURCE_GROUP ? "c/group/" : "c/client-metrics/";
 }
 
 static struct bytes kept_key(char buf[META_KEY_MAX], const struct kept_row *row, struct bytes name)
 {
-    int n = snprintf(buf, META_KEY_MAX, "%s%s/", kind_prefix(row->kind), row->name);
+    int n = snprintf(buf, META_KEY_MAX, "%s%s/", kept_prefix(row->kind), row->name);
     CHECK(n > 0 && (u32)n + name.len <= META_KEY_MAX);
     memcpy(buf + n, name.data, name.len);
     return bytes_of(buf, (u32)n + name.len);
@@ -384,7 +384,7 @@ static void kept_commit(struct bg_job *j)
     const struct node *n = o->op->call->at->node;
     static const i8 kinds[] = { RESOURCE_GROUP, RESOURCE_METRICS };
     for (u32 i = 0; o->puts > 0 && o->err == ERR_NONE && i < ARRAY_COUNT(kinds); i++)
-        o->err = meta_range(n->env.meta, bytes_str(kind_prefix(kinds[i])), count_one, o);
+        o->err = meta_range(n->env.meta, bytes_str(kept_prefix(kinds[i])), count_one, o);
     if (o->err == ERR_NONE && o->puts > 0 &&
         o->kept + o->puts > config_u64(n->cfg, CFG_configs_max_kept))
         o->err = ERR_POLICY_VIOLATION;

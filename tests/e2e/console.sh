@@ -102,6 +102,13 @@ configs() {
     if run kafka-configs --alter --topic "$topic" --add-config no.such=1 >"$work/out" 2>&1; then
         die "an unknown config was taken"
     fi
+    run kafka-configs --alter --entity-type brokers --entity-default --add-config log.roll.ms=604800001 >/dev/null
+    run kafka-configs --describe --entity-type brokers --entity-default >"$work/out"
+    has "$work/out" "log.roll.ms=604800001 .*DYNAMIC_DEFAULT_BROKER_CONFIG"
+    run kafka-configs --alter --entity-type brokers --entity-default --delete-config log.roll.ms >/dev/null
+    run kafka-configs --alter --entity-type groups --entity-name "$topic" --add-config consumer.session.timeout.ms=50000 >/dev/null
+    run kafka-configs --describe --entity-type groups >"$work/out" # of all that there are
+    has "$work/out" "consumer.session.timeout.ms=50000 .*DYNAMIC_GROUP_CONFIG"
 }
 
 records() {

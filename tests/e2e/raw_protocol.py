@@ -1737,6 +1737,34 @@ def broker_logger(broker):
 
 
 @case
+def list_config_resources(broker):
+    group, metrics, topic, me = fresh("raw-group"), fresh("raw-metrics"), broker.topic().name, str(node_id(broker))
+    sets = [(32, group, "consumer.session.timeout.ms", "46000"), (32, group, "consumer.heartbeat.interval.ms", "6000"),
+            (16, metrics, "interval.ms", "1000")]
+
+    def listed(*types, version=1):
+        got = broker.call(74, version, {"ResourceTypes": list(types)})
+        expect(got["ErrorCode"], 0, f"ListConfigResources of {types}")
+        return [(r.get("ResourceType", 16), r["ResourceName"]) for r in got["ConfigResources"]]
+
+    for kind, name, key, value in sets:
+        expect(altered(broker, (kind, name, [(key, 0, value)])), [0], f"set {key}")
+    wait_for(lambda: (16, metrics) in listed() and (32, group) in listed(), "they are listed")
+    found = listed()
+    for one in ((2, topic), (4, me), (8, me), (16, metrics), (32, group)):
+        expect(found.count(one), 1, f"{one} among all")
+        same = listed(one[0], one[0])
+        expect((same.count(one), {kind for kind, _ in same}), (1, {one[0]}), f"type {one[0]} alone")
+    expect({kind for kind, _ in listed(16, 32)}, {16, 32}, "two types")
+    expect((16, metrics) in listed(version=0), True, "the first version has client metrics")
+    for types in ([0], [1], [77], [2, 77], [-128]):
+        expect(broker.call(74, 1, {"ResourceTypes": types})["ErrorCode"], 35, f"types {types}")
+    for kind, name, key, _ in sets:
+        expect(altered(broker, (kind, name, [(key, 1, None)])), [0], f"delete {key}")
+    wait_for(lambda: not {(16, metrics), (32, group)}.intersection(listed()), "nothing of them is set")
+
+
+@case
 def create_topics_details(broker):
     me, counter = node_id(broker), fresh("raw-detail")
 
