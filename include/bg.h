@@ -16,10 +16,11 @@ struct bg_job;
 typedef void (*bg_fn)(struct bg_job *j);
 
 enum bg_lane {
-    BG_META, /* metadata transactions: strictly in order */
-    BG_PUT,  /* object uploads */
-    BG_READ, /* object reads */
-    BG_MISC, /* deletes, listings, everything slow */
+    BG_META,    /* metadata transactions: strictly in order */
+    BG_PUT,     /* object uploads */
+    BG_READ,    /* object reads */
+    BG_CATCHUP, /* object reads for those that catch up: behind all others */
+    BG_MISC,    /* deletes, listings, everything slow */
     BG_LANES
 };
 
@@ -38,8 +39,9 @@ void bg_destroy(struct bg *bg);
 /* Waits until no worker is about to wake a shard any more, so that rings may be destroyed. Real
  * node only (shard_threads_join calls it, all jobs have returned by then). */
 void bg_quiesce(struct bg *bg);
-/* Queues the job; done runs on shard `s` later. Lane BG_READ and BG_PUT have several threads
- * (bg.threads) and keep no order among jobs; the others have one each. */
+/* Queues the job; done runs on shard `s` later. Lanes BG_READ and BG_PUT have several threads
+ * (bg.threads), BG_CATCHUP has store.catchup_reads; they keep no order among jobs. The others have
+ * one each. */
 void bg_submit(struct shard *s, struct bg_job *j, enum bg_lane lane, bg_fn run, bg_fn done);
 
 #endif

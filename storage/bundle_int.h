@@ -173,6 +173,16 @@ void retention_run_replaced(struct storage *st, u64 run);
 
 /* ---- cached blocks: cache.c ---- */
 
+/* Whom a block is for. Each has memory, loads and threads of its own. */
+enum read_class {
+    READ_TAIL,    /* consumers at the end of the log, and lookups there */
+    READ_CATCHUP, /* the others */
+    READ_CLASSES
+};
+/* A stream (ahead.c), to be told what became of a guess. */
+struct ahead_mark {
+    u32 stream, generation;
+};
 enum cache_state { CACHE_QUEUED, CACHE_LOADING, CACHE_READY, CACHE_FAILED };
 struct cache_wait { /* field of a waiting read; linked while it waits */
     struct list link;
@@ -195,14 +205,18 @@ struct cache_block {
     struct cache_key key;
     struct cache *cache;
     struct store *store;
+    enum read_class class;
+    enum read_class load_class; /* when its load began */
     char name[BUNDLE_NAME_SIZE];
     i64 base_offset, last_offset; /* expected; checked at load */
     struct partition_key part;
     u8 *raw;           /* key.bytes of them */
     struct bytes data; /* READY: the batches */
     err err;
-    bool cold;  /* read to its end: first to go */
+    bool cold;  /* read to its end, and nobody else is on the way: first to go */
     bool ahead; /* read-ahead, nobody has asked yet */
+    bool busy;  /* LOADING or referred to: cannot be evicted */
+    struct ahead_mark mark;
     u64 started_ns;
     struct list link; /* queue, or age order of unreferenced READY ones */
     struct list waiters;
@@ -212,15 +226,16 @@ err cache_create(struct storage *st) MUST_USE;
 void cache_free(struct storage *st);
 bool cache_idle(const struct storage *st);
 /* READY block with one reference for the caller, or NULL. */
-struct cache_block *cache_get(struct storage *st, const struct block *b);
+struct cache_block *cache_get(struct storage *st, const struct block *b, enum read_class class);
 /* Starts or joins the load; w->fn runs later. ERR_NOT_FOUND: the bundle is not registered. */
 err cache_load(struct storage *st, const struct pindex *p, const struct block *b,
-               struct cache_wait *w) MUST_USE;
+               enum read_class class, struct cache_wait *w) MUST_USE;
 /* Leaves the queue of waiters; w->fn will not run. */
 void cache_unwait(struct cache_wait *w);
-/* Read-ahead: loads when there is room to spare. False: no room, don't try further. */
-bool cache_ahead(struct storage *st, const struct pindex *p, const struct block *b);
-/* Bytes of the cache one reader may fill ahead. */
+/* Read-ahead for a stream: loads when there is room to spare. False: no room, don't try further. */
+bool cache_ahead(struct storage *st, const struct pindex *p, const struct block *b,
+                 struct ahead_mark mark);
+/* Bytes of the cache for what was read ahead and not asked for yet. */
 u64 cache_ahead_bytes(const struct storage *st);
 /* Loads not begun for want of memory or a free reader begin now. */
 void cache_pump(struct storage *st);

@@ -1,58 +1,152 @@
-/* The block cache: blocks of bundles in memory, loaded from the object store on background
+/* The block cache: blocks of objects in memory, loaded from the object store on background
  * threads, counted by readers, bounded by store.cache_bytes (this shard's share).
  *
  * States, and who moves them:
  *   QUEUED ──cache_pump──► LOADING ──load_done──► READY ──evicted──► gone
  *                                        └──────► FAILED: waiters are told, gone
  *
- *  1. A block is in the table from creation to eviction or failure; one load per block, however
- *     many wait for it.
- *  2. used_bytes counts LOADING and READY blocks. It passes the limit only by what somebody waits
- *     for while readers hold everything else: one load at a time, because a fetch may hold one
- *     block while it waits for the next, and nobody would ever let go. What is above the limit
- *     goes as soon as its readers let go.
- *  3. READY blocks nobody refers to stand in `age`, the first to go first. Blocks that a reader
- *     went through to the end (a scan will not come back) and failed guesses of read-ahead go in
- *     at the front, others at the back.
- *  4. A block with references is never evicted; a waiter gets its reference before it runs.
- *  5. Reads that somebody waits for start before read-ahead, which only takes free room.
+ *  1. A block is in the table from creation to eviction or failure; one load per block,
+ *     however many wait for it.
+ *  2. Each class of readers has a pool: a part of the memory, and loads of its own on threads
+ *     of its own. used_bytes counts LOADING and READY blocks, in the pool and in all. A pool
+ *     may use what the other leaves, but whoever needs room takes it from the pool that is
+ *     above its part: so scans of any length take nothing away from the tail, and the tail
+ *     leaves catch-up its part.
+ *  3. What can't be evicted (busy_bytes: LOADING, or a reader refers to it) of the catch-up
+ *     pool stays within its part, or slow readers would hold what they borrowed.
+ *  4. Bounds are passed only by what somebody waits for while readers hold everything else:
+ *     one load of a pool at a time, because a fetch may hold one block while it waits for the
+ *     next, and nobody would ever let go. What is above the limit goes as soon as its readers
+ *     let go.
+ *  5. READY blocks nobody refers to stand in their pool's `idle`, the first to go first.
+ *     Blocks that a scan went through to the end, with no other on its way, go in at the
+ *     front, others at the back. What was read ahead and not asked for yet stands in `unread`
+ *     and goes last.
+ *  6. A block with references is never evicted; a waiter gets its reference before it runs.
+ *  7. Reads that somebody waits for start before read-ahead, which is for the catch-up pool,
+ *     takes half of it at most, and evicts what was read ahead only when its stream is over.
+ *  8. A block is its pool's until a tailing reader asks for one of catch-up: then it is the
+ *     tail's.
  */
-#include "bundle_int.h"
+#include "ahead_int.h"
 
 #include "clock.h"
 #include "hash.h"
 
 #define CACHE_MAGIC 0xcac4e001u
 
+struct pool {
+    enum bg_lane lane;
+    u64 part_bytes; /* of the limit */
+    u64 used_bytes, busy_bytes;
+    u32 loading, loading_max;
+    struct list queue; /* QUEUED, somebody waits */
+    struct list idle;  /* READY without references */
+};
+
 struct cache {
     u32 magic;
+    bool pumping;
     struct storage *st;
     struct cache_block *blocks; /* uthash by key */
     u64 used_bytes, limit_bytes;
-    u32 loading, loading_max;
-    struct list queue; /* QUEUED, somebody waits */
-    struct list age;   /* READY without references */
-    bool pumping;
+    u64 ahead_bytes;    /* of blocks read ahead: LOADING or unread */
+    struct list unread; /* READY, read ahead, never referred to */
+    struct pool pools[READ_CLASSES];
 };
 
 static void cache_check(const struct cache *c)
 {
     MAGIC_CHECK(c, CACHE_MAGIC);
-    CHECK(c->loading <= c->loading_max);
+    const struct pool *tail = &c->pools[READ_TAIL], *catchup = &c->pools[READ_CATCHUP];
+    CHECK(tail->loading <= tail->loading_max);
+    CHECK(catchup->loading <= catchup->loading_max);
+    CHECK(tail->used_bytes + catchup->used_bytes == c->used_bytes);
+    CHECK(c->ahead_bytes <= catchup->used_bytes);
+}
+
+static void count_up(const struct cache *c, enum metric_id id)
+{
+    metric_add(c->st->shard->metrics, id, 1);
+}
+
+static void pool_init(struct pool *p, enum bg_lane lane, u64 part_bytes, u64 loading_max)
+{
+    p->lane = lane;
+    p->part_bytes = part_bytes;
+    p->loading_max = (u32)loading_max;
+    list_init(&p->queue);
+    list_init(&p->idle);
 }
 
 err cache_create(struct storage *st)
 {
     const struct config *cfg = st->env->cfg;
     struct cache *c = MEM_NEW(struct cache);
+    u32 shards = MAX(st->env->shard_count, 1);
     MAGIC_INIT(c, CACHE_MAGIC);
     c->st = st;
-    c->limit_bytes = config_u64(cfg, CFG_store_cache_bytes) / MAX(st->env->shard_count, 1);
-    c->loading_max = (u32)config_u64(cfg, CFG_store_reads);
-    list_init(&c->queue);
-    list_init(&c->age);
+    c->limit_bytes = config_u64(cfg, CFG_store_cache_bytes) / shards;
+    u64 catchup =
+        MIN(config_u64(cfg, CFG_store_catchup_bytes) / shards, c->limit_bytes - c->limit_bytes / 4);
+    pool_init(&c->pools[READ_TAIL], BG_READ, c->limit_bytes - catchup,
+              config_u64(cfg, CFG_store_reads));
+    pool_init(&c->pools[READ_CATCHUP], BG_CATCHUP, catchup,
+              config_u64(cfg, CFG_store_catchup_reads));
+    list_init(&c->unread);
     st->cache = c;
     return ERR_NONE;
+}
+
+static void bytes_told(const struct cache *c)
+{
+    metric_set(c->st->shard->metrics, M_cache_bytes, c->used_bytes);
+    metric_set(c->st->shard->metrics, M_cache_catchup_bytes, c->pools[READ_CATCHUP].used_bytes);
+    metric_set(c->st->shard->metrics, M_readahead_bytes, c->ahead_bytes);
+}
+
+static void block_use(struct cache_block *b)
+{
+    struct cache *c = b->cache;
+    c->used_bytes += b->key.bytes;
+    c->pools[b->class].used_bytes += b->key.bytes;
+    bytes_told(c);
+}
+
+static void block_unuse(struct cache_block *b)
+{
+    struct cache *c = b->cache;
+    CHECK(c->pools[b->class].used_bytes >= b->key.bytes);
+    c->used_bytes -= b->key.bytes;
+    c->pools[b->class].used_bytes -= b->key.bytes;
+    bytes_told(c);
+}
+
+static void block_set_busy(struct cache_block *b, bool busy)
+{
+    u64 *bytes = &b->cache->pools[b->class].busy_bytes;
+    if (busy && !b->busy) {
+        *bytes += b->key.bytes;
+    } else if (!busy && b->busy) {
+        CHECK(*bytes >= b->key.bytes);
+        *bytes -= b->key.bytes;
+    }
+    b->busy = busy;
+}
+
+/* It was asked for, went or failed: no guess any more. */
+static void block_unguess(struct cache_block *b, enum metric_id became)
+{
+    struct cache *c = b->cache;
+    if (!b->ahead)
+        return;
+    b->ahead = false;
+    CHECK(c->ahead_bytes >= b->key.bytes);
+    c->ahead_bytes -= b->key.bytes;
+    count_up(c, became);
+    bytes_told(c);
+    if (became == M_readahead_wasted)
+        ahead_wasted(c->st, b->mark);
 }
 
 static void block_free(struct cache *c, struct cache_block *b)
@@ -61,11 +155,10 @@ static void block_free(struct cache *c, struct cache_block *b)
     CHECK(!b->job.busy);
     CHECK(list_empty(&b->waiters));
     CHECK(!list_linked(&b->link));
-    if (b->state == CACHE_READY || b->state == CACHE_LOADING) {
-        CHECK(c->used_bytes >= b->key.bytes);
-        c->used_bytes -= b->key.bytes;
-        metric_set(c->st->shard->metrics, M_cache_bytes, c->used_bytes);
-    }
+    block_unguess(b, M_readahead_wasted);
+    block_set_busy(b, false);
+    if (b->state != CACHE_QUEUED)
+        block_unuse(b);
     /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): b is in the table, so there is one */
     HASH_DEL(c->blocks, b);
     mem_free(b->raw);
@@ -77,7 +170,10 @@ static void block_free(struct cache *c, struct cache_block *b)
 bool cache_idle(const struct storage *st)
 {
     const struct cache *c = st->cache;
-    return c == NULL || (c->loading == 0 && list_empty(&c->queue));
+    for (u32 i = 0; c != NULL && i < READ_CLASSES; i++)
+        if (c->pools[i].loading > 0 || !list_empty(&c->pools[i].queue))
+            return false;
+    return true;
 }
 
 void cache_free(struct storage *st)
@@ -100,27 +196,58 @@ void cache_free(struct storage *st)
 
 u64 cache_ahead_bytes(const struct storage *st)
 {
-    return st->cache->limit_bytes / 8;
+    return st->cache->pools[READ_CATCHUP].part_bytes / 2;
 }
 
 /* ---- references and eviction ---- */
 
+/* For a reader. */
 static void block_take(struct cache_block *b)
 {
     CHECK(b->state == CACHE_READY);
     list_remove(&b->link);
-    b->ahead = false;
+    block_unguess(b, M_readahead_used);
+    block_set_busy(b, true);
     ref_get(&b->ref);
 }
 
-static bool evict_one(struct cache *c)
+static void block_set_class(struct cache_block *b, enum read_class class)
 {
-    struct list *l = list_pop_front(&c->age);
-    if (l == NULL)
-        return false;
+    bool busy = b->busy;
+    block_set_busy(b, false);
+    if (b->state != CACHE_QUEUED)
+        block_unuse(b);
+    b->class = class;
+    if (b->state != CACHE_QUEUED)
+        block_use(b);
+    block_set_busy(b, busy);
+}
+
+static void evict(struct cache *c, struct list *l)
+{
+    list_remove(l);
     block_free(c, list_entry(l, struct cache_block, link));
-    metric_add(c->st->shard->metrics, M_cache_evictions, 1);
+    count_up(c, M_cache_evictions);
+}
+
+static bool evict_one(struct cache *c, enum read_class class, bool unread)
+{
+    struct list *from = &c->pools[class].idle;
+    if (list_empty(from) && unread && class == READ_CATCHUP)
+        from = &c->unread;
+    if (list_empty(from))
+        return false;
+    evict(c, from->next);
     return true;
+}
+
+/* From the pool that is above its part, were `bytes` more in that of `class`. */
+static bool evict_for(struct cache *c, enum read_class class, u64 bytes, bool unread)
+{
+    const struct pool *p = &c->pools[READ_CATCHUP];
+    u64 more = class == READ_CATCHUP ? bytes : 0;
+    enum read_class above = p->used_bytes + more > p->part_bytes ? READ_CATCHUP : READ_TAIL;
+    return evict_one(c, above, unread) || (above != class && evict_one(c, class, unread));
 }
 
 static void block_released(struct ref *r)
@@ -129,22 +256,26 @@ static void block_released(struct ref *r)
     MAGIC_CHECK(b, CACHE_BLOCK_MAGIC);
     CHECK(b->state == CACHE_READY);
     CHECK(!list_linked(&b->link));
-    if (b->cold)
-        list_push_front(&b->cache->age, &b->link);
-    else
-        list_push_back(&b->cache->age, &b->link);
     struct cache *c = b->cache;
-    while (c->used_bytes > c->limit_bytes && evict_one(c)) /* may free b */
+    struct pool *p = &c->pools[b->class];
+    block_set_busy(b, false);
+    if (b->ahead)
+        list_push_back(&c->unread, &b->link);
+    else if (b->cold)
+        list_push_front(&p->idle, &b->link);
+    else
+        list_push_back(&p->idle, &b->link);
+    while (c->used_bytes > c->limit_bytes && evict_for(c, READ_TAIL, 0, true)) /* may free b */
         ;
-    if (!list_empty(&c->queue))
-        cache_pump(c->st);
+    cache_pump(c->st);
 }
 
-/* Makes room for `bytes`; false when what is there is in use. */
-static bool make_room(struct cache *c, u64 bytes)
+/* Makes room for `bytes`; false when what is there is in use. Read-ahead spares what was read
+ * ahead. */
+static bool make_room(struct cache *c, enum read_class class, u64 bytes, bool unread)
 {
     while (c->used_bytes + bytes > c->limit_bytes)
-        if (!evict_one(c))
+        if (!evict_for(c, class, bytes, unread))
             return false;
     return true;
 }
@@ -205,21 +336,19 @@ static void load_done(struct bg_job *j)
     struct storage *st = c->st;
     cache_check(c);
     CHECK(b->state == CACHE_LOADING);
-    CHECK(c->loading > 0);
-    c->loading--;
+    CHECK(c->pools[b->load_class].loading > 0);
+    c->pools[b->load_class].loading--;
     metric_observe(st->shard->metrics, H_store_get, (clock_mono_ns() - b->started_ns) / NS_PER_US);
     if (b->err == ERR_NONE) {
         metric_add(st->shard->metrics, M_store_read_bytes, b->key.bytes);
         b->state = CACHE_READY;
-        list_push_back(&c->age, &b->link);
         /* Held while waking: the last waiter's release must not meet its own eviction. */
-        block_take(b);
+        ref_get(&b->ref);
         block_wake(b);
         ref_put(&b->ref);
     } else {
         metric_add(st->shard->metrics, M_store_errors, 1);
         load_tell(b);
-        c->used_bytes -= b->key.bytes;
         b->state = CACHE_FAILED;
         block_wake(b);
         block_free(c, b);
@@ -232,11 +361,29 @@ static void load_begin(struct cache *c, struct cache_block *b)
     CHECK(b->state == CACHE_QUEUED);
     b->state = CACHE_LOADING;
     b->started_ns = clock_mono_ns();
-    c->loading++;
-    c->used_bytes += b->key.bytes;
-    metric_set(c->st->shard->metrics, M_cache_bytes, c->used_bytes);
-    metric_add(c->st->shard->metrics, M_store_gets, 1);
-    bg_submit(c->st->shard, &b->job, BG_READ, load_run, load_done);
+    b->load_class = b->class;
+    c->pools[b->class].loading++;
+    block_use(b);
+    block_set_busy(b, true);
+    count_up(c, M_store_gets);
+    bg_submit(c->st->shard, &b->job, c->pools[b->class].lane, load_run, load_done);
+}
+
+static void pool_pump(struct cache *c, enum read_class class)
+{
+    struct pool *p = &c->pools[class];
+    while (p->loading < p->loading_max && !list_empty(&p->queue)) {
+        struct cache_block *b = list_entry(p->queue.next, struct cache_block, link);
+        u64 bytes = b->key.bytes;
+        bool within = class == READ_TAIL || p->busy_bytes + bytes <= p->part_bytes;
+        /* Readers may hold all there is and wait for this very block: one load always goes. */
+        if (!within && p->loading > 0)
+            return;
+        if (!make_room(c, class, bytes, true) && p->loading > 0)
+            return;
+        list_remove(&b->link);
+        load_begin(c, b);
+    }
 }
 
 void cache_pump(struct storage *st)
@@ -246,14 +393,8 @@ void cache_pump(struct storage *st)
     if (c->pumping)
         return;
     c->pumping = true;
-    while (c->loading < c->loading_max && !list_empty(&c->queue)) {
-        struct cache_block *b = list_entry(c->queue.next, struct cache_block, link);
-        /* Readers may hold all there is and wait for this very block: one load always goes. */
-        if (!make_room(c, b->key.bytes) && c->loading > 0)
-            break;
-        list_remove(&b->link);
-        load_begin(c, b);
-    }
+    pool_pump(c, READ_TAIL);
+    pool_pump(c, READ_CATCHUP);
     c->pumping = false;
 }
 
@@ -267,7 +408,8 @@ static struct cache_block *block_find(struct cache *c, const struct block *b)
 }
 
 /* NULL: the bundle is not registered (any more). */
-static struct cache_block *block_new(struct cache *c, const struct pindex *p, const struct block *b)
+static struct cache_block *block_new(struct cache *c, const struct pindex *p, const struct block *b,
+                                     enum read_class class)
 {
     const struct bundle_info *info = retention_bundle(c->st, b->bundle);
     if (info == NULL)
@@ -276,6 +418,7 @@ static struct cache_block *block_new(struct cache *c, const struct pindex *p, co
     MAGIC_INIT(n, CACHE_BLOCK_MAGIC);
     ref_init(&n->ref, block_released);
     n->state = CACHE_QUEUED;
+    n->class = class;
     n->cache = c;
     n->store = c->st->env->store;
     n->key = (struct cache_key){ .bundle = b->bundle, .pos = b->pos, .bytes = b->bytes };
@@ -289,33 +432,50 @@ static struct cache_block *block_new(struct cache *c, const struct pindex *p, co
     return n;
 }
 
-struct cache_block *cache_get(struct storage *st, const struct block *b)
+/* A tailing reader asks for it. */
+static void block_promote(struct cache *c, struct cache_block *b, enum read_class class)
+{
+    if (class != READ_TAIL || b->class == READ_TAIL)
+        return;
+    block_unguess(b, b->state == CACHE_READY ? M_readahead_used : M_readahead_late);
+    if (b->state == CACHE_QUEUED) {
+        list_remove(&b->link);
+        list_push_back(&c->pools[READ_TAIL].queue, &b->link);
+    }
+    block_set_class(b, READ_TAIL);
+}
+
+struct cache_block *cache_get(struct storage *st, const struct block *b, enum read_class class)
 {
     struct cache *c = st->cache;
     cache_check(c);
     struct cache_block *found = block_find(c, b);
     bool hit = found != NULL && found->state == CACHE_READY;
-    metric_add(st->shard->metrics, hit ? M_cache_hits : M_cache_misses, 1);
+    count_up(c, hit ? M_cache_hits : M_cache_misses);
     if (!hit)
         return NULL;
+    block_promote(c, found, class);
     block_take(found);
     return found;
 }
 
 err cache_load(struct storage *st, const struct pindex *p, const struct block *b,
-               struct cache_wait *w)
+               enum read_class class, struct cache_wait *w)
 {
     struct cache *c = st->cache;
     cache_check(c);
     struct cache_block *found = block_find(c, b);
     if (found == NULL) {
-        found = block_new(c, p, b);
+        found = block_new(c, p, b, class);
         if (found == NULL)
             return ERR_NOT_FOUND;
-        list_push_back(&c->queue, &found->link);
+        list_push_back(&c->pools[class].queue, &found->link);
+    } else {
+        CHECK(found->state == CACHE_QUEUED || found->state == CACHE_LOADING);
+        count_up(c, M_cache_coalesced);
+        block_promote(c, found, class);
+        block_unguess(found, M_readahead_late);
     }
-    CHECK(found->state == CACHE_QUEUED || found->state == CACHE_LOADING);
-    found->ahead = false;
     w->block = found;
     list_push_back(&found->waiters, &w->link);
     cache_pump(st);
@@ -333,20 +493,45 @@ void cache_unwait(struct cache_wait *w)
     }
 }
 
-bool cache_ahead(struct storage *st, const struct pindex *p, const struct block *b)
+/* ---- read-ahead ---- */
+
+/* Of streams that are over: nobody will ask for it. */
+static void evict_abandoned(struct cache *c)
+{
+    while (!list_empty(&c->unread)) {
+        struct cache_block *b = list_entry(c->unread.next, struct cache_block, link);
+        if (ahead_alive(c->st, b->mark))
+            return;
+        evict(c, &b->link);
+    }
+}
+
+bool cache_ahead(struct storage *st, const struct pindex *p, const struct block *b,
+                 struct ahead_mark mark)
 {
     struct cache *c = st->cache;
     cache_check(c);
-    if (c->loading >= c->loading_max || !list_empty(&c->queue))
-        return false;
-    if (block_find(c, b) != NULL)
+    struct pool *pool = &c->pools[READ_CATCHUP];
+    struct cache_block *found = block_find(c, b);
+    if (found != NULL) {
+        found->mark = mark; /* of whoever is on the way to it now */
         return true;
-    if (b->bytes > c->limit_bytes || !make_room(c, b->bytes))
+    }
+    if (pool->loading >= pool->loading_max || !list_empty(&pool->queue))
         return false;
-    struct cache_block *n = block_new(c, p, b);
+    evict_abandoned(c);
+    if (c->ahead_bytes + b->bytes > cache_ahead_bytes(st) ||
+        pool->busy_bytes + b->bytes > pool->part_bytes ||
+        !make_room(c, READ_CATCHUP, b->bytes, false))
+        return false;
+    struct cache_block *n = block_new(c, p, b, READ_CATCHUP);
     if (n == NULL)
         return false;
     n->ahead = true;
+    n->mark = mark;
     load_begin(c, n);
+    c->ahead_bytes += b->bytes;
+    count_up(c, M_readahead_issued);
+    bytes_told(c);
     return true;
 }

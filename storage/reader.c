@@ -22,11 +22,12 @@
  * would run out of extents before it has much. So runs of small batches are copied into one buffer
  * (measured: docs/decisions/0004-small-batches.md).
  *
- * Read-ahead: a read that begins where an earlier one of its partition ended is part of a scan; the
- * number of blocks fetched ahead doubles from 1 to AHEAD_BLOCKS_MAX while it goes on, within
- * the cache's bound for that.
+ * Readers that catch up get CATCHUP_TURN_BYTES a turn together; what finds none left waits in
+ * `later` with its block, first come first served, so that a turn stays short for those that tail.
+ * Who wakes from waiting for the store goes there, too; a read that was canceled or failed does
+ * not.
  */
-#include "bundle_int.h"
+#include "ahead_int.h"
 
 #include "clock.h"
 #include "hash.h"
@@ -39,26 +40,23 @@
 #define COPY_BYTES_MAX (64 * MIB)     /* held by copies per shard; beyond it extents are made */
 #define WAL_READ_BYTES (1 * (u32)MIB) /* span of one read of the WAL file, at least one batch */
 #define WAL_READS_MAX 8u
-#define STREAMS 256u /* scans remembered; a power of two */
-#define AHEAD_BLOCKS_MAX 8u
 #define FINISH_BUDGET 64u
-
-struct stream {
-    const struct pindex *p; /* compared only */
-    i64 next;
-    u32 ahead; /* blocks */
-};
+#ifndef CATCHUP_TURN_BYTES /* the simulator's batches are smaller */
+/* Some 0.3 ms of a turn: looking through the batches, and the kernel's copies of what is sent. */
+#define CATCHUP_TURN_BYTES (2 * (u32)MIB)
+#endif
 
 struct reader {
     u32 magic;
     struct storage *st;
     struct shard_hook hook;
     struct list finish;    /* read_wait.link: to be ended in the next hook */
+    struct list later;     /* read_wait.link: catch-up reads that wait for a turn */
     struct list wal_queue; /* read_wait.link: too many WAL reads in flight */
+    u32 catchup_bytes;     /* given to catch-up reads in this turn */
     u32 waiting, wal_reads;
     u64 copy_bytes;
     struct compressor *compressor;
-    struct stream streams[STREAMS];
 };
 
 /* Memory of copies and WAL reads. */
@@ -70,15 +68,16 @@ struct read_buf {
     u8 room[];
 };
 
-enum wait_state { WAIT_BLOCK, WAIT_WAL, WAIT_WAL_QUEUE, WAIT_FINISH };
+enum wait_state { WAIT_BLOCK, WAIT_WAL, WAIT_WAL_QUEUE, WAIT_TURN, WAIT_FINISH };
 struct read_wait {
     enum wait_state state;
     bool filled; /* the op has its extents already */
     struct read_op *op;
     struct storage *st;
     struct cache_wait cache;
-    struct cache_block *block; /* one reference, while FINISH */
-    u64 wanted;                /* object waited for, while BLOCK and FINISH; no id: none */
+    bool loaded;               /* it had to wait for the store */
+    struct cache_block *block; /* one reference, while TURN or FINISH */
+    u64 wanted;                /* object waited for, while BLOCK, TURN and FINISH; no id: none */
     struct list link;
     err err;
     /* WAIT_WAL */
@@ -107,11 +106,13 @@ err reader_create(struct storage *st)
     MAGIC_INIT(r, READER_MAGIC);
     r->st = st;
     list_init(&r->finish);
+    list_init(&r->later);
     list_init(&r->wal_queue);
     list_init(&r->hook.link);
     st->reader = r;
     shard_add_hook(st->shard, &r->hook, reader_turn);
-    return cache_create(st);
+    err e = ahead_create(st);
+    return e == ERR_NONE ? cache_create(st) : e;
 }
 
 bool reader_idle(const struct storage *st)
@@ -127,6 +128,7 @@ void reader_free(struct storage *st)
     MAGIC_CHECK(r, READER_MAGIC);
     CHECK(r->waiting == 0);
     cache_free(st);
+    ahead_free(st);
     list_remove(&r->hook.link);
     compressor_free(r->compressor);
     MAGIC_POISON(r);
@@ -290,7 +292,8 @@ static err block_stretch(const struct read_op *op, struct bytes data, i64 from, 
     return ERR_NONE;
 }
 
-static err read_block(struct read_op *op, struct cache_block *b, i64 from, i64 *next)
+static err read_block(struct storage *st, struct read_op *op, struct cache_block *b, i64 from,
+                      i64 *next)
 {
     u32 begin, end;
     err e = block_stretch(op, b->data, from, &begin, &end, next);
@@ -304,40 +307,10 @@ static err read_block(struct read_op *op, struct cache_block *b, i64 from, i64 *
         op_add(op, &b->ref, b->data.data + begin, end - begin);
     else
         *next = from;
-    b->cold = end == b->data.len;
+    b->cold = b->class == READ_CATCHUP && end == b->data.len && !ahead_expected(st, op, *next);
+    if (b->class == READ_CATCHUP)
+        st->reader->catchup_bytes += end - begin;
     return ERR_NONE;
-}
-
-/* ---- read-ahead ---- */
-
-static struct stream *stream_slot(struct reader *r, const struct pindex *p, i64 offset)
-{
-    return &r->streams[hash_u64((u64)(uintptr_t)p ^ (u64)offset << 20) % STREAMS];
-}
-
-/* A read of blocks went from `from` to `next`: is it part of a scan, and how far ahead should the
- * cache be? */
-static void read_ahead(struct storage *st, const struct read_op *op, i64 next)
-{
-    struct reader *r = st->reader;
-    const struct pindex *p = op->p;
-    struct stream *s = stream_slot(r, p, op->offset);
-    u32 ahead = 0;
-    if (s->p == p && s->next == op->offset)
-        ahead = MIN(MAX(s->ahead * 2, 1), AHEAD_BLOCKS_MAX);
-    else if (op->offset <= p->start_offset)
-        ahead = 1; /* from the beginning: most likely a scan */
-    *stream_slot(r, p, next) = (struct stream){ .p = p, .next = next, .ahead = ahead };
-    struct place pl;
-    u64 budget = cache_ahead_bytes(st);
-    for (u32 i = 0; i < ahead && next < op->end_offset; i++) {
-        if (!pindex_place(op->p, next, &pl) || pl.block == NULL || pl.block->bytes > budget)
-            return;
-        budget -= pl.block->bytes;
-        if (!cache_ahead(st, p, pl.block))
-            return;
-        next = pl.block->last_offset + 1;
-    }
 }
 
 /* ---- waiting ---- */
@@ -369,15 +342,22 @@ static struct read_wait *wait_begin(struct storage *st, struct read_op *op, enum
     return w;
 }
 
-/* Ends (or tries again) in the next hook. */
+/* Goes on in the next hook. */
+static void wait_goes_on(struct read_wait *w, enum wait_state state, struct list *list)
+{
+    CHECK(!list_linked(&w->link));
+    w->state = state;
+    list_push_back(list, &w->link);
+    if (!w->st->shard->hooks_ahead)
+        w->st->shard->turn_again = true;
+}
 static void wait_finish(struct read_wait *w)
 {
-    struct storage *st = w->st;
-    CHECK(!list_linked(&w->link));
-    w->state = WAIT_FINISH;
-    list_push_back(&st->reader->finish, &w->link);
-    if (!st->shard->hooks_ahead)
-        st->shard->turn_again = true;
+    wait_goes_on(w, WAIT_FINISH, &w->st->reader->finish);
+}
+static void wait_turn(struct read_wait *w)
+{
+    wait_goes_on(w, WAIT_TURN, &w->st->reader->later);
 }
 
 static void wait_cache_done(struct cache_wait *cw, err e)
@@ -387,20 +367,41 @@ static void wait_cache_done(struct cache_wait *cw, err e)
     w->err = e;
     if (e == ERR_NONE)
         w->block = cw->block;
-    wait_finish(w);
+    if (e == ERR_NONE && w->block->class == READ_CATCHUP)
+        wait_turn(w);
+    else
+        wait_finish(w);
 }
 
-static enum read_next wait_block(struct storage *st, struct read_op *op, const struct block *b)
+static enum read_next wait_block(struct storage *st, struct read_op *op, const struct block *b,
+                                 enum read_class class)
 {
     struct read_wait *w = wait_begin(st, op, WAIT_BLOCK);
     w->wanted = b->bundle;
+    w->loaded = true;
     w->cache.fn = wait_cache_done;
-    err e = cache_load(st, op->p, b, &w->cache);
+    err e = cache_load(st, op->p, b, class, &w->cache);
     if (e != ERR_NONE) {
         w->err = e;
         wait_finish(w);
     }
     return READ_WAIT;
+}
+
+/* The block is there, but this turn's bytes are not. */
+static enum read_next wait_later(struct storage *st, struct read_op *op, struct cache_block *b)
+{
+    struct read_wait *w = wait_begin(st, op, WAIT_TURN);
+    w->wanted = b->key.bundle;
+    w->block = b;
+    count_up(st, M_catchup_deferred, 1);
+    wait_turn(w);
+    return READ_WAIT;
+}
+
+static bool turn_is_spent(const struct reader *r)
+{
+    return r->catchup_bytes >= CATCHUP_TURN_BYTES;
 }
 
 /* ---- from the WAL file ---- */
@@ -526,12 +527,40 @@ static err read_check(const struct read_op *op)
     return ERR_NONE;
 }
 
+static bool was_loaded(const struct read_op *op)
+{
+    return wait_of(op) != NULL && wait_of(op)->loaded;
+}
+
 static void count_source(struct storage *st, const struct place *pl, bool waited)
 {
     if (pl->entry != NULL)
         count_up(st, M_reads_tail, 1);
     else
         count_up(st, waited ? M_reads_store : M_reads_cache, 1);
+}
+
+/* What can be said of a place in a block. NULL: nothing now. *wait: and there is nothing in op yet,
+ * which waits therefore. */
+static struct cache_block *block_at_hand(struct storage *st, struct read_op *op,
+                                         const struct block *pb, bool *wait)
+{
+    *wait = false;
+    if (op_full(op, 1) || pb->base_offset >= op->end_offset)
+        return NULL;
+    enum read_class class = ahead_class(st, op->p, pb);
+    struct cache_block *b = cache_get(st, pb, class);
+    bool later = b != NULL && b->class == READ_CATCHUP && turn_is_spent(st->reader);
+    if (b != NULL && !later)
+        return b;
+    *wait = op->extent_count == 0;
+    if (*wait && later)
+        (void)wait_later(st, op, b);
+    else if (*wait)
+        (void)wait_block(st, op, pb, class);
+    else if (later)
+        ref_put(&b->ref);
+    return NULL;
 }
 
 /* READ_DONE: the result (or error) is in op. READ_WAIT: wait_of(op) is waiting. */
@@ -541,7 +570,7 @@ static enum read_next read_try(struct storage *st, struct read_op *op)
     op->bytes = 0;
     op->err = read_check(op);
     i64 at = op->offset;
-    bool blocks = false;
+    bool blocks = false, wait = false;
     struct place pl;
     while (op->err == ERR_NONE && at < op->end_offset && pindex_place(op->p, at, &pl)) {
         i64 next = at;
@@ -554,14 +583,13 @@ static enum read_next read_try(struct storage *st, struct read_op *op)
         if (pl.entry != NULL) {
             next = read_image(st, op, &pl, at);
         } else {
-            struct cache_block *b = op_full(op, 1) ? NULL : cache_get(st, pl.block);
-            if (b == NULL && op->extent_count == 0 && !op_full(op, 1) &&
-                pl.block->base_offset < op->end_offset)
-                return wait_block(st, op, pl.block);
+            struct cache_block *b = block_at_hand(st, op, pl.block, &wait);
+            if (wait)
+                return READ_WAIT;
             if (b == NULL)
                 break;
             blocks = true;
-            err e = read_block(op, b, at, &next);
+            err e = read_block(st, op, b, at, &next);
             ref_put(&b->ref);
             if (e != ERR_NONE)
                 op_fail(op, e);
@@ -569,11 +597,11 @@ static enum read_next read_try(struct storage *st, struct read_op *op)
         if (next == at)
             break;
         if (at == op->offset)
-            count_source(st, &pl, wait_of(op) != NULL);
+            count_source(st, &pl, was_loaded(op));
         at = next;
     }
     if (blocks && op->err == ERR_NONE)
-        read_ahead(st, op, at);
+        ahead_read(st, op, at, was_loaded(op));
     return READ_DONE;
 }
 
@@ -604,6 +632,7 @@ void storage_read_cancel(struct read_op *op)
         io_cancel(st->shard->io, &w->io); /* its completion goes on */
         break;
     case WAIT_WAL_QUEUE:
+    case WAIT_TURN:
         list_remove(&w->link);
         wait_finish(w);
         break;
@@ -674,19 +703,31 @@ static void finish_one(struct read_wait *w)
         wait_end(w);
 }
 
+static struct read_wait *wait_pop(struct list *list)
+{
+    return list_entry(list_pop_front(list), struct read_wait, link);
+}
+
 static void reader_turn(struct shard_hook *h)
 {
     struct reader *r = container_of(h, struct reader, hook);
     MAGIC_CHECK(r, READER_MAGIC);
     for (u32 i = 0; i < FINISH_BUDGET && !list_empty(&r->finish); i++) {
-        struct read_wait *w = list_entry(list_pop_front(&r->finish), struct read_wait, link);
+        struct read_wait *w = wait_pop(&r->finish);
         CHECK(w->state == WAIT_FINISH);
+        finish_one(w);
+    }
+    /* Those that have waited come before those that the next turn brings. */
+    r->catchup_bytes = 0;
+    for (u32 i = 0; i < FINISH_BUDGET && !list_empty(&r->later) && !turn_is_spent(r); i++) {
+        struct read_wait *w = wait_pop(&r->later);
+        CHECK(w->state == WAIT_TURN);
         finish_one(w);
     }
     /* One that goes on need not read the WAL any more (its segment was registered meanwhile), and
      * then no completion would call the next: as many go on as reads are free, every turn. */
     for (u32 n = r->wal_reads; n < WAL_READS_MAX && !list_empty(&r->wal_queue); n++)
-        wait_finish(list_entry(list_pop_front(&r->wal_queue), struct read_wait, link));
-    if (!list_empty(&r->finish))
+        wait_finish(wait_pop(&r->wal_queue));
+    if (!list_empty(&r->finish) || !list_empty(&r->later))
         r->st->shard->turn_again = true;
 }

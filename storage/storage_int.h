@@ -9,7 +9,8 @@
  *   index.c        pindex: entries and blocks, start offset, drop;  index_memory.c: their memory
  *   uploader.c     sealed segments → bundles → registration; loads registrations at start
  *   bundle.c       the object format
- *   reader.c       storage_read, storage_lookup;  cache.c: blocks in memory
+ *   reader.c       storage_read;  lookup.c: storage_lookup
+ *   cache.c        blocks in memory;  ahead.c: which of them are loaded before they are asked for
  *   retention.c    pindex_retention_offset, collection of objects nobody refers to
  *   rewrite.c      blocks of a partition → a run (an object of one partition) in their place
  *   compact.c      the filter of key compaction;  cleaner.c: a round of it over a partition
@@ -465,6 +466,7 @@ struct storage {
     struct uploader *uploader;
     struct reader *reader;
     struct cache *cache;
+    struct ahead *ahead;
     struct retention *retention;
     struct clean *cleaning; /* the round of this shard; NULL: none */
     u32 run_number;         /* of the next run of this life */

@@ -22,7 +22,8 @@
 
 /* libcurl's resolver and LMDB need more than the smallest stack; pages are touched on use. */
 #define STACK_BYTES (1 * MIB)
-#define THREADS_MAX 512u
+#define THREADS_MAX 768u
+#define CATCHUP_NICE 19
 
 struct lane {
     struct bg_job *incoming; /* atomic; newest first */
@@ -132,11 +133,13 @@ struct bg *bg_create(struct shard_group *g, const struct config *cfg)
     pthread_attr_t attr;
     CHECK(pthread_attr_init(&attr) == 0);
     pthread_attr_setstacksize(&attr, STACK_BYTES);
-    u32 several = (u32)MIN(config_u64(cfg, CFG_bg_threads), (u64)(THREADS_MAX / 2 - 1));
+    u32 several = (u32)MIN(config_u64(cfg, CFG_bg_threads), (u64)256);
     int nice = (int)config_u64(cfg, CFG_bg_nice);
     lane_start(bg, &bg->lanes[BG_META], "bg-meta", 1, 0, &attr);
     lane_start(bg, &bg->lanes[BG_PUT], "bg-put", several, nice, &attr);
     lane_start(bg, &bg->lanes[BG_READ], "bg-read", several, nice, &attr);
+    lane_start(bg, &bg->lanes[BG_CATCHUP], "bg-catchup",
+               (u32)config_u64(cfg, CFG_store_catchup_reads), CATCHUP_NICE, &attr);
     lane_start(bg, &bg->lanes[BG_MISC], "bg-misc", 1, nice, &attr);
     pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -79,7 +79,8 @@ extern struct sim sim;
     X(writes) X(writes_torn) X(io_errors) X(resets) X(puts) X(store_errors) X(flips)           \
     X(meta_errors) X(acked_batches) X(retried_batches) X(read_batches) X(deletes) X(commits)   \
     X(topics_deleted) X(wal_full) X(uploads) X(cache_loads) X(shard_changes)                   \
-    X(index_full) X(compactions) X(runs) X(records_removed)
+    X(index_full) X(compactions) X(runs) X(records_removed) X(coalesced) X(ahead_used)            \
+    X(ahead_wasted) X(deferred)
 /* clang-format on */
 struct sim_stats {
 #define X(name) u64 name;

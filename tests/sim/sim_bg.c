@@ -69,13 +69,19 @@ static void lane_kick(struct bg *bg, struct lane *l)
     }
 }
 
+static u32 lane_threads(u32 lane, const struct config *cfg)
+{
+    if (lane == BG_PUT || lane == BG_READ)
+        return (u32)config_u64(cfg, CFG_bg_threads);
+    return lane == BG_CATCHUP ? (u32)config_u64(cfg, CFG_store_catchup_reads) : 1;
+}
+
 struct bg *bg_create(struct shard_group *g, const struct config *cfg)
 {
     struct bg *bg = MEM_NEW(struct bg);
     bg->group = g;
     for (u32 i = 0; i < BG_LANES; i++)
-        bg->lanes[i].running_max =
-            i == BG_PUT || i == BG_READ ? (u32)config_u64(cfg, CFG_bg_threads) : 1;
+        bg->lanes[i].running_max = lane_threads(i, cfg);
     return bg;
 }
 

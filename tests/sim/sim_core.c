@@ -290,6 +290,10 @@ static void stats_take(void)
         STAT_ADD(index_full, metric_get(m, M_index_waits));
         STAT_ADD(uploads, metric_get(m, M_uploads));
         STAT_ADD(cache_loads, metric_get(m, M_store_gets));
+        STAT_ADD(coalesced, metric_get(m, M_cache_coalesced));
+        STAT_ADD(ahead_used, metric_get(m, M_readahead_used) + metric_get(m, M_readahead_late));
+        STAT_ADD(ahead_wasted, metric_get(m, M_readahead_wasted));
+        STAT_ADD(deferred, metric_get(m, M_catchup_deferred));
         STAT_ADD(compactions, metric_get(m, M_compactions));
         STAT_ADD(runs, metric_get(m, M_compaction_runs));
         STAT_ADD(records_removed, metric_get(m, M_compaction_records));

@@ -56,6 +56,10 @@ static void node_configure(void)
     set(CFG_store_block_bytes, (i64)(4 * KIB) << rnd(5));
     set(CFG_store_uploads, (i64)rnd_between(1, 3));
     set(CFG_store_reads, (i64)rnd_between(1, 4));
+    set(CFG_store_catchup_bytes, one_in(3) ? 0 : (i64)rnd_log(4 * KIB, MIB));
+    set(CFG_store_catchup_reads, (i64)rnd_between(1, 4));
+    set(CFG_store_readahead_bytes, one_in(3) ? 0 : (i64)rnd_log(4 * KIB, MIB));
+    set(CFG_store_tail_bytes, one_in(2) ? 0 : (i64)rnd_log(4 * KIB, MIB));
     set(CFG_store_retry_ms, (i64)rnd_log(1, 500));
     set(CFG_store_delete_delay_ms, (i64)rnd_log(1, 20000));
     set(CFG_bg_threads, (i64)rnd_between(1, 4));

@@ -110,6 +110,7 @@ static void waiting_loads_go_when_nobody_waits_any_more(void **state)
 {
     (void)state;
     engine_set("store.reads", "1");
+    engine_set("store.catchup_reads", "1");
     engine_start();
     engine_fill(2 * MIB);
     engine_seal_all();

@@ -6,6 +6,7 @@
 #include "../unit.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/stat.h>
 
 #include "../../../storage/bundle_int.h"
@@ -21,9 +22,10 @@ struct fault {
     u32 puts, gets, removes, commits;       /* calls; atomic */
     u32 fail_puts, fail_gets, fail_commits; /* so many of the next calls fail */
     err error;
-    u32 hold_gets; /* reads wait until it is 0 */
+    u32 hold_gets;    /* reads wait until it is 0 */
+    u32 hold_catchup; /* those of the catch-up lane */
     u32 hold_commits;
-    u32 delay_put_us;
+    u32 delay_put_us, delay_get_us;
 };
 static struct fault fault;
 #define FAULT_SEEN(field) __atomic_load_n(&fault.field, __ATOMIC_ACQUIRE)
@@ -58,6 +60,12 @@ static inline err fault_get(struct store *s, const char *name, u64 offset, u8 *b
     (void)s;
     __atomic_fetch_add(&fault.gets, 1, __ATOMIC_RELAXED);
     fault_hold(&fault.hold_gets);
+    char thread[16];
+    if (pthread_getname_np(pthread_self(), thread, sizeof thread) == 0 &&
+        strcmp(thread, "bg-catchup") == 0)
+        fault_hold(&fault.hold_catchup);
+    if (fault.delay_get_us)
+        usleep(fault.delay_get_us);
     if (fault_take(&fault.fail_gets))
         return fault.error;
     return fault_store_below->driver->get_range(fault_store_below, name, offset, buf, len);
