@@ -199,6 +199,7 @@ struct scatter {
     struct broker *home;
     part_fn run;
     void (*done)(struct scatter *s); /* at home, when all parts are back */
+    part_fn arrived;                 /* NULL, or at home, when this part is back; before done */
     u32 outstanding;
     struct part **parts;  /* per shard, NULL = none */
     struct scatter *next; /* of the same call */

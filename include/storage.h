@@ -219,6 +219,7 @@ struct read_op {
     i64 end_offset;    /* in: return batches whose base offset is below this (HW or LSO) */
     u32 max_bytes;     /* in: stop before passing it, but … */
     bool at_least_one; /* … return one batch even when it is larger */
+    bool at_hand;      /* in: rather nothing than wait */
     /* out: ERR_OFFSET_OUT_OF_RANGE, ERR_CORRUPT, ERR_IO, ERR_UNKNOWN_TOPIC_OR_PARTITION */
     err err;
     u32 extent_count;                        /* out */
@@ -237,6 +238,9 @@ enum read_next { READ_DONE, READ_WAIT };
 enum read_next storage_read(struct read_op *op, read_done done);
 /* A waiting read is to end soon; done still runs (ERR_CANCELED), unless it was READ_DONE. */
 void storage_read_cancel(struct read_op *op);
+/* The same for one that waits for the object store, or for its turn; but what it waited for is
+ * loaded all the same and kept for a while, for whoever reads there next. Others go on. */
+void storage_read_leave(struct read_op *op);
 
 /* ---- lookup by time ---- */
 

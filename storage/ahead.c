@@ -204,6 +204,16 @@ bool ahead_expected(const struct storage *st, const struct read_op *op, i64 next
     return false;
 }
 
+struct ahead_mark ahead_comes_back(struct storage *st, const struct read_op *op)
+{
+    struct stream *s = stream_find(st->ahead, op->p, op->offset);
+    if (s == NULL)
+        s = stream_new(st, op->p, op->offset);
+    else
+        stream_touch(st, s);
+    return stream_mark(st, s);
+}
+
 /* ---- the window ---- */
 
 /* What a read that did not begin where another ended says about the one to come. */

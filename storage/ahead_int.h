@@ -14,6 +14,8 @@ void ahead_read(struct storage *st, const struct read_op *op, i64 next, bool wai
 void ahead_wasted(struct storage *st, struct ahead_mark mark);
 /* Does the stream go on? */
 bool ahead_alive(const struct storage *st, struct ahead_mark mark);
+/* Who waits at op->offset will be back there: the stream whose next read that is. */
+struct ahead_mark ahead_comes_back(struct storage *st, const struct read_op *op);
 /* Will another scan soon come by what `op`, which went up to `next`, has read? */
 bool ahead_expected(const struct storage *st, const struct read_op *op, i64 next);
 /* Whoever reads this block now: does it tail or catch up? */

@@ -232,6 +232,9 @@ err cache_load(struct storage *st, const struct pindex *p, const struct block *b
                enum read_class class, struct cache_wait *w) MUST_USE;
 /* Leaves the queue of waiters; w->fn will not run. */
 void cache_unwait(struct cache_wait *w);
+/* The same, but the block is loaded all the same, as if read ahead for the stream; unless too many
+ * are. */
+void cache_leave(struct cache_wait *w, struct ahead_mark mark);
 /* Read-ahead for a stream: loads when there is room to spare. False: no room, don't try further. */
 bool cache_ahead(struct storage *st, const struct pindex *p, const struct block *b,
                  struct ahead_mark mark);

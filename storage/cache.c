@@ -26,7 +26,7 @@
  *  7. Reads that somebody waits for start before read-ahead, which is for the catch-up pool,
  *     takes half of it at most, and evicts what was read ahead only when its stream is over.
  *  8. A block is its pool's until a tailing reader asks for one of catch-up: then it is the
- *     tail's.
+ *     tail's. What nobody waits for any more, and is to be loaded all the same, is catch-up's.
  */
 #include "ahead_int.h"
 
@@ -34,13 +34,14 @@
 #include "hash.h"
 
 #define CACHE_MAGIC 0xcac4e001u
+#define LEFT_MAX 64u /* blocks that are to be loaded though nobody waits */
 
 struct pool {
     enum bg_lane lane;
     u64 part_bytes; /* of the limit */
     u64 used_bytes, busy_bytes;
     u32 loading, loading_max;
-    struct list queue; /* QUEUED, somebody waits */
+    struct list queue; /* QUEUED, somebody waits, or did (cache_leave) */
     struct list idle;  /* READY without references */
 };
 
@@ -51,6 +52,7 @@ struct cache {
     struct cache_block *blocks; /* uthash by key */
     u64 used_bytes, limit_bytes;
     u64 ahead_bytes;    /* of blocks read ahead: LOADING or unread */
+    u32 left;           /* QUEUED, and nobody waits any more */
     struct list unread; /* READY, read ahead, never referred to */
     struct pool pools[READ_CLASSES];
 };
@@ -141,6 +143,11 @@ static void block_unguess(struct cache_block *b, enum metric_id became)
     if (!b->ahead)
         return;
     b->ahead = false;
+    if (b->state == CACHE_QUEUED) {
+        CHECK(c->left > 0);
+        c->left--;
+        return;
+    }
     CHECK(c->ahead_bytes >= b->key.bytes);
     c->ahead_bytes -= b->key.bytes;
     count_up(c, became);
@@ -365,6 +372,11 @@ static void load_begin(struct cache *c, struct cache_block *b)
     c->pools[b->class].loading++;
     block_use(b);
     block_set_busy(b, true);
+    if (b->ahead) {
+        c->ahead_bytes += b->key.bytes;
+        count_up(c, M_readahead_issued);
+        bytes_told(c);
+    }
     count_up(c, M_store_gets);
     bg_submit(c->st->shard, &b->job, c->pools[b->class].lane, load_run, load_done);
 }
@@ -382,6 +394,8 @@ static void pool_pump(struct cache *c, enum read_class class)
         if (!make_room(c, class, bytes, true) && p->loading > 0)
             return;
         list_remove(&b->link);
+        if (b->ahead)
+            c->left--;
         load_begin(c, b);
     }
 }
@@ -493,6 +507,35 @@ void cache_unwait(struct cache_wait *w)
     }
 }
 
+void cache_leave(struct cache_wait *w, struct ahead_mark mark)
+{
+    struct cache_block *b = w->block;
+    struct cache *c = b->cache;
+    bool queued = b->state == CACHE_QUEUED;
+    bool last = w->link.next == w->link.prev;
+    if (!last || (queued && c->left >= LEFT_MAX)) {
+        cache_unwait(w);
+        return;
+    }
+    list_remove(&w->link);
+    if (queued && b->class == READ_TAIL) {
+        list_remove(&b->link);
+        b->class = READ_CATCHUP;
+        list_push_back(&c->pools[READ_CATCHUP].queue, &b->link);
+    }
+    if (b->class == READ_TAIL)
+        return;
+    b->ahead = true;
+    b->mark = mark;
+    if (queued) {
+        c->left++;
+        return;
+    }
+    c->ahead_bytes += b->key.bytes;
+    count_up(c, M_readahead_issued);
+    bytes_told(c);
+}
+
 /* ---- read-ahead ---- */
 
 /* Of streams that are over: nobody will ask for it. */
@@ -530,8 +573,5 @@ bool cache_ahead(struct storage *st, const struct pindex *p, const struct block 
     n->ahead = true;
     n->mark = mark;
     load_begin(c, n);
-    c->ahead_bytes += b->bytes;
-    count_up(c, M_readahead_issued);
-    bytes_told(c);
     return true;
 }

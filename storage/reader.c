@@ -553,7 +553,7 @@ static struct cache_block *block_at_hand(struct storage *st, struct read_op *op,
     bool later = b != NULL && b->class == READ_CATCHUP && turn_is_spent(st->reader);
     if (b != NULL && !later)
         return b;
-    *wait = op->extent_count == 0;
+    *wait = op->extent_count == 0 && !op->at_hand;
     if (*wait && later)
         (void)wait_later(st, op, b);
     else if (*wait)
@@ -575,7 +575,7 @@ static enum read_next read_try(struct storage *st, struct read_op *op)
     while (op->err == ERR_NONE && at < op->end_offset && pindex_place(op->p, at, &pl)) {
         i64 next = at;
         if (op->extent_count == 0 && pl.entry != NULL && pl.seg->image == NULL)
-            return entry_wanted(op, pl.entry) && !op_full(op, pl.entry->bytes)
+            return entry_wanted(op, pl.entry) && !op_full(op, pl.entry->bytes) && !op->at_hand
                        ? wait_wal(st, op, &pl)
                        : READ_DONE;
         if (pl.entry != NULL && pl.seg->image == NULL)
@@ -638,6 +638,20 @@ void storage_read_cancel(struct read_op *op)
         break;
     case WAIT_FINISH:
         break;
+    }
+}
+
+void storage_read_leave(struct read_op *op)
+{
+    struct read_wait *w = wait_of(op);
+    if (w == NULL || op->canceled)
+        return;
+    if (w->state == WAIT_TURN) {
+        storage_read_cancel(op);
+    } else if (w->state == WAIT_BLOCK) {
+        op->canceled = true;
+        cache_leave(&w->cache, ahead_comes_back(w->st, op));
+        wait_finish(w);
     }
 }
 

@@ -9,6 +9,14 @@
  * owner; the first poke (or the deadline) recalls the others. A recall travels as a message of its
  * own and comes back, so the request's memory outlives every message about it.
  *
+ * Gathering waits for the object store only while there is nothing else to say. Of the reads that
+ * wait, those are left out (storage_read_leave: what they asked for is there next time) that
+ *   - others make up for: the part, or the parts at home together, have min_bytes, or an error;
+ *   - take longer than max_wait_ms, when there is anything to answer;
+ *   - take longer than STORE_WAIT_MS, too.
+ * An owner whose part waits says so at home (a note), and is told there when it has waited enough
+ * (a recall with what must be at hand to stop: `least`).
+ *
  * Bytes: each owner may read up to the whole limit; at home what exceeds it in request order is
  * dropped again (references only, nothing was copied). The first batch is given even when it is
  * larger than the limits, so that a consumer always gets on (KIP-74).
@@ -21,6 +29,8 @@
 /* A client that fills its connection with requests is not read any more, and that it leaves is not
  * seen before an answer is sent: so none takes longer. An early answer without data is allowed. */
 #define WAIT_MS_MAX (5 * 60 * 1000)
+/* A consumer that asks for short waits would else be told nothing until the store was quicker. */
+#define STORE_WAIT_MS 500
 
 struct fetch_op;
 
@@ -47,6 +57,17 @@ struct fetch_recall {
     struct msg msg;
     struct fetch_op *op;
     struct part *part;
+    u64 least;  /* of bytes at hand, to stop a part that gathers */
+    bool out;   /* on its way there or back */
+    bool waits; /* the part: it watches, or waits for the store */
+};
+
+/* What an owner knows of its part while it gathers; part->user[PART_GATHERING]. */
+struct fetch_gathering {
+    struct msg note;
+    struct part *part;
+    u64 bytes, least;
+    bool left; /* the reads that wait were left */
 };
 
 struct fetch_op {
@@ -55,16 +76,20 @@ struct fetch_op {
     struct scatter *scatter;
     struct fetch_item *items;
     struct timer deadline_timer;
-    u64 deadline_ns;
+    u64 deadline_ns, store_deadline_ns;
     u32 max_bytes;
-    u32 out; /* watching parts and recalls that are not home */
-    bool recalled;
+    bool gathering; /* else it watches */
+    u32 out;        /* what is not home: the scatter, or watching parts; and recalls */
+    u64 home_bytes; /* of the parts that are home, while it gathers */
+    bool home_error;
+    u64 least;                    /* the least that was said to parts that wait */
     struct fetch_recall *recalls; /* per shard */
 };
 
-enum { PART_WATCHING = 0 }; /* part->user[] */
+enum { PART_WATCHING, PART_GATHERING }; /* part->user[] */
 
 static void fetch_round(struct fetch_op *op);
+static void fetch_noted(struct shard *at, struct msg *m);
 
 static const struct fetch_request *fetch_req(const struct fetch_op *op)
 {
@@ -75,14 +100,24 @@ static const struct fetch_request *fetch_req(const struct fetch_op *op)
 
 static void item_read_done(struct read_op *r);
 
+static struct fetch_gathering *part_gathering(const struct part *p)
+{
+    return p->user[PART_GATHERING];
+}
+
 static void item_take(struct fetch_item *it)
 {
+    struct fetch_gathering *g = part_gathering(it->part);
     it->reading = false;
     it->bytes = it->read->bytes;
-    if (it->read->err != ERR_NONE) {
+    if (it->read->err == ERR_CANCELED) {
+        metric_add(it->part->at->shard.metrics, M_fetch_left_out, 1);
+    } else if (it->read->err != ERR_NONE) {
         it->err = err_to_kafka(it->read->err);
         it->bytes = 0;
+        g->least = 0; /* it is answered at once */
     }
+    g->bytes += it->bytes;
 }
 
 static void part_release(struct part *p)
@@ -92,18 +127,38 @@ static void part_release(struct part *p)
         part_done(p);
 }
 
-/* Starts a read when there is something below the high watermark; true when it gave or will
- * give bytes. */
-static bool item_read(struct part *part, struct fetch_item *it, struct partition *p, u32 room,
-                      bool first)
+/* Enough is at hand: the part goes home without what it waits for. */
+static void part_check(struct part *p)
 {
-    if (it->fp->fetch_offset >= it->high_watermark || (room == 0 && !first))
-        return false;
+    struct fetch_gathering *g = part_gathering(p);
+    if (g->left || g->bytes < g->least)
+        return;
+    g->left = true;
+    for (u32 i = 0; i < p->item_count; i++) {
+        struct fetch_item *it = p->items[i];
+        if (it->reading)
+            storage_read_leave(it->read);
+    }
+}
+
+/* What the reads of a part may still give: those that have something now, those that wait. Counted
+ * apart, or one that waits would leave nothing for those that have. */
+struct fetch_room {
+    u32 now, later;
+    bool first_now, first_later; /* none gave, or will give, anything yet */
+};
+
+/* Starts a read when there is something below the high watermark. */
+static void item_read(struct part *part, struct fetch_item *it, struct partition *p,
+                      struct fetch_room *room)
+{
+    if (it->fp->fetch_offset >= it->high_watermark || (room->now == 0 && !room->first_now))
+        return;
     if (!it->read) {
         struct fetch_read *fr = arena_alloc(&part->arena, sizeof *fr);
         if (!fr) {
             it->err = ERR_UNKNOWN_SERVER_ERROR;
-            return false;
+            return;
         }
         fr->item = it;
         it->read = &fr->op;
@@ -113,24 +168,29 @@ static bool item_read(struct part *part, struct fetch_item *it, struct partition
     r->p = p->pindex;
     r->offset = it->fp->fetch_offset;
     r->end_offset = it->high_watermark;
-    r->max_bytes = MIN((u32)it->fp->max_bytes, room);
-    r->at_least_one = first;
+    r->max_bytes = MIN((u32)it->fp->max_bytes, room->now);
+    r->at_least_one = room->first_now;
+    r->at_hand = room->later == 0 && !room->first_later;
     r->err = ERR_NONE;
     r->extent_count = r->bytes = 0;
     r->canceled = false;
     if (storage_read(r, item_read_done) == READ_DONE) {
         item_take(it);
-        return it->bytes > 0;
+        room->now -= MIN(room->now, it->bytes);
+        room->first_now &= it->bytes == 0;
+        return;
     }
     it->reading = true;
     part->outstanding++;
-    return true;
+    room->later -= MIN(room->later, (u32)it->fp->max_bytes);
+    room->first_later = false;
 }
 
 static void item_read_done(struct read_op *r)
 {
     struct fetch_item *it = container_of(r, struct fetch_read, op)->item;
     item_take(it);
+    part_check(it->part);
     part_release(it->part);
 }
 
@@ -155,24 +215,62 @@ static struct partition *item_look(struct part *part, struct fetch_item *it)
     return it->err == ERR_NONE ? p : NULL;
 }
 
+/* Bytes that make waiting for the store needless. */
+static u64 fetch_least(const struct fetch_op *op)
+{
+    return (u64)MAX(fetch_req(op)->min_bytes, 1);
+}
+
+static void part_out_of_memory(struct part *part)
+{
+    for (u32 i = 0; i < part->item_count; i++) {
+        struct fetch_item *it = part->items[i];
+        it->bytes = 0;
+        it->err = ERR_UNKNOWN_SERVER_ERROR;
+    }
+    part_done(part);
+}
+
+/* Tells home that the part waits. Behind the note comes the part; at home itself, where parts do
+ * not travel, it must not come later. */
+static void part_note(struct part *part)
+{
+    struct fetch_gathering *g = part_gathering(part);
+    if (g->left)
+        return;
+    if (part->at == part->scatter->home)
+        fetch_noted(&part->at->shard, &g->note);
+    else
+        shard_send(&part->at->shard, part->scatter->home->shard.index, &g->note, fetch_noted);
+}
+
 static void fetch_part_gather(struct part *part)
 {
+    const struct fetch_op *op = ((struct fetch_item *)part->items[0])->op;
+    struct fetch_gathering *g = part_gathering(part);
+    if (!g)
+        part->user[PART_GATHERING] = g = arena_alloc(&part->arena, sizeof *g);
+    if (!g) {
+        part_out_of_memory(part);
+        return;
+    }
+    *g = (struct fetch_gathering){ .part = part, .least = fetch_least(op) };
     part->outstanding = 1;
-    u32 room = part->item_count ? ((struct fetch_item *)part->items[0])->op->max_bytes : 0;
-    bool first = true;
+    struct fetch_room room = { op->max_bytes, op->max_bytes, true, true };
     for (u32 i = 0; i < part->item_count; i++) {
         struct fetch_item *it = part->items[i];
         it->part = part;
         it->bytes = 0;
         it->high_watermark = it->log_start = -1;
         struct partition *p = item_look(part, it);
-        if (!p || !item_read(part, it, p, room, first))
-            continue;
-        first = false;
-        /* A read under way is counted at what it may give, so that reads side by side keep the
-         * limit together. */
-        u32 took = it->reading ? MIN(room, (u32)it->fp->max_bytes) : it->bytes;
-        room -= MIN(room, took);
+        if (p)
+            item_read(part, it, p, &room);
+        if (it->err != ERR_NONE)
+            g->least = 0;
+    }
+    if (part->outstanding > 1) {
+        part_check(part);
+        part_note(part);
     }
     part_release(part);
 }
@@ -426,35 +524,68 @@ static void fetch_part_watch(struct shard *at, struct msg *m)
     }
 }
 
+/* ---- recall ---- */
+
 static void fetch_recall_home(struct shard *at, struct msg *m);
 
+static struct fetch_recall *part_recall(const struct part *p)
+{
+    struct fetch_op *op = ((struct fetch_item *)p->items[0])->op;
+    return &op->recalls[p->at->shard.index];
+}
+
+/* At the owner, if the part is still there. */
 static void fetch_recall_run(struct shard *at, struct msg *m)
 {
     struct fetch_recall *r = container_of(m, struct fetch_recall, msg);
-    part_poke(r->part);
+    struct part *p = r->part;
+    part_poke(p);
+    if (p->outstanding > 0) {
+        part_gathering(p)->least = MIN(part_gathering(p)->least, r->least);
+        part_check(p);
+    }
     shard_send(at, r->op->call->home->shard.index, m, fetch_recall_home);
 }
 
-static void fetch_recall_all(struct fetch_op *op)
+/* Parts that wait need not go on once they have `least` bytes at hand. */
+static void fetch_recall_all(struct fetch_op *op, u64 least)
 {
-    if (op->recalled)
-        return;
-    op->recalled = true;
     struct shard *home = &op->call->home->shard;
-    for (u32 i = 0; i < home->group->count; i++)
-        if (op->scatter->parts[i]) {
-            op->recalls[i] = (struct fetch_recall){ .op = op, .part = op->scatter->parts[i] };
-            op->out++;
-            shard_send(home, i, &op->recalls[i].msg, fetch_recall_run);
-        }
+    op->least = MIN(op->least, least);
+    for (u32 i = 0; i < home->group->count; i++) {
+        struct fetch_recall *r = &op->recalls[i];
+        if (!r->waits || r->out || r->least <= op->least)
+            continue;
+        r->op = op;
+        r->part = op->scatter->parts[i];
+        r->least = op->least;
+        r->out = true;
+        op->out++;
+        shard_send(home, i, &r->msg, fetch_recall_run);
+    }
 }
+
+static void fetch_recalls_reset(struct fetch_op *op)
+{
+    op->least = UINT64_MAX;
+    for (u32 i = 0; i < op->call->home->shard.group->count; i++) {
+        CHECK(!op->recalls[i].out);
+        op->recalls[i] = (struct fetch_recall){ .least = UINT64_MAX };
+    }
+}
+
+static void fetch_gathered(struct fetch_op *op);
 
 static void fetch_home(struct fetch_op *op)
 {
     CHECK(op->out > 0);
     if (--op->out > 0)
         return;
-    timer_stop(&op->call->home->shard.timers, &op->deadline_timer); /* it ends watching only */
+    if (op->gathering) {
+        fetch_gathered(op);
+        return;
+    }
+    timer_stop(&op->call->home->shard.timers, &op->deadline_timer);
     metric_sub(op->call->home->shard.metrics, M_fetch_waiting, 1);
     fetch_round(op);
 }
@@ -462,7 +593,12 @@ static void fetch_home(struct fetch_op *op)
 static void fetch_recall_home(struct shard *at, struct msg *m)
 {
     (void)at;
-    fetch_home(container_of(m, struct fetch_recall, msg)->op);
+    struct fetch_recall *r = container_of(m, struct fetch_recall, msg);
+    struct fetch_op *op = r->op;
+    r->out = false;
+    if (r->waits && r->least > op->least) /* it was to hear more meanwhile */
+        fetch_recall_all(op, op->least);
+    fetch_home(op);
 }
 
 static void fetch_watch_home(struct shard *at, struct msg *m)
@@ -470,15 +606,53 @@ static void fetch_watch_home(struct shard *at, struct msg *m)
     (void)at;
     struct part *p = container_of(m, struct part, msg);
     struct fetch_op *op = ((struct fetch_item *)p->items[0])->op;
+    part_recall(p)->waits = false;
     if (op->out > 1)
-        fetch_recall_all(op);
+        fetch_recall_all(op, 0);
     fetch_home(op);
+}
+
+/* At home: is what the parts there have enough for those that wait for the store? */
+static void fetch_enough(struct fetch_op *op)
+{
+    bool late = op->call->home->shard.now_ns >= op->deadline_ns;
+    if (op->home_bytes >= fetch_least(op) || (late && op->home_bytes > 0) || op->home_error)
+        fetch_recall_all(op, 0);
+    else if (op->least != UINT64_MAX)
+        fetch_recall_all(op, op->least);
+}
+
+/* A part waits for the store. Comes before the part does. */
+static void fetch_noted(struct shard *at, struct msg *m)
+{
+    (void)at;
+    struct part *p = container_of(m, struct fetch_gathering, note)->part;
+    part_recall(p)->waits = true;
+    fetch_enough(((struct fetch_item *)p->items[0])->op);
+}
+
+static void fetch_part_home(struct part *p)
+{
+    struct fetch_op *op = ((struct fetch_item *)p->items[0])->op;
+    part_recall(p)->waits = false;
+    for (u32 i = 0; i < p->item_count; i++) {
+        const struct fetch_item *it = p->items[i];
+        op->home_bytes += it->bytes;
+        op->home_error |= it->err != ERR_NONE;
+    }
+    fetch_enough(op);
 }
 
 static void fetch_deadline(struct timer *t)
 {
     struct fetch_op *op = container_of(t, struct fetch_op, deadline_timer);
-    fetch_recall_all(op);
+    struct shard *home = &op->call->home->shard;
+    if (op->gathering && home->now_ns < op->store_deadline_ns) {
+        fetch_recall_all(op, op->home_bytes > 0 ? 0 : 1);
+        timer_start(&home->timers, t, op->store_deadline_ns, fetch_deadline);
+    } else {
+        fetch_recall_all(op, 0);
+    }
 }
 
 /* A session without partitions: only the time ends it. */
@@ -490,10 +664,13 @@ static void fetch_deadline_empty(struct timer *t)
 static void fetch_watch(struct fetch_op *op)
 {
     struct shard *home = &op->call->home->shard;
-    op->recalled = false;
+    op->gathering = false;
     CHECK(op->out == 0);
-    for (u32 i = 0; i < home->group->count; i++)
-        op->out += op->scatter->parts[i] != NULL;
+    fetch_recalls_reset(op);
+    for (u32 i = 0; i < home->group->count; i++) {
+        op->recalls[i].waits = op->scatter->parts[i] != NULL;
+        op->out += op->recalls[i].waits;
+    }
     metric_add(home->metrics, M_fetch_waits, 1);
     metric_add(home->metrics, M_fetch_waiting, 1);
     if (op->out == 0) {
@@ -510,9 +687,8 @@ static void fetch_watch(struct fetch_op *op)
 
 /* ---- rounds ---- */
 
-static void fetch_gathered(struct scatter *s)
+static void fetch_gathered(struct fetch_op *op)
 {
-    struct fetch_op *op = s->call->user;
     u64 bytes = 0;
     bool error = false;
     for (u32 i = 0; i < op->context.count; i++) {
@@ -520,7 +696,7 @@ static void fetch_gathered(struct scatter *s)
         error |= op->items[i].err != ERR_NONE;
     }
     bool enough = bytes >= (u64)MAX(fetch_req(op)->min_bytes, 0);
-    if (error || enough || clock_mono_ns() >= op->deadline_ns || request_dead(s->call->request)) {
+    if (error || enough || clock_mono_ns() >= op->deadline_ns || request_dead(op->call->request)) {
         fetch_answer(op);
         return;
     }
@@ -528,8 +704,21 @@ static void fetch_gathered(struct scatter *s)
     fetch_watch(op);
 }
 
+static void fetch_scattered(struct scatter *s)
+{
+    fetch_home(s->call->user);
+}
+
 static void fetch_round(struct fetch_op *op)
 {
+    struct shard *home = &op->call->home->shard;
+    op->gathering = true;
+    op->home_bytes = 0;
+    op->home_error = false;
+    fetch_recalls_reset(op);
+    CHECK(op->out == 0);
+    op->out = 1;
+    timer_start(&home->timers, &op->deadline_timer, op->deadline_ns, fetch_deadline);
     scatter_start(op->scatter);
 }
 
@@ -566,7 +755,7 @@ static void fetch_gone(struct request *r)
     struct shard *home = &op->call->home->shard;
     if (PLANTED(PLANT_LONG_POLL_STAYS))
         return;
-    op->deadline_ns = home->now_ns;
+    op->deadline_ns = op->store_deadline_ns = home->now_ns;
     if (timer_armed(&op->deadline_timer))
         timer_start(&home->timers, &op->deadline_timer, home->now_ns, op->deadline_timer.fn);
 }
@@ -592,13 +781,16 @@ void handle_fetch(struct call *c)
     op->max_bytes = (u32)MIN((i64)MAX(q->max_bytes, 0), limit);
     i32 wait_ms = MIN(MAX(q->max_wait_ms, 0), WAIT_MS_MAX);
     op->deadline_ns = c->request->arrived_ns + (u64)wait_ms * NS_PER_MS;
+    op->store_deadline_ns =
+        c->request->arrived_ns + MAX((u64)wait_ms, (u64)STORE_WAIT_MS) * NS_PER_MS;
     op->items = CALL_ARRAY(c, struct fetch_item, op->context.count);
     op->recalls = CALL_ARRAY(c, struct fetch_recall, c->at->shard.group->count);
-    op->scatter = scatter_new(c, fetch_part_gather, fetch_gathered);
+    op->scatter = scatter_new(c, fetch_part_gather, fetch_scattered);
     if (!op->items || !op->recalls || !op->scatter || !fetch_add_items(op)) {
         fetch_context_close(c->at, &op->context);
         call_malformed(c, "request memory limit");
         return;
     }
+    op->scatter->arrived = fetch_part_home;
     fetch_round(op);
 }

@@ -69,6 +69,12 @@ static void part_arrived(struct shard *at, struct msg *m)
     p->scatter->run(p);
 }
 
+static void scatter_take(struct part *p)
+{
+    if (p->scatter->arrived)
+        p->scatter->arrived(p);
+}
+
 static void scatter_gather(struct scatter *s)
 {
     CHECK(s->outstanding > 0);
@@ -79,7 +85,9 @@ static void scatter_gather(struct scatter *s)
 static void part_home(struct shard *at, struct msg *m)
 {
     (void)at;
-    scatter_gather(container_of(m, struct part, msg)->scatter);
+    struct part *p = container_of(m, struct part, msg);
+    scatter_take(p);
+    scatter_gather(p->scatter);
 }
 
 void scatter_start(struct scatter *s)
@@ -112,8 +120,10 @@ void scatter_answer(struct scatter *s)
 void part_done(struct part *p)
 {
     struct scatter *s = p->scatter;
-    if (p->at == s->home)
+    if (p->at == s->home) {
+        scatter_take(p);
         scatter_gather(s);
-    else
+    } else {
         shard_send(&p->at->shard, s->home->shard.index, &p->msg, part_home);
+    }
 }

@@ -415,6 +415,57 @@ def fetch_sessions_are_bounded(work):
     expect(node.stop(), 0, "exit code")
 
 
+def fetch_many(connection, topic, wanted, **options):
+    """{partition: (error, number of records)} and the seconds it took."""
+    request = topic.fetch_request(0, **options)
+    one = request["Topics"][0]["Partitions"][0]
+    request["Topics"][0]["Partitions"] = [dict(one, Partition=p, FetchOffset=o) for p, o in wanted]
+    began = time.monotonic()
+    got = connection.call(raw_protocol.FETCH, 16, request)
+    took = time.monotonic() - began
+    expect(got["ErrorCode"], 0, "Fetch")
+    return {p["PartitionIndex"]: (p["ErrorCode"], sum(b[2] for b in raw_protocol.kmsg.batches(p["Records"] or b"")))
+            for t in got["Responses"] for p in t["Partitions"]}, took
+
+
+@case
+def a_slow_object_holds_nobody_up(work):
+    """A fetch does not wait for a partition in the store while others have data, on its shard or another, nor
+    beyond its own time. One object is a pipe: opening it takes until somebody writes."""
+    node = Node(work, "wal.seal_age=100ms", shards=2)
+    node.start()
+    slow = node.broker().topic(partitions=4, prefix="slow", configs=[("retention.ms", "-1")])
+    slow.produce([b"old"], 0)
+    expect(node.stop(), 0, "exit code")
+    store = os.path.join(node.directory, "data", "store")
+    objects = [os.path.join(d, f) for d, _, files in os.walk(store) for f in files]
+    expect(len(objects), 1, "objects")
+    node.start()
+    slow = raw_protocol.Topic(node.broker(), slow.name, slow.id)
+    slow.wait_for_leaders(4)
+    for p in (1, 2, 3):
+        slow.produce([b"new"], p)
+    os.rename(objects[0], objects[0] + ".away")
+    os.mkfifo(objects[0])
+    with slow.connect() as c:
+        for others in ((1, 2, 3), (1,), (2,), (3,)):
+            got, took = fetch_many(c, slow, [(0, 0)] + [(p, 0) for p in others], wait=20000)
+            expect(got, {0: (0, 0), **{p: (0, 1) for p in others}}, "what is there")
+            expect(took < 2, True, f"at once: {took:.1f} s")
+        got, took = fetch_many(c, slow, [(0, 0)], wait=1000)
+        expect((got, 0.9 < took < 3), ({0: (0, 0)}, True), f"after its time: {took:.1f} s")
+        # Too little for min_bytes: what there is comes when the time is over.
+        got, took = fetch_many(c, slow, [(0, 0), (1, 0)], wait=1000, minimum=100000)
+        expect((got, 0.9 < took < 3), ({0: (0, 0), 1: (0, 1)}, True), f"after its time: {took:.1f} s")
+        expect(node.metric("leat_fetch_left_out_total") >= 6, True, "leat_fetch_left_out_total")
+        os.rename(objects[0], objects[0] + ".pipe")
+        os.rename(objects[0] + ".away", objects[0])
+        os.close(os.open(objects[0] + ".pipe", os.O_WRONLY | os.O_NONBLOCK))  # whoever waited reads nothing, and fails
+        wait_for("the old record", lambda: fetch_many(c, slow, [(0, 0)], wait=500)[0] == {0: (0, 1)})
+    os.unlink(objects[0] + ".pipe")
+    expect(node.stop(), 0, "exit code")
+
+
 @case
 def partitions_are_bounded(work):
     """topics.max_partitions counts all topics, and what one request makes."""

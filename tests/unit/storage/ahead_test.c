@@ -225,6 +225,57 @@ static void a_turn_gives_catch_up_a_bounded_share(void **state)
     assert_true(count_of(M_catchup_deferred) > 0);
 }
 
+static void what_was_left_is_there_next_time(void **state)
+{
+    (void)state;
+    engine_set("store.catchup_reads", "2");
+    fill("8m", "6m");
+    __atomic_store_n(&fault.hold_gets, 1, __ATOMIC_RELEASE);
+    struct engine_read r[90];
+    for (u32 i = 0; i < 90; i++)
+        engine_read_begin(&r[i], 0, i * 3, BATCHES, 61000, true);
+    for (u32 i = 0; i < 90; i++) {
+        assert_false(r[i].done);
+        storage_read_leave(&r[i].op);
+        storage_read_leave(&r[i].op);
+        assert_false(r[i].done); /* never inside the call */
+    }
+    for (u32 i = 0; i < 90; i++) {
+        ENGINE_UNTIL(r[i].done); /* though the store does not answer */
+        assert_int_equal(r[i].op.err, ERR_CANCELED);
+        assert_int_equal(r[i].op.extent_count, 0);
+    }
+    __atomic_store_n(&fault.hold_gets, 0, __ATOMIC_RELEASE);
+    ENGINE_UNTIL(cache_idle(eng->st));
+    assert_int_equal(FAULT_SEEN(gets), 66); /* two were loading, 64 in the queue; no more */
+    engine_turn();
+    for (u32 i = 0; i < 20; i++) {
+        engine_read_begin(&r[i], 0, i * 3, BATCHES, 61000, true);
+        assert_true(r[i].done);
+        assert_int_equal(r[i].op.err, ERR_NONE);
+        engine_read_end(&r[i]);
+    }
+}
+
+static void a_read_of_what_is_at_hand_never_waits(void **state)
+{
+    (void)state;
+    fill("8m", "6m");
+    struct engine_read r = { .op = { .p = eng->parts[0].p,
+                                     .end_offset = BATCHES,
+                                     .max_bytes = 61000,
+                                     .at_least_one = true,
+                                     .at_hand = true } };
+    assert_int_equal(storage_read(&r.op, engine_read_done), READ_DONE);
+    assert_int_equal(r.op.err, ERR_NONE);
+    assert_int_equal(r.op.extent_count, 0);
+    i64 at = 0;
+    (void)scan_step(&at, 0);
+    assert_int_equal(storage_read(&r.op, engine_read_done), READ_DONE);
+    assert_int_equal(engine_compare(&r.op, &eng->parts[0], 0), 3);
+    engine_read_end(&r);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, engine_setup, engine_teardown)
@@ -233,6 +284,7 @@ int main(void)
         T(random_reads_are_not_read_ahead),          T(guesses_of_a_reader_that_left_make_room),
         T(blocks_are_kept_for_the_reader_behind),    T(scans_evict_nothing_of_the_tail),
         T(tail_loads_while_catch_up_hangs),          T(a_turn_gives_catch_up_a_bounded_share),
+        T(what_was_left_is_there_next_time),         T(a_read_of_what_is_at_hand_never_waits),
     };
     return cmocka_run_group_tests_name("ahead", tests, NULL, NULL);
 }
