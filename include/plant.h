@@ -12,6 +12,9 @@ enum plant {
     PLANT_CLEAN_DROPS_LAST,     /* compaction drops the newest record at the end of its range */
     PLANT_RUN_BEFORE_OBJECT,    /* a run takes its sources' place before its object is stored */
     PLANT_RUN_FORGETS_COVER,    /* a run only stands for what is left in it */
+    PLANT_MERGE_LOSES_BLOCK,    /* a merge leaves out its second block */
+    PLANT_REMOVE_BEFORE_COMMIT, /* a merge deletes the runs it replaces before it is registered */
+    PLANT_ORPHAN_RUNS_STAY,     /* the search for orphans passes over runs */
     /* Of the fuzz targets, in the order of FUZZ_CANARIES (tests/fuzz/fuzz.mk). */
     PLANT_ARRAY_SHORT,         /* codec: the last of several elements is forgotten */
     PLANT_RECORD_BOUND,        /* batch: a record may be longer than its batch */

@@ -44,6 +44,9 @@ struct storage_ops {
     struct bytes (*snapshot)(struct storage *st, struct pindex *p, struct arena *a);
     /* storage_prepare only, may be NULL: the partition's user object is to be freed. */
     void (*forget)(struct storage *st, struct pindex *p);
+    /* May its blocks be merged into runs as they are? False where compaction by key does that.
+     * NULL: all may. Asked when the partition got a block, and until it has nothing to merge. */
+    bool (*mergeable)(struct storage *st, struct pindex *p);
 };
 
 /* Shared by all shards of a node; made once at start. */

@@ -170,6 +170,8 @@ void retention_bundle_add(struct storage *st, u64 bundle, const struct bundle_re
 /* A run's registration was deleted, because another took its place: its object goes after the grace
  * time. */
 void retention_run_replaced(struct storage *st, u64 run);
+/* An object that may be there and that no registration named or ever will. */
+void retention_discard(struct storage *st, u64 object, u32 epoch);
 
 /* ---- cached blocks: cache.c ---- */
 

@@ -103,6 +103,7 @@ static void clean_finish(struct clean *c, err e, const char *what)
     op->records_removed = c->compaction.records_removed;
     storage_count(st, M_compaction_records, op->records_removed);
     st->cleaning = NULL;
+    p->rewriting = false;
     compaction_free(&c->compaction);
     mem_free(c->raw);
     MAGIC_POISON(c);
@@ -139,7 +140,7 @@ static void piece_next(struct clean *c)
     struct compaction *k = &c->compaction;
     u64 bytes = config_u64(c->st->env->cfg, CFG_store_run_bytes);
     i64 from = c->at;
-    if (gone(c)) {
+    if (gone(c) || !rewrite_numbers_left(c->st)) {
         clean_finish(c, ERR_CANCELED, "");
         return;
     }
@@ -148,7 +149,7 @@ static void piece_next(struct clean *c)
     c->rewrite.filter = &k->filter;
     c->rewrite.clean_to = MAX(k->map_end, c->op->p->clean_end);
     c->rewrite.read_rate = c->rate;
-    c->rewrite.put_pace = &c->put_rate;
+    c->rewrite.put_rate = c->put_rate;
     c->rewrite.done = piece_done;
     c->at = rewrite_begin(&c->rewrite, from, k->map_end, bytes);
     if (c->at <= from)
@@ -230,24 +231,12 @@ static void map_done(struct bg_job *j)
     }
 }
 
-static bool numbers_left(const struct storage *st)
-{
-    bool left = st->wal.epoch <= RUN_EPOCH_MAX && st->run_number < RUN_NUMBER_MAX;
-    if (!left)
-        LOG(WARN, compaction_out_of_numbers,
-            "shard=%u epoch=%u number=%u effect=\"nothing is compacted\" remedy=\"restart the "
-            "node; "
-            "an epoch above %u needs a new data directory\"",
-            st->shard->index, st->wal.epoch, st->run_number, RUN_EPOCH_MAX);
-    return left;
-}
-
 bool pindex_clean(struct clean_op *op, void (*done)(struct clean_op *op))
 {
     struct pindex *p = op->p;
     struct storage *st = p->st;
     CHECK(!p->dropped);
-    if (st->cleaning != NULL || st->stopping || !numbers_left(st))
+    if (st->cleaning != NULL || st->stopping || p->rewriting || !rewrite_numbers_left(st))
         return false;
     const struct config *cfg = st->env->cfg;
     struct clean_bounds bounds;
@@ -271,6 +260,7 @@ bool pindex_clean(struct clean_op *op, void (*done)(struct clean_op *op))
     err e = key_map_init(&c->compaction.map, config_u64(cfg, CFG_log_cleaner_dedupe_bytes) / shards,
                          bounds.cleanable_bytes / 8, rng_next(&st->shard->rng));
     if (e == ERR_NONE) {
+        p->rewriting = true;
         timer_start(&st->shard->timers, &c->timer, st->shard->now_ns, map_rested);
         return true;
     }

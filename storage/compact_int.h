@@ -1,6 +1,6 @@
 /* Compaction, inside: rewriting blocks of a partition into a run, and the filter that leaves the
- * newest record of each key. rewrite.c knows nothing about keys: any filter will do, also one that
- * keeps everything. */
+ * newest record of each key. rewrite.c knows nothing about keys: any filter will do, and without
+ * one everything is kept (merge.c). */
 #ifndef LEAT_COMPACT_INT_H
 #define LEAT_COMPACT_INT_H
 
@@ -31,10 +31,10 @@ struct rewrite {
     /* Set by the owner before rewrite_begin. */
     struct storage *st;
     struct pindex *p;
-    struct rewrite_filter *filter;
-    i64 clean_to;        /* when it is in place the log is clean up to here (at most its end) */
-    u64 read_rate;       /* bytes/s */
-    const u64 *put_pace; /* see store_object */
+    struct rewrite_filter *filter; /* NULL: all batches stay as they are */
+    i64 clean_to;  /* when it is in place the log is clean up to here (at most its end) */
+    u64 read_rate; /* bytes/s */
+    u64 put_rate;  /* bytes/s */
     void (*done)(struct rewrite *r);
     /* When done runs. */
     err err;
@@ -61,9 +61,12 @@ struct rewrite {
     struct timer timer;
     struct arena arena;
     u64 job_ns;
+    u64 put_pace; /* see store_object */
     u32 tries;
 };
 
+/* Are there ids left for runs? When not, it is told. */
+bool rewrite_numbers_left(const struct storage *st);
 /* Takes whole sources (runs, blocks of bundles) from offset `from` on, before `to`, as many as have
  * `bytes` of data together, at least one. Returns the offset behind them; `from` or less: there is
  * none. done runs later, never inside; before that the range's blocks change only by the log start

@@ -16,8 +16,8 @@
  *  5. block_bytes and tail_bytes count every live batch once.
  *  6. Blocks may leave gaps where batches were compacted away, but the last block of a rewritten
  *     range ends where the range did: registered_end never goes back.
- *  7. What compaction took away is not found in an image either: a swap drops the entries below its
- *     end. Else a reader would see an old value in an image and no tombstone behind it.
+ *  7. What compaction took away is not found in an image either: such a swap drops the entries
+ *     below its end. Else a reader would see an old value in an image and no tombstone behind it.
  *
  * An empty partition costs sizeof(struct pindex); arrays grow by halves and shrink when they are
  * mostly empty. Their memory is counted and bounded: index_memory.c.
@@ -162,6 +162,7 @@ struct pindex *pindex_open(struct storage *st, const struct partition_key *key)
     p->st = st;
     p->last_seq = -1;
     list_init(&p->reads);
+    list_init(&p->merge_link);
     HASH_ADD(hh, st->parts, key, sizeof p->key, p);
     return p;
 }
@@ -340,6 +341,7 @@ void pindex_add_block(struct pindex *p, const struct block *b)
     p->block_bytes += b->data_bytes;
     blocks_trim(p);
     pindex_check(p);
+    merge_note(p);
 }
 
 /* Entries below `to` lie in blocks: they are not needed. */
@@ -364,7 +366,8 @@ static void blocks_splice(struct pindex *p, u32 at, u32 old_count, const struct 
     p->block_end = end;
 }
 
-void pindex_swap_blocks(struct pindex *p, i64 from, i64 to, const struct block *blocks, u32 count)
+void pindex_swap_blocks(struct pindex *p, i64 from, i64 to, const struct block *blocks, u32 count,
+                        bool same)
 {
     pindex_check(p);
     CHECK(!p->dropped);
@@ -382,7 +385,8 @@ void pindex_swap_blocks(struct pindex *p, i64 from, i64 to, const struct block *
         p->block_bytes += blocks[i].data_bytes;
     }
     blocks_splice(p, at, end - at, blocks, count);
-    entries_drop_below(p, to);
+    if (!same)
+        entries_drop_below(p, to);
     pindex_check(p);
 }
 
@@ -647,6 +651,7 @@ void pindex_drop(struct pindex *p)
     HASH_DEL(st->parts, p);
     p->dropped = true;
     p->user = NULL;
+    merge_forget(p);
     pindex_hold(p);
     segment_forget_part(st, p);
     for (u32 i = p->block_head; i < p->block_end; i++)

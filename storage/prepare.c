@@ -85,7 +85,8 @@ static struct bytes replay_snapshot(struct storage *st, struct pindex *p, struct
     return (struct bytes){ NULL, 0 };
 }
 
-static const struct storage_ops no_ops = { replay_batch, replay_batch, replay_snapshot, NULL };
+static const struct storage_ops no_ops = { replay_batch, replay_batch, replay_snapshot, NULL,
+                                           NULL };
 
 static bool replay_known(struct storage *st, const struct partition_key *k)
 {

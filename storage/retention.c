@@ -229,10 +229,17 @@ static err unregister_shared(struct collect *c, struct bytes key, struct arena *
     return meta_commit(m, &t);
 }
 
+static void objects_tell(const struct retention *r)
+{
+    if (r->st->shard->metrics != NULL)
+        metric_set(r->st->shard->metrics, M_store_objects, r->bundle_count);
+}
+
 static void info_forget(struct retention *r, struct bundle_info *info)
 {
     HASH_DEL(r->bundles, info);
     r->bundle_count--;
+    objects_tell(r);
     mem_free(info);
 }
 
@@ -300,13 +307,12 @@ static void collect_remove_done(struct bg_job *j)
     collects_begin(st->retention);
 }
 
-static struct collect *collect_new(struct retention *r, const struct bundle_info *info)
+static struct collect *collect_new(struct retention *r, u64 id, u32 epoch)
 {
     struct collect *c = MEM_NEW(struct collect);
     c->st = r->st;
-    c->id = info->id;
-    c->epoch = info->epoch;
-    c->foreign = info->foreign;
+    c->id = id;
+    c->epoch = epoch;
     list_init(&c->link);
     return c;
 }
@@ -317,7 +323,8 @@ static void bundle_collect(struct retention *r, struct bundle_info *info)
     if (info->collecting || r->st->replaying)
         return;
     info->collecting = true;
-    struct collect *c = collect_new(r, info);
+    struct collect *c = collect_new(r, info->id, info->epoch);
+    c->foreign = info->foreign;
     list_push_back(&r->waiting, &c->link);
     collects_begin(r);
 }
@@ -330,9 +337,15 @@ void retention_run_replaced(struct storage *st, u64 run)
     struct bundle_info *info = retention_bundle(st, run);
     if (info == NULL || info->collecting)
         return; /* the log start passed it meanwhile */
-    struct collect *c = collect_new(r, info);
-    c->unregistered = true;
+    u32 epoch = info->epoch;
     info_forget(r, info);
+    retention_discard(st, run, epoch);
+}
+
+void retention_discard(struct storage *st, u64 object, u32 epoch)
+{
+    struct collect *c = collect_new(st->retention, object, epoch);
+    c->unregistered = true;
     collect_rest(c, config_u64(st->env->cfg, CFG_store_delete_delay_ms) * NS_PER_MS);
 }
 
@@ -360,6 +373,7 @@ void retention_bundle_add(struct storage *st, u64 bundle, const struct bundle_re
     b->cover_from = reg->cover_from;
     HASH_ADD(hh, r->bundles, id, sizeof b->id, b);
     r->bundle_count++;
+    objects_tell(r);
     if (live == 0)
         bundle_collect(r, b);
 }

@@ -11,7 +11,8 @@
  *   REST    so that this takes a part of a background thread and of the disk, never all
  *
  * All of it but the transaction runs in the one thread for slow work: neither uploads, which
- * producers wait for, nor reads of consumers ever wait for a thread because of compaction.
+ * producers wait for, nor reads of consumers ever wait for a thread because of compaction. While
+ * uploads are behind it goes on at a part of its speed.
  *
  *  1. A source is a whole run (what is live of it) or a block of a bundle. The new run stands for
  *     all offsets from the first source's begin to the last one's end, and for everything the
@@ -31,9 +32,12 @@
  *     collected like any other object.
  *  6. When the filter changes nothing and the only source is one run, nothing is written, unless
  *     the log becomes clean to a higher offset by it: that is written down in registrations.
+ *  7. Without a filter the run holds what its sources held: images in memory may go on to serve it.
+ *  8. An object that was put, or may have been, and is not going to be registered is handed to
+ *     retention.c. Once its registration was tried it is left alone, whatever the answer: an orphan
+ *     then.
  *
- * The number of a run is used up when its registration was tried. Until then a repeated PUT
- * replaces an object that nobody ever referred to.
+ * The number of a run is used up when it begins.
  */
 #include "compact_int.h"
 
@@ -44,6 +48,8 @@
 #define COMMIT_BYTES_MAX (64 * MIB)
 #define COMMIT_TRIES 6u
 #define REST_NS_MAX NS_PER_S
+/* While uploads are behind: rests are so many times as long, writes so many times slower. */
+#define BEHIND_FACTOR 4u
 
 static void set_step(struct rewrite *r, enum rewrite_step to)
 {
@@ -153,6 +159,11 @@ static bool given_up(const struct rewrite *r)
     return r->st->stopping || r->p->dropped || r->p->start_offset >= r->to;
 }
 
+static void count(struct rewrite *r, enum metric_id of_filter, enum metric_id of_merge, u64 n)
+{
+    storage_count(r->st, r->filter != NULL ? of_filter : of_merge, n);
+}
+
 static void give_up(struct rewrite *r)
 {
     finish(r, r->st->stopping || r->p->dropped ? ERR_CANCELED : ERR_NONE, "");
@@ -201,9 +212,9 @@ static u8 *chunk_take(struct rewrite *r, u32 bytes)
 
 static err batch_filter(struct rewrite *r, const struct batch *b, bool keep)
 {
-    struct bytes out;
+    struct bytes out = bytes_of(b->data, b->bytes);
     struct batch left;
-    err e = r->filter->batch(r->filter, b, keep, &out);
+    err e = r->filter != NULL ? r->filter->batch(r->filter, b, keep, &out) : ERR_NONE;
     if (e != ERR_NONE)
         return e;
     if (!keep && batch_last_offset(b) < r->start)
@@ -229,6 +240,9 @@ static void block_run(struct bg_job *j)
     struct bytes data;
     struct batch b;
     r->err = rewrite_read_block(r->st->env->store, r->name, &r->p->key, block, &r->raw, &data);
+    if (PLANTED(PLANT_MERGE_LOSES_BLOCK) && r->filter == NULL && r->block_at == 1 &&
+        r->block_count > 2)
+        data.len = 0;
     while (r->err == ERR_NONE && data.len > 0) {
         if (batch_next(&data, &b) != ERR_NONE) {
             r->err = ERR_CORRUPT;
@@ -275,6 +289,8 @@ static void rest(struct rewrite *r, enum rewrite_step resume, u64 ns)
 {
     set_step(r, REWRITE_REST);
     r->resume = resume;
+    if (uploader_behind(r->st))
+        ns *= BEHIND_FACTOR;
     timer_start(&r->st->shard->timers, &r->timer, r->st->shard->now_ns + ns, rested);
 }
 
@@ -300,7 +316,7 @@ static err object_put(struct rewrite *r)
     struct store_object o = { .name = r->name,
                               .parts = r->builder.parts,
                               .part_count = r->builder.part_count,
-                              .pace = r->put_pace };
+                              .pace = &r->put_pace };
     return store->driver->put(store, &o);
 }
 
@@ -318,9 +334,8 @@ static void put(struct rewrite *r)
 {
     struct storage *st = r->st;
     set_step(r, REWRITE_PUT);
-    r->id = run_id(st->wal.index, st->wal.epoch, st->run_number);
     bundle_name(r->name, r->id, st->wal.epoch);
-    r->job_ns = clock_mono_ns();
+    r->put_pace = MAX(uploader_behind(st) ? r->put_rate / BEHIND_FACTOR : r->put_rate, 1);
     storage_count(st, M_store_puts, 1);
     bg_submit(st->shard, &r->job, BG_MISC, put_run, put_done);
 }
@@ -332,7 +347,7 @@ static void block_done(struct bg_job *j)
     CHECK(r->step == REWRITE_READ);
     if (r->err == ERR_NONE) {
         r->read_bytes += b->bytes;
-        storage_count(r->st, M_compaction_read_bytes, b->bytes);
+        count(r, M_compaction_read_bytes, M_merge_read_bytes, b->bytes);
     }
     if (given_up(r)) {
         give_up(r);
@@ -357,11 +372,14 @@ static void put_done(struct bg_job *j)
 {
     struct rewrite *r = container_of(j, struct rewrite, job);
     CHECK(r->step == REWRITE_PUT);
+    if (r->err == ERR_NONE)
+        count(r, M_put_compacted_bytes, M_put_run_bytes, r->builder.bytes);
     if (r->err == ERR_NONE && !given_up(r)) {
         commit(r);
         return;
     }
     storage_count(r->st, M_store_errors, r->err != ERR_NONE);
+    retention_discard(r->st, r->id, r->st->wal.epoch);
     if (given_up(r))
         give_up(r);
     else
@@ -431,10 +449,27 @@ static err commit_conditions(struct rewrite *r, struct meta_txn *t)
     return ERR_NONE;
 }
 
+/* Only as PLANT_REMOVE_BEFORE_COMMIT: objects of which no block will be left. */
+static void sources_remove(const struct rewrite *r)
+{
+    struct store *store = r->st->env->store;
+    char name[BUNDLE_NAME_SIZE];
+    for (u32 i = 0, same; i < r->block_count; i += same) {
+        const struct bundle_info *info = retention_bundle(r->st, r->blocks[i].bundle);
+        for (same = 1; i + same < r->block_count; same++)
+            if (r->blocks[i + same].bundle != r->blocks[i].bundle)
+                break;
+        if (info != NULL && info->live == same)
+            (void)store->driver->remove(store, bundle_name(name, info->id, info->epoch));
+    }
+}
+
 static void commit_run(struct bg_job *j)
 {
     struct rewrite *r = container_of(j, struct rewrite, job);
     u32 n = r->run_count;
+    if (PLANTED(PLANT_REMOVE_BEFORE_COMMIT) && r->filter == NULL)
+        sources_remove(r);
     arena_reset(&r->arena);
     struct meta_op *ops = arena_alloc(&r->arena, (n + 1) * sizeof *ops);
     struct meta_compare *compares = arena_alloc(&r->arena, (n + 2) * sizeof *compares);
@@ -461,8 +496,7 @@ static void commit(struct rewrite *r)
 {
     struct storage *st = r->st;
     set_step(r, REWRITE_COMMIT);
-    if (r->tries++ == 0)
-        st->run_number++; /* never again this name */
+    r->tries++;
     storage_count(st, M_meta_commits, 1);
     bg_submit(st->shard, &r->job, BG_META, commit_run, commit_done);
 }
@@ -473,15 +507,17 @@ static void swap(struct rewrite *r)
     struct storage *st = r->st;
     struct pindex *p = r->p;
     struct bundle_reg reg = reg_of(r);
-    u32 first = 0, count = reg.block_count;
-    while (first < count && (p->dropped || r->builder.entries[first].last_offset < p->start_offset))
+    u32 first = 0, blocks_count = reg.block_count;
+    while (first < blocks_count &&
+           (p->dropped || r->builder.entries[first].last_offset < p->start_offset))
         first++;
-    retention_bundle_add(st, r->id, &reg, count - first, false);
-    struct block *blocks = mem_alloc((count + 1) * sizeof *blocks);
-    for (u32 i = first; i < count; i++)
+    retention_bundle_add(st, r->id, &reg, blocks_count - first, false);
+    struct block *blocks = mem_alloc((blocks_count + 1) * sizeof *blocks);
+    for (u32 i = first; i < blocks_count; i++)
         blocks[i] = block_of(r, i);
     if (!p->dropped) {
-        pindex_swap_blocks(p, r->from, r->to, blocks + first, count - first);
+        pindex_swap_blocks(p, r->from, r->to, blocks + first, blocks_count - first,
+                           r->filter == NULL);
         p->clean_end = MAX(p->clean_end, reg.clean_to);
     }
     mem_free(blocks);
@@ -489,8 +525,8 @@ static void swap(struct rewrite *r)
         retention_run_replaced(st, r->runs[i]);
     r->written = true;
     r->written_bytes = reg.object_bytes;
-    storage_count(st, M_compaction_runs, 1);
-    storage_count(st, M_compaction_written_bytes, reg.object_bytes);
+    count(r, M_compaction_runs, M_merge_runs, 1);
+    count(r, M_compaction_written_bytes, M_merge_written_bytes, reg.object_bytes);
 }
 
 static void commit_done(struct bg_job *j)
@@ -513,6 +549,18 @@ static void commit_done(struct bg_job *j)
              config_u64(r->st->env->cfg, CFG_store_retry_ms) * NS_PER_MS << r->tries);
 }
 
+bool rewrite_numbers_left(const struct storage *st)
+{
+    bool left = st->wal.epoch <= RUN_EPOCH_MAX && st->run_number < RUN_NUMBER_MAX;
+    if (!left)
+        LOG(WARN, compaction_out_of_numbers,
+            "shard=%u epoch=%u number=%u effect=\"nothing is compacted\" remedy=\"restart the "
+            "node; "
+            "an epoch above %u needs a new data directory\"",
+            st->shard->index, st->wal.epoch, st->run_number, RUN_EPOCH_MAX);
+    return left;
+}
+
 i64 rewrite_begin(struct rewrite *r, i64 from, i64 to, u64 bytes)
 {
     struct storage *st = r->st;
@@ -523,16 +571,16 @@ i64 rewrite_begin(struct rewrite *r, i64 from, i64 to, u64 bytes)
                            .filter = r->filter,
                            .clean_to = r->clean_to,
                            .read_rate = r->read_rate,
-                           .put_pace = r->put_pace,
+                           .put_rate = r->put_rate,
                            .done = r->done,
                            .created_ms = -1 };
     sources_choose(r, from, to, bytes);
     if (r->block_count == 0)
         return from;
     arena_init(&r->arena, 16 * KIB, COMMIT_BYTES_MAX);
-    bundle_builder_init(&r->builder, RUN_WAL | st->wal.index,
-                        bundle_seq(run_id(st->wal.index, st->wal.epoch, st->run_number)),
-                        st->wal.epoch, (u32)config_u64(st->env->cfg, CFG_store_block_bytes));
+    r->id = run_id(st->wal.index, st->wal.epoch, st->run_number++);
+    bundle_builder_init(&r->builder, RUN_WAL | st->wal.index, bundle_seq(r->id), st->wal.epoch,
+                        (u32)config_u64(st->env->cfg, CFG_store_block_bytes));
     block_next(r);
     return r->to;
 }

@@ -186,6 +186,7 @@ static void storage_dispose(struct storage *st)
     list_remove(&st->hook.link);
     uploader_free(st);
     reader_free(st);
+    merge_free(st);
     retention_free(st);
     wal_close(st);
     index_free(st);
@@ -220,6 +221,8 @@ static err storage_start_as(struct shard *s, struct storage_env *env, bool repla
         e = uploader_create(st);
     if (e == ERR_NONE)
         e = reader_create(st);
+    if (e == ERR_NONE)
+        e = merge_create(st);
     if (e == ERR_NONE)
         e = start_load(st);
     if (e != ERR_NONE) {
@@ -262,6 +265,7 @@ void storage_stop(struct storage *st)
     st->stop_deadline_ns = st->shard->now_ns + STOP_UPLOAD_NS;
     wal_stop(st);
     cleaner_stop(st);
+    merge_stop(st);
     storage_room_made(st);
     uploader_kick(st);
     st->shard->turn_again = true;
@@ -325,7 +329,7 @@ bool storage_stopped(const struct storage *st)
     MAGIC_CHECK(st, STORAGE_MAGIC);
     return st->stop_step == STOP_DONE && st->wal.write_count == 0 && st->job_count == 0 &&
            wal_zero_idle(&st->wal) && uploader_idle(st) && reader_idle(st) && retention_idle(st) &&
-           cleaner_idle(st);
+           cleaner_idle(st) && merge_idle(st);
 }
 
 void storage_free(struct storage *st)

@@ -14,6 +14,7 @@
  *   retention.c    pindex_retention_offset, collection of objects nobody refers to
  *   rewrite.c      blocks of a partition → a run (an object of one partition) in their place
  *   compact.c      the filter of key compaction;  cleaner.c: a round of it over a partition
+ *   merge.c        which blocks of bundles and small runs become a larger run, and when
  *
  * A segment's life (who moves it):
  *   OPEN ──wal_seal──► SEALED ──durable reached its end (wal.c)──► DURABLE ──uploader──►
@@ -240,10 +241,12 @@ struct pindex {
     struct block *blocks;        /* ascending; live ones are [block_head, block_end) */
     u32 entry_head, entry_end, entry_cap;
     u32 block_head, block_end, block_cap;
-    u32 holds;         /* appends, reads, jobs that point here */
-    bool dropped;      /* out of the table; freed when holds == 0 */
-    i32 leader_epoch;  /* kept in the p/ key */
-    struct list reads; /* struct read_op.link of waiting reads: reader.c */
+    u32 holds;              /* appends, reads, jobs that point here */
+    bool dropped;           /* out of the table; freed when holds == 0 */
+    bool rewriting;         /* cleaner.c or merge.c is changing its blocks */
+    i32 leader_epoch;       /* kept in the p/ key */
+    struct list reads;      /* struct read_op.link of waiting reads: reader.c */
+    struct list merge_link; /* merge.c */
     UT_hash_handle hh;
 };
 
@@ -273,10 +276,11 @@ u32 pindex_segment_entries(const struct pindex *p, const struct storage *st, u64
 /* Adds a block behind the last one (offsets ascending; gaps allowed where batches were below the
  * log start). At load and at registration. At load also moves next and durable. */
 void pindex_add_block(struct pindex *p, const struct block *b);
-/* The live blocks within [from, to) give way to the `count` given ones; batches below `to` are
- * found in blocks only from now on. The caller has made the same change durable, and looks after
- * the objects of runs; bundles are told. */
-void pindex_swap_blocks(struct pindex *p, i64 from, i64 to, const struct block *blocks, u32 count);
+/* The live blocks within [from, to) give way to the `count` given ones, which hold the `same`
+ * batches, or fewer: those below `to` are then found in blocks only from now on. The caller has
+ * made the same change durable, and looks after the objects of runs; bundles are told. */
+void pindex_swap_blocks(struct pindex *p, i64 from, i64 to, const struct block *blocks, u32 count,
+                        bool same);
 /* First live block with last offset >= `offset`; block_end: none. */
 u32 pindex_block_at(const struct pindex *p, i64 offset);
 void pindex_hold(struct pindex *p);
@@ -405,6 +409,8 @@ err uploader_create(struct storage *st) MUST_USE; /* fills st->uploader */
 err uploader_load(struct storage *st) MUST_USE;
 void uploader_kick(struct storage *st);       /* something is DURABLE, or the shard is stopping */
 bool uploader_idle(const struct storage *st); /* nothing in flight (also deletes): may be freed */
+/* So much waits for its upload, or uploads fail: other work on the store is to slow down. */
+bool uploader_behind(const struct storage *st);
 void uploader_free(struct storage *st);
 err reader_create(struct storage *st) MUST_USE;
 bool reader_idle(const struct storage *st);
@@ -421,6 +427,16 @@ void retention_block_gone(struct storage *st, u64 bundle);
 /* cleaner.c: a round is going on; the engine may not be freed. A stop ends it soon. */
 bool cleaner_idle(const struct storage *st);
 void cleaner_stop(struct storage *st);
+
+/* merge.c */
+err merge_create(struct storage *st) MUST_USE;
+void merge_free(struct storage *st);
+bool merge_idle(const struct storage *st);
+void merge_stop(struct storage *st);
+void merge_note(struct pindex *p);   /* it got a block */
+void merge_forget(struct pindex *p); /* it is dropped */
+/* So many bytes of bundles are registered: a part of as much may be written once more. */
+void merge_uploaded(struct storage *st, u64 bytes);
 
 /* ---- the engine of a shard ---- */
 
@@ -469,7 +485,8 @@ struct storage {
     struct ahead *ahead;
     struct retention *retention;
     struct clean *cleaning; /* the round of this shard; NULL: none */
-    u32 run_number;         /* of the next run of this life */
+    struct merge *merge;
+    u32 run_number; /* of the next run of this life */
 };
 
 /* ---- index_memory.c ---- */

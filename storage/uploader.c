@@ -26,6 +26,7 @@
 #include <stdio.h>
 
 #include "clock.h"
+#include "plant.h"
 
 #define UPLOADER_MAGIC 0x0b10ad01u
 #define UPLOAD_STEPS(X) \
@@ -393,6 +394,7 @@ static void upload_put_done(struct bg_job *j)
         upload_failed(u, "write the object", u->err);
         return;
     }
+    storage_count(st, M_put_bundle_bytes, u->builder.bytes);
     upload_set_step(u, UPLOAD_PLACED);
     if (st->uploader->gave_up)
         give_up(st->uploader);
@@ -523,6 +525,8 @@ static void upload_finish(struct upload *u)
     }
     storage_count(st, M_uploads, 1);
     storage_count(st, M_upload_bytes, b->bytes);
+    storage_count(st, M_upload_data_bytes, u->seg->data_bytes);
+    merge_uploaded(st, b->bytes);
     observe_since(st, H_upload, u->started_ns);
     struct segment *seg = u->seg;
     upload_release(u);
@@ -573,12 +577,23 @@ static void rest_update(struct uploader *up)
     up->seen_writes = writes;
 }
 
+/* What waits, in percent of what log and images can hold. */
+static u32 waiting_percent(const struct storage *st)
+{
+    u32 room = MIN(st->wal.slot_count, st->image_max);
+    return (u32)((u64)st->sealed_unregistered * 100 / room);
+}
+
+bool uploader_behind(const struct storage *st)
+{
+    return st->upload_failures > 0 || waiting_percent(st) >= RELAXED;
+}
+
 /* 0: as fast as it goes. */
 static u64 upload_pace(const struct uploader *up, const struct segment *seg)
 {
     const struct storage *st = up->st;
-    u32 room = MIN(st->wal.slot_count, st->image_max);
-    u32 waiting = (u32)((u64)st->sealed_unregistered * 100 / room);
+    u32 waiting = waiting_percent(st);
     bool alone = up->log_rests || !st->env->store->driver->local;
     if (st->stopping || alone || waiting >= HURRIED)
         return 0;
@@ -666,6 +681,8 @@ static err orphans_see(void *arg, const char *name, u64 bytes)
     (void)bytes;
     if (!bundle_name_parse(name, &bundle, &epoch))
         return ERR_NONE; /* not ours */
+    if (PLANTED(PLANT_ORPHAN_RUNS_STAY) && object_is_run(bundle))
+        return ERR_NONE;
     struct storage *st = o->st;
     bool mine = bundle_wal(bundle) == st->wal.index;
     /* WALs of an earlier, larger shard count have no writer any more: shard 0 looks after them. */

@@ -342,10 +342,19 @@ static struct bytes partition_snapshot(struct storage *st, struct pindex *px, st
     return p ? producers_snapshot(p, a) : (struct bytes){ NULL, 0 };
 }
 
+/* Key compaction looks after the others. */
+static bool partition_mergeable(struct storage *st, struct pindex *px)
+{
+    (void)st;
+    const struct partition *p = pindex_user(px);
+    return p && !(p->topic->config.cleanup_policy & CLEANUP_COMPACT);
+}
+
 const struct storage_ops partition_storage_ops = {
     .recovered = partition_recovered,
     .restored = partition_restored,
     .snapshot = partition_snapshot,
+    .mergeable = partition_mergeable,
 };
 
 /* Another number of shards: before there are brokers, only the producers' state is kept, in

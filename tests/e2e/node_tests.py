@@ -3,8 +3,10 @@
 
 Each starts build/leat with the settings and, where needed, the file systems it is about.
 """
+import hashlib
 import json
 import os
+import random
 import signal
 import sys
 import subprocess
@@ -21,7 +23,7 @@ from raw_protocol import expect  # noqa: E402
 from small_disk import FailingDisk, SmallDisk, enter_namespace  # noqa: E402
 
 CASES = {}
-DESCRIBE_CONFIGS, ALTER_CONFIGS = 32, 44
+DELETE_TOPICS, DESCRIBE_CONFIGS, ALTER_CONFIGS = 20, 32, 44
 RESOURCE_TOPIC, RESOURCE_BROKER = 2, 4
 
 
@@ -781,6 +783,112 @@ def full_data_disk_at_start(work):
         node.start()
         node.broker().serves()
         expect(node.stop(), 0, "exit code")
+
+
+# ---- merging: what lies in bundles becomes runs ----
+class Hashes:
+    """Of each partition's values in order."""
+
+    def __init__(self, partitions):
+        self.hashes = [hashlib.sha256() for _ in range(partitions)]
+        self.counts = [0] * partitions
+
+    def add(self, partition, value):
+        self.hashes[partition].update(value)
+        self.counts[partition] += 1
+
+    def digest(self):
+        return [(count, h.hexdigest()) for count, h in zip(self.counts, self.hashes)]
+
+
+def produce_uneven(address, topic, partitions, mib, hashes, seed):
+    """Half of it to the first four partitions; returns the bytes of values."""
+    from confluent_kafka import Producer
+    client = Producer({"bootstrap.servers": address, "enable.idempotence": True, "linger.ms": 20,
+                       "batch.size": 1 << 17, "queue.buffering.max.messages": 20000})
+    pool, chance, total = os.urandom(1 << 20), random.Random(seed), 0
+    while total < mib << 20:
+        for _ in range(1000):
+            partition = chance.randrange(4 if chance.random() < 0.5 else partitions)
+            at = chance.randrange(len(pool) - 4000)
+            value = pool[at:at + chance.randrange(200, 4000)]
+            while True:
+                try:
+                    client.produce(topic, value, partition=partition)
+                    break
+                except BufferError:
+                    client.poll(0.05)
+            hashes.add(partition, value)
+            total += len(value)
+        client.poll(0)
+    expect(client.flush(120), 0, "records that were never acknowledged")
+    return total
+
+
+def read_hashes(address, topic, partitions, count):
+    from confluent_kafka import Consumer, TopicPartition
+    client = Consumer({"bootstrap.servers": address, "group.id": "reader", "enable.auto.commit": False,
+                       "auto.offset.reset": "error", "check.crcs": True})
+    client.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
+    got, end = Hashes(partitions), time.monotonic() + 120
+    while sum(got.counts) < count:
+        if time.monotonic() > end:
+            raise AssertionError(f"{sum(got.counts)} of {count} records after 120 s")
+        for message in client.consume(5000, 0.2):
+            if message.error():
+                raise AssertionError(message.error())
+            got.add(message.partition(), message.value())
+    client.close()
+    return got.digest()
+
+
+@case
+def bundles_become_runs(work):
+    """Some hundred MiB over many partitions, with a kill in the middle: what is written to the store for it, what
+    lies there then, that every partition reads as it was written, and that nothing is left of a deleted topic."""
+    mib, partitions = int(os.environ.get("E2E_MERGE_MIB", "256")), 64
+    node = Node(work, "wal.segment_bytes=4m", "store.run_bytes=4m", "store.merge_delay=1s", "store.merge_age=4s",
+                "store.delete_delay=1s", "store.cache_bytes=16m", "memory.budget=64m")
+    node.start()
+    store = f"{node.directory}/data/store"
+
+    def objects(kind):
+        return sum(len(files) for _, _, files in os.walk(f"{store}/{kind}"))
+
+    def labelled(name, label):
+        return sum(float(line.rpartition(" ")[2]) for line in node.http("/metrics")[1].split("\n")
+                   if line.startswith(name + "{") and label in line)
+
+    topic, sent, put, data, puts = node.broker().topic(partitions=partitions), Hashes(partitions), 0, 0, 0
+    for life in range(2):
+        produce_uneven(node.address, topic.name, partitions, mib // 2, sent, life)
+        if life == 1:
+            wait_for("all is in runs", lambda: objects("b") == 0, 120)
+        for kind in ("bundle", "run"):
+            put += labelled("leat_store_put_bytes_total", f'kind="{kind}"')
+        data += node.metric("leat_produce_bytes_total")
+        puts += labelled("leat_store_operations_total", 'op="put"')
+        if life == 0:
+            node.kill()
+            node.start()
+    runs, said = objects("r"), node.metric("leat_store_amplification_percent") / 2  # of two shards
+    expect(node.metric("leat_merges_total") > 0, True, "merges")
+    expect(labelled("leat_merges_total", 'result="failed"'), 0, "merges that failed")
+    print(f"{data / 2**20:.0f} MiB of batches over {partitions} partitions: bytes put / produced {put / data:.2f}, "
+          f"{puts / data * 2**30:.0f} PUTs and {runs / data * 2**30:.0f} objects a GiB "
+          f"(the node says {said:.0f} %)")
+    expect(put / data <= 2.2, True, f"bytes put / produced: {put / data:.3f}")
+    expect(195 <= said <= 220, True, f"leat_store_amplification_percent: {said}")
+    expect(read_hashes(node.address, topic.name, partitions, sum(sent.counts)) == sent.digest(), True,
+           "the values of every partition, in order")
+    expect(node.stop(), 0, "exit code")
+    node.start()
+    expect(read_hashes(node.address, topic.name, partitions, sum(sent.counts)) == sent.digest(), True,
+           "the same after a restart")
+    deleted = node.broker().call(DELETE_TOPICS, 5, {"TopicNames": [topic.name], "TimeoutMs": 30000})
+    expect(deleted["Responses"][0]["ErrorCode"], 0, "DeleteTopics")
+    wait_for("nothing is left of the topic", lambda: objects("") == 0, 30)
+    expect(node.stop(), 0, "exit code")
 
 
 def main():

@@ -28,6 +28,9 @@ void compact_start(void);
 bool compact_idle(void);
 void compact_verify_begin(void);
 bool compact_verified(void);
+
+/* check_store.c. A registered object that is missing or of another length fails the seed. */
+bool store_is_clean(char *why, size_t why_size);
 void compact_describe(char *buf, size_t size);
 void group_describe(char *buf, size_t size);
 void admin_start(void);

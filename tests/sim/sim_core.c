@@ -296,6 +296,8 @@ static void stats_take(void)
         STAT_ADD(deferred, metric_get(m, M_catchup_deferred));
         STAT_ADD(compactions, metric_get(m, M_compactions));
         STAT_ADD(runs, metric_get(m, M_compaction_runs));
+        STAT_ADD(merges, metric_get(m, M_merge_runs));
+        STAT_ADD(merges_failed, metric_get(m, M_merges_failed));
         STAT_ADD(records_removed, metric_get(m, M_compaction_records));
     }
 }

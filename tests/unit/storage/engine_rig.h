@@ -190,7 +190,7 @@ static inline struct bytes engine_snapshot(struct storage *st, struct pindex *p,
     return bytes_of(v, 4);
 }
 static const struct storage_ops engine_ops = { engine_recovered, engine_restored, engine_snapshot,
-                                               NULL };
+                                               NULL, NULL };
 
 static inline void engine_set(const char *key, const char *value)
 {

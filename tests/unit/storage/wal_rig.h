@@ -177,6 +177,32 @@ void cleaner_stop(struct storage *st)
 {
     (void)st;
 }
+err merge_create(struct storage *st)
+{
+    (void)st;
+    return ERR_NONE;
+}
+bool merge_idle(const struct storage *st)
+{
+    (void)st;
+    return true;
+}
+void merge_stop(struct storage *st)
+{
+    (void)st;
+}
+void merge_free(struct storage *st)
+{
+    (void)st;
+}
+void merge_note(struct pindex *p)
+{
+    (void)p;
+}
+void merge_forget(struct pindex *p)
+{
+    (void)p;
+}
 err retention_create(struct storage *st)
 {
     (void)st;
@@ -252,7 +278,7 @@ static inline struct bytes rig_snapshot(struct storage *st, struct pindex *p, st
     return bytes_of(b, 8);
 }
 
-static const struct storage_ops rig_ops = { rig_recovered, rig_restored, rig_snapshot, NULL };
+static const struct storage_ops rig_ops = { rig_recovered, rig_restored, rig_snapshot, NULL, NULL };
 
 static inline bool rig_known(struct storage *st, const struct partition_key *k)
 {

@@ -1,0 +1,386 @@
+/* Merging: blocks that lie in bundles go into runs, unchanged, and small runs into larger ones.
+ * Bundles hold a little of many partitions; who reads one of them, or deletes one, wants few
+ * objects with nothing else in them. rewrite.c does the work, this chooses.
+ *
+ *   runs, oldest first                          blocks of bundles
+ *   [ 32 MiB ][ 32 MiB ][ 9 ][ 2 ][ 1 ][ 1 ]    . . . . . . . . . | too young
+ *                             └──── along ─────────┘
+ *
+ *  1. Blocks of bundles are taken when they fill a run (store.run_bytes), or, however little it is,
+ *     when the oldest has been there for store.merge_age. Nothing younger than store.merge_delay
+ *     is touched: what is read at the tail lies in images and the cache, and what is deleted soon
+ *     need not be written again.
+ *  2. Runs before them are taken along while that makes each of them MERGE_GROWTH times larger at
+ *     least. So a byte is rewritten once to get into a run, and after that a number of times that
+ *     is the logarithm of how much too small that run was. A run of a quarter of store.run_bytes
+ *     stays what it is.
+ *  3. A second rewrite is paid from an allowance: AGAIN_PERCENT of what is uploaded. Bytes put ÷
+ *     bytes produced therefore stays below 1 (bundles) + 1 (runs) + 0.1 + what headers take,
+ *     whatever the partitions are like.
+ *  4. Work per look: a search among the blocks of a partition, and those that would make a run. The
+ *     partitions with something to look at form a ring; a turn looks at LOOKS_MAX of them. A
+ *     partition leaves the ring when there is nothing more to do for it until it gets a block.
+ *  5. One run at a time in a shard: that is the memory it takes. A key round (cleaner.c) of another
+ *     partition may go on beside it.
+ *
+ * All is found again from the index after a restart: nothing is remembered, also not the allowance,
+ * which begins at 0.
+ */
+#include "merge_int.h"
+
+#include "compact_int.h"
+
+#define MERGE_MAGIC 0x3e49e001u
+#define AGAIN_PERCENT 10u
+#define LOOKS_MAX 64u
+/* Between rounds over the ring, when there was nothing to do. */
+#define PAUSE_NS_MAX (5 * NS_PER_S)
+#define PAUSE_NS_MIN (100 * NS_PER_MS)
+#define RETRY_DOUBLES_MAX 8u /* of store.retry */
+
+struct merge {
+    u32 magic;
+    struct storage *st;
+    struct list ring; /* pindex.merge_link */
+    u32 ring_count;
+    u32 looks_left; /* of this round */
+    struct timer timer;
+    struct rewrite rewrite;
+    struct merge_range range; /* of the rewrite that is going on */
+    struct pindex *p;         /* whose; held. NULL: none */
+    u64 allowance;            /* bytes */
+    u32 failures;
+};
+
+/* ---- the choice ---- */
+
+u32 merge_tail(const struct block *b, u32 count)
+{
+    u32 lo = 0, hi = count;
+    while (lo < hi) {
+        u32 mid = lo + (hi - lo) / 2;
+        if (object_is_run(b[mid].bundle))
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+/* Takes as much of [out->first, end) as makes a run. True: it is full. */
+static bool fill(const struct block *b, u32 end, u64 run_bytes, struct merge_range *out)
+{
+    u32 i = out->first;
+    while (i < end && out->count < MERGE_BLOCKS_MAX) {
+        if (out->count > 0 && out->bytes + b[i].data_bytes > run_bytes)
+            return true;
+        out->bytes += b[i++].data_bytes;
+        out->count++;
+    }
+    return out->count == MERGE_BLOCKS_MAX || out->bytes >= run_bytes;
+}
+
+/* The blocks of the run that ends before block `end`; 0: none does. */
+static u32 run_before(const struct block *b, u32 end, u32 count_max, u64 *bytes)
+{
+    u32 n = 0;
+    u64 id = end > 0 ? b[end - 1].bundle : 0;
+    *bytes = 0;
+    if (!object_is_run(id))
+        return 0;
+    while (n < end && b[end - 1 - n].bundle == id) {
+        if (n == count_max)
+            return 0;
+        *bytes += b[end - 1 - n++].data_bytes;
+    }
+    return n;
+}
+
+/* Older runs join, as many as all grow enough by it. */
+static void take_along(const struct block *b, const struct merge_rule *rule,
+                       struct merge_range *out)
+{
+    struct merge_range r = *out;
+    u64 largest = 0, bytes;
+    u32 n;
+    while ((n = run_before(b, r.first, MERGE_BLOCKS_MAX - r.count, &bytes)) > 0) {
+        r.first -= n;
+        r.count += n;
+        r.bytes += bytes;
+        r.again_bytes += bytes;
+        largest = MAX(largest, bytes);
+        if (r.bytes > rule->run_bytes || r.again_bytes > rule->again_bytes)
+            break;
+        if (largest * MERGE_GROWTH <= r.bytes)
+            *out = r;
+    }
+}
+
+bool merge_choose(const struct block *b, u32 tail, u32 end, const struct merge_rule *rule,
+                  struct merge_range *out)
+{
+    *out = (struct merge_range){ .first = tail };
+    if (fill(b, end, rule->run_bytes, out))
+        return true;
+    if (out->count == 0 || !rule->old)
+        return false;
+    take_along(b, rule, out);
+    return true;
+}
+
+/* ---- looking ---- */
+
+static i64 created_ms(const struct storage *st, const struct block *b)
+{
+    const struct bundle_info *info = retention_bundle(st, b->bundle);
+    CHECK(info != NULL);
+    return info->created_ms;
+}
+
+/* The first of blocks [tail, count) that was registered after `newest_ms`. */
+static u32 settled(const struct pindex *p, const struct block *b, u32 tail, u32 count,
+                   i64 newest_ms)
+{
+    u32 lo = tail, hi = count;
+    while (lo < hi) {
+        u32 mid = lo + (hi - lo) / 2;
+        if (created_ms(p->st, &b[mid]) <= newest_ms)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+static i64 ms_before(const struct storage *st, enum config_key key)
+{
+    return st->shard->now_ms - config_i64(st->env->cfg, key);
+}
+
+enum look { LOOK_NOTHING, LOOK_LATER, LOOK_NOW };
+
+static enum look look_at(const struct merge *m, struct pindex *p, struct merge_range *out)
+{
+    struct storage *st = m->st;
+    const struct block *b = p->blocks + p->block_head;
+    u32 count = p->block_end - p->block_head;
+    u32 tail = merge_tail(b, count);
+    if (tail == count || (st->env->ops->mergeable && !st->env->ops->mergeable(st, p)))
+        return LOOK_NOTHING;
+    if (p->rewriting)
+        return LOOK_LATER;
+    u32 end = settled(p, b, tail, count, ms_before(st, CFG_store_merge_delay_ms));
+    struct merge_rule rule = { .run_bytes = config_u64(st->env->cfg, CFG_store_run_bytes),
+                               .again_bytes = m->allowance };
+    rule.old = created_ms(st, &b[tail]) <= ms_before(st, CFG_store_merge_age_ms);
+    return merge_choose(b, tail, end, &rule, out) ? LOOK_NOW : LOOK_LATER;
+}
+
+/* ---- a merge ---- */
+
+static void merge_tick(struct timer *t);
+
+static void merge_later(struct merge *m, u64 ns)
+{
+    struct shard *s = m->st->shard;
+    if (!m->st->stopping && m->p == NULL)
+        timer_start(&s->timers, &m->timer, s->now_ns + ns, merge_tick);
+}
+
+static u64 pause_ns(const struct merge *m)
+{
+    const struct config *cfg = m->st->env->cfg;
+    u64 ms =
+        MIN(config_u64(cfg, CFG_store_merge_age_ms), config_u64(cfg, CFG_store_merge_delay_ms));
+    u64 ns = MIN(ms, PAUSE_NS_MAX / NS_PER_MS) * NS_PER_MS / 4;
+    return MAX(ns, PAUSE_NS_MIN);
+}
+
+static u64 percent(const struct metrics *m, enum metric_id put, enum metric_id of)
+{
+    u64 bytes = metric_get(m, of);
+    return bytes > 0 ? metric_get(m, put) * 100 / bytes : 0;
+}
+
+/* Each of the two by itself: after a start runs are made of what an earlier life uploaded. */
+static void amplification_tell(const struct merge *m)
+{
+    struct metrics *metrics = m->st->shard->metrics;
+    if (metrics != NULL)
+        metric_set(metrics, M_store_amplification,
+                   percent(metrics, M_put_bundle_bytes, M_upload_data_bytes) +
+                       percent(metrics, M_put_run_bytes, M_merge_first_bytes));
+}
+
+static void merge_failed(struct merge *m, const struct pindex *p)
+{
+    const struct rewrite *r = &m->rewrite;
+    u64 pause = config_u64(m->st->env->cfg, CFG_store_retry_ms) * NS_PER_MS
+                << MIN(m->failures, RETRY_DOUBLES_MAX);
+    m->failures++;
+    storage_count(m->st, M_merges_failed, 1);
+    LOG(WARN, merge_failed,
+        "shard=%u partition=%u what=\"%s\" object=%s error=%s text=\"%s\" failures=%u "
+        "retry_ms=%" PRIu64 " effect=\"data stays where it is\" remedy=\"%s\"",
+        m->st->shard->index, p->key.partition, r->what, r->name, err_name(r->err), err_text(r->err),
+        m->failures, pause / NS_PER_MS,
+        r->err == ERR_CORRUPT ? "an object fails its checksum: restore it from a copy"
+                              : "check the object store and the metadata store");
+    merge_later(m, pause);
+}
+
+static void merge_done(struct rewrite *r)
+{
+    struct merge *m = container_of(r, struct merge, rewrite);
+    struct pindex *p = m->p;
+    CHECK(p != NULL && p->rewriting);
+    p->rewriting = false;
+    m->p = NULL;
+    if (r->written) {
+        m->failures = 0;
+        storage_count(m->st, M_merge_first_bytes, m->range.bytes - m->range.again_bytes);
+        storage_count(m->st, M_merge_again_bytes, m->range.again_bytes);
+        LOG(DEBUG, merged,
+            "shard=%u partition=%u object=%s blocks=%u bytes=%" PRIu64 " again_bytes=%" PRIu64,
+            m->st->shard->index, p->key.partition, r->name, m->range.count, m->range.bytes,
+            m->range.again_bytes);
+    }
+    amplification_tell(m);
+    /* ERR_NOT_FOUND: the log start passed a block while it was on its way to be read. */
+    if (r->err == ERR_NONE || r->err == ERR_CANCELED || r->err == ERR_NOT_FOUND)
+        merge_later(m, 0);
+    else
+        merge_failed(m, p);
+    pindex_release(p);
+}
+
+static void merge_begin(struct merge *m, struct pindex *p)
+{
+    struct storage *st = m->st;
+    const struct block *first = p->blocks + p->block_head + m->range.first;
+    i64 to = first[m->range.count - 1].last_offset + 1;
+    u64 rate = config_u64(st->env->cfg, CFG_store_merge_rate);
+    pindex_hold(p);
+    p->rewriting = true;
+    m->p = p;
+    m->allowance -= m->range.again_bytes;
+    m->rewrite.st = st;
+    m->rewrite.p = p;
+    m->rewrite.filter = NULL;
+    m->rewrite.clean_to = p->clean_end;
+    m->rewrite.read_rate = MAX(rate / MAX(st->env->shard_count, 1), 1);
+    m->rewrite.put_rate = rate;
+    m->rewrite.done = merge_done;
+    i64 end = rewrite_begin(&m->rewrite, first->base_offset, to, UINT64_MAX);
+    CHECK(end == to);
+}
+
+static void ring_add(struct merge *m, struct pindex *p)
+{
+    list_push_back(&m->ring, &p->merge_link);
+    m->ring_count++;
+}
+
+void merge_forget(struct pindex *p)
+{
+    if (!list_linked(&p->merge_link))
+        return;
+    list_remove(&p->merge_link);
+    p->st->merge->ring_count--;
+}
+
+/* Looks at some partitions, until one has something to do. False: not in this round. */
+static bool merge_look(struct merge *m)
+{
+    for (u32 i = 0; i < LOOKS_MAX && m->looks_left > 0; i++, m->looks_left--) {
+        if (list_empty(&m->ring))
+            return false;
+        struct pindex *p = list_entry(m->ring.next, struct pindex, merge_link);
+        enum look look = look_at(m, p, &m->range);
+        merge_forget(p);
+        if (look != LOOK_NOTHING)
+            ring_add(m, p);
+        if (look == LOOK_NOW) {
+            merge_begin(m, p);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void merge_tick(struct timer *t)
+{
+    struct merge *m = container_of(t, struct merge, timer);
+    MAGIC_CHECK(m, MERGE_MAGIC);
+    if (m->looks_left == 0)
+        m->looks_left = m->ring_count;
+    if (config_u64(m->st->env->cfg, CFG_store_merge_rate) == 0 || !rewrite_numbers_left(m->st)) {
+        merge_later(m, PAUSE_NS_MAX);
+        return;
+    }
+    if (merge_look(m))
+        return;
+    if (list_empty(&m->ring)) {
+        m->looks_left = 0; /* the next block begins a round */
+        return;
+    }
+    merge_later(m, m->looks_left > 0 ? 0 : pause_ns(m));
+}
+
+/* ---- life ---- */
+
+void merge_note(struct pindex *p)
+{
+    struct merge *m = p->st->merge;
+    if (p->st->replaying || list_linked(&p->merge_link))
+        return;
+    ring_add(m, p);
+    if (!timer_armed(&m->timer))
+        merge_later(m, pause_ns(m));
+}
+
+void merge_uploaded(struct storage *st, u64 bytes)
+{
+    struct merge *m = st->merge;
+    m->allowance += bytes * AGAIN_PERCENT / 100;
+    amplification_tell(m);
+}
+
+err merge_create(struct storage *st)
+{
+    struct merge *m = MEM_NEW(struct merge);
+    MAGIC_INIT(m, MERGE_MAGIC);
+    m->st = st;
+    list_init(&m->ring);
+    st->merge = m;
+    return ERR_NONE;
+}
+
+bool merge_idle(const struct storage *st)
+{
+    return st->merge == NULL || st->merge->p == NULL;
+}
+
+void merge_stop(struct storage *st)
+{
+    struct merge *m = st->merge;
+    MAGIC_CHECK(m, MERGE_MAGIC);
+    timer_stop(&st->shard->timers, &m->timer);
+    if (m->p != NULL)
+        rewrite_stop(&m->rewrite);
+}
+
+void merge_free(struct storage *st)
+{
+    struct merge *m = st->merge;
+    if (m == NULL)
+        return;
+    MAGIC_CHECK(m, MERGE_MAGIC);
+    CHECK(m->p == NULL);
+    timer_stop(&st->shard->timers, &m->timer);
+    while (!list_empty(&m->ring))
+        merge_forget(list_entry(m->ring.next, struct pindex, merge_link));
+    MAGIC_POISON(m);
+    mem_free(m);
+    st->merge = NULL;
+}
