@@ -139,17 +139,25 @@ struct clean_bounds {
     i64 end;            /* behind the last block that may be taken; the dirty start when none */
     i64 oldest_time_ms; /* of a dirty block's newest record; INT64_MAX: nothing is dirty */
 };
-/* Not beyond `end_offset`, nor from the first dirty block on that holds a record newer than
- * `newest_ms` (INT64_MAX: no such bound). */
-void pindex_clean_bounds(const struct pindex *p, i64 end_offset, i64 newest_ms,
-                         struct clean_bounds *out);
+/* A walk over the blocks, some at a time. Begins zeroed, but for what is in. */
+struct clean_walk {
+    i64 end_offset;             /* in: not beyond it, */
+    i64 newest_ms;              /* in: nor from the first dirty block on that holds a record newer
+                                 * than this (INT64_MAX: no such bound) */
+    struct clean_bounds bounds; /* out, when it is over */
+    i64 at;                     /* private */
+    bool begun;                 /* private */
+};
+/* Looks at as many blocks as *budget has left, and takes them off it. True: it is over. */
+bool pindex_clean_walk(const struct pindex *p, struct clean_walk *w, u32 *budget) MUST_USE;
 
 /* A round: removes records that a newer one of the same key, below `end`, supersedes. What is read
  * by others meanwhile is either the old or the new state of a stretch. One round of a shard at a
  * time. */
 struct clean_op {
     struct pindex *p;
-    i64 end;                 /* in: from pindex_clean_bounds */
+    i64 end;                 /* in: from a clean_walk, */
+    u64 cleanable_bytes;     /* in: as well; how large a map is worth it */
     i64 delete_retention_ms; /* in */
     /* out. ERR_CANCELED: the shard stops, or the partition was dropped. Whatever it is, what was
      * done stays done, and nothing is lost. */

@@ -63,27 +63,38 @@ static i64 block_time_ms(const struct storage *st, const struct block *b)
     return info->created_ms;
 }
 
-void pindex_clean_bounds(const struct pindex *p, i64 end_offset, i64 newest_ms,
-                         struct clean_bounds *out)
+/* False: a dirty block that ends the walk. */
+static bool walk_block(const struct pindex *p, struct clean_walk *w, const struct block *b)
+{
+    struct clean_bounds *out = &w->bounds;
+    if (b->last_offset < MAX(p->clean_end, p->start_offset)) {
+        out->clean_bytes += b->data_bytes;
+        return true;
+    }
+    i64 ms = block_time_ms(p->st, b);
+    bool takes = b->last_offset < w->end_offset && ms <= w->newest_ms;
+    out->oldest_time_ms = MIN(out->oldest_time_ms, ms);
+    if (!takes)
+        return false;
+    out->cleanable_bytes += b->data_bytes;
+    out->end = b->last_offset + 1;
+    return true;
+}
+
+bool pindex_clean_walk(const struct pindex *p, struct clean_walk *w, u32 *budget)
 {
     MAGIC_CHECK(p, PINDEX_MAGIC);
-    i64 dirty = MAX(p->clean_end, p->start_offset);
-    bool takes = true;
-    *out = (struct clean_bounds){ .end = dirty, .oldest_time_ms = INT64_MAX };
-    for (u32 i = p->block_head; i < p->block_end; i++) {
-        const struct block *b = &p->blocks[i];
-        if (b->last_offset < dirty) {
-            out->clean_bytes += b->data_bytes;
-            continue;
-        }
-        i64 ms = block_time_ms(p->st, b);
-        takes = takes && b->last_offset < end_offset && ms <= newest_ms;
-        out->oldest_time_ms = MIN(out->oldest_time_ms, ms);
-        if (!takes)
-            break;
-        out->cleanable_bytes += b->data_bytes;
-        out->end = b->last_offset + 1;
+    if (!w->begun)
+        w->bounds = (struct clean_bounds){ .end = MAX(p->clean_end, p->start_offset),
+                                           .oldest_time_ms = INT64_MAX };
+    w->begun = true;
+    u32 i = pindex_block_at(p, w->at);
+    for (; i<p->block_end && * budget> 0; i++, --*budget) {
+        w->at = p->blocks[i].last_offset + 1;
+        if (!walk_block(p, w, &p->blocks[i]))
+            return true;
     }
+    return i == p->block_end;
 }
 
 /* ---- the end ---- */
@@ -239,7 +250,6 @@ bool pindex_clean(struct clean_op *op, void (*done)(struct clean_op *op))
     if (st->cleaning != NULL || st->stopping || p->rewriting || !rewrite_numbers_left(st))
         return false;
     const struct config *cfg = st->env->cfg;
-    struct clean_bounds bounds;
     struct clean *c = MEM_NEW(struct clean);
     MAGIC_INIT(c, CLEAN_MAGIC);
     c->st = st;
@@ -252,13 +262,12 @@ bool pindex_clean(struct clean_op *op, void (*done)(struct clean_op *op))
     c->put_rate = config_u64(cfg, CFG_log_cleaner_io_max_bytes);
     c->rate = MAX(c->put_rate / shards, 1);
     compaction_init(&c->compaction, op->from, st->shard->now_ms, op->delete_retention_ms);
-    pindex_clean_bounds(p, op->end, INT64_MAX, &bounds);
     pindex_hold(p);
     st->cleaning = c;
     /* A record with a key has 8 bytes at least; compressed ones may have less: the map is then full
      * sooner. */
     err e = key_map_init(&c->compaction.map, config_u64(cfg, CFG_log_cleaner_dedupe_bytes) / shards,
-                         bounds.cleanable_bytes / 8, rng_next(&st->shard->rng));
+                         op->cleanable_bytes / 8, rng_next(&st->shard->rng));
     if (e == ERR_NONE) {
         p->rewriting = true;
         timer_start(&st->shard->timers, &c->timer, st->shard->now_ns, map_rested);

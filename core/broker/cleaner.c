@@ -15,10 +15,27 @@
 
 #define RETRY_NS (5 * NS_PER_S)
 #define RETRY_DOUBLES_MAX 8u
+/* Blocks, partitions and topics looked at in a turn. */
+#define LOOKS_A_TURN 8192u
+
+/* A look over all partitions, which may take several turns. Topics may come and go meanwhile: it
+ * knows them by id. */
+struct clean_look {
+    bool going_on;
+    struct uuid topic; /* being looked at */
+    i32 index;         /* its partition */
+    struct clean_walk walk;
+    struct uuid best_topic;
+    i32 best_index;
+    i64 best_dirt; /* -1: none is due */
+    i64 most_dirt;
+    struct clean_bounds best;
+};
 
 struct cleaner {
     struct broker *broker;
     struct timer timer;
+    struct clean_look look;
     struct clean_op op; /* op.p != NULL: a round is going on */
     u64 began_ns;
 };
@@ -34,47 +51,83 @@ static void cleaner_later(struct cleaner *c, u64 ns)
 
 /* ---- choosing ---- */
 
-/* Share of its bytes that may be compacted and are not, in CONFIG_RATIO_ONE. */
-static i64 partition_dirt(const struct partition *p, struct clean_bounds *b, bool *due)
+static void walk_begin(struct clean_look *l, const struct partition *p)
 {
-    const struct topic_config *tc = &p->topic->config;
-    i64 now = p->broker->shard.now_ms;
-    i64 newest = tc->min_compaction_lag_ms > 0 ? now - tc->min_compaction_lag_ms : INT64_MAX;
-    pindex_clean_bounds(p->pindex, partition_high_watermark(p), newest, b);
-    *due = false;
-    if (b->cleanable_bytes == 0)
-        return 0;
-    i64 dirt = (i64)(b->cleanable_bytes * CONFIG_RATIO_ONE / (b->clean_bytes + b->cleanable_bytes));
-    bool overdue = b->oldest_time_ms < now - tc->max_compaction_lag_ms;
-    *due = overdue || dirt > tc->min_cleanable_dirty_ratio;
-    return dirt;
+    i64 lag = p->topic->config.min_compaction_lag_ms;
+    l->walk =
+        (struct clean_walk){ .end_offset = partition_high_watermark(p),
+                             .newest_ms = lag > 0 ? p->broker->shard.now_ms - lag : INT64_MAX };
 }
 
-static struct partition *partition_choose(struct broker *b, struct clean_bounds *bounds)
+/* The walk over it is over: is it due, and the best so far? */
+static void partition_judge(struct clean_look *l, const struct partition *p)
 {
-    struct topic_entry *e, *next;
-    struct partition *best = NULL;
-    i64 best_dirt = -1, most = 0;
-    HASH_ITER(hh_name, b->topics_by_name, e, next) {
-        if (!(e->topic->config.cleanup_policy & CLEANUP_COMPACT))
+    const struct topic_config *tc = &p->topic->config;
+    const struct clean_bounds *b = &l->walk.bounds;
+    if (b->cleanable_bytes == 0)
+        return;
+    /* Share of its bytes that may be compacted and are not. */
+    i64 dirt = (i64)(b->cleanable_bytes * CONFIG_RATIO_ONE / (b->clean_bytes + b->cleanable_bytes));
+    l->most_dirt = MAX(l->most_dirt, dirt);
+    bool overdue = b->oldest_time_ms < p->broker->shard.now_ms - tc->max_compaction_lag_ms;
+    bool due = overdue || dirt > tc->min_cleanable_dirty_ratio;
+    if (!due || dirt <= l->best_dirt || p->clean_retry_ns > p->broker->shard.now_ns)
+        return;
+    l->best_topic = p->topic->id;
+    l->best_index = p->index;
+    l->best_dirt = dirt;
+    l->best = *b;
+}
+
+/* The topic's partitions from l->index on. False: the turn's looks are used up. */
+static bool look_topic(struct clean_look *l, const struct topic_entry *e, u32 *budget)
+{
+    bool compacted = e->topic->config.cleanup_policy & CLEANUP_COMPACT;
+    for (; compacted && l->index < e->topic->partition_count; l->index++) {
+        struct partition *p = e->partitions[l->index];
+        if (*budget == 0)
+            return false;
+        --*budget;
+        if (!p)
             continue;
-        for (i32 i = 0; i < e->topic->partition_count; i++) {
-            struct partition *p = e->partitions[i];
-            struct clean_bounds its;
-            bool due;
-            if (!p)
-                continue;
-            i64 dirt = partition_dirt(p, &its, &due);
-            most = MAX(most, dirt);
-            if (due && dirt > best_dirt && p->clean_retry_ns <= b->shard.now_ns) {
-                best = p;
-                best_dirt = dirt;
-                *bounds = its;
-            }
-        }
+        if (!l->walk.begun)
+            walk_begin(l, p);
+        if (!pindex_clean_walk(p->pindex, &l->walk, budget))
+            return false;
+        partition_judge(l, p);
+        l->walk.begun = false;
     }
-    metric_set(b->shard.metrics, M_compaction_dirty_percent, (u64)(most * 100 / CONFIG_RATIO_ONE));
-    return best;
+    return true;
+}
+
+/* False: it goes on in another turn. A topic that went while it was looked at: from the start. */
+static bool look_on(struct broker *b, struct clean_look *l)
+{
+    u32 budget = LOOKS_A_TURN;
+    struct topic_entry *e = l->going_on ? catalog_by_id(b, l->topic) : NULL;
+    if (!e) {
+        *l = (struct clean_look){ .best_dirt = -1 };
+        e = b->topics_by_name;
+    }
+    for (; e; e = e->hh_name.next, l->index = 0) {
+        if (budget == 0 || !look_topic(l, e, &budget)) {
+            l->topic = e->topic->id;
+            l->going_on = true;
+            return false;
+        }
+        budget -= budget > 0;
+    }
+    l->going_on = false;
+    metric_set(b->shard.metrics, M_compaction_dirty_percent,
+               (u64)(l->most_dirt * 100 / CONFIG_RATIO_ONE));
+    return true;
+}
+
+/* What the look found, if it is still there. */
+static struct partition *look_result(struct broker *b, const struct clean_look *l)
+{
+    struct topic_entry *e = l->best_dirt >= 0 ? catalog_by_id(b, l->best_topic) : NULL;
+    return e && l->best_index < e->topic->partition_count ? e->partitions[l->best_index] : NULL;
 }
 
 /* ---- a round ---- */
@@ -132,15 +185,17 @@ static void cleaner_tick(struct timer *t)
 {
     struct cleaner *c = container_of(t, struct cleaner, timer);
     struct broker *b = c->broker;
-    const struct config *cfg = b->node->cfg;
-    struct clean_bounds bounds = { .end = 0 }; /* gcc 14 does not see that a choice sets it */
-    struct partition *p = NULL;
-    if (config_i64(cfg, CFG_log_cleaner_enable))
-        p = partition_choose(b, &bounds);
+    bool enabled = config_i64(b->node->cfg, CFG_log_cleaner_enable);
+    if (enabled && !look_on(b, &c->look)) {
+        cleaner_later(c, 0);
+        return;
+    }
+    struct partition *p = enabled ? look_result(b, &c->look) : NULL;
     if (p) {
         c->began_ns = b->shard.now_ns;
         c->op = (struct clean_op){ .p = p->pindex,
-                                   .end = bounds.end,
+                                   .end = c->look.best.end,
+                                   .cleanable_bytes = c->look.best.cleanable_bytes,
                                    .delete_retention_ms = p->topic->config.delete_retention_ms };
         if (pindex_clean(&c->op, clean_done))
             return;

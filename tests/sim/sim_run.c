@@ -168,11 +168,12 @@ static bool compaction_is_done(void)
         if (b->storage->cleaning)
             return false;
         for (i32 k = 0; t && k < t->topic->partition_count; k++) {
-            struct clean_bounds d;
+            struct clean_walk w = { .end_offset = INT64_MAX, .newest_ms = INT64_MAX };
+            u32 all = UINT32_MAX;
             if (!t->partitions[k])
                 continue;
-            pindex_clean_bounds(t->partitions[k]->pindex, INT64_MAX, INT64_MAX, &d);
-            if (d.cleanable_bytes * 90 > d.clean_bytes + d.cleanable_bytes)
+            CHECK(pindex_clean_walk(t->partitions[k]->pindex, &w, &all));
+            if (w.bounds.cleanable_bytes * 90 > w.bounds.clean_bytes + w.bounds.cleanable_bytes)
                 return false;
         }
     }

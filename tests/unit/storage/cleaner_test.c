@@ -133,11 +133,26 @@ static void cleaned(struct clean_op *o)
     op_over = true;
 }
 
+/* In steps of a few blocks. */
+static struct clean_bounds bounds(u32 part, i64 end_offset, i64 newest_ms)
+{
+    struct clean_walk w = { .end_offset = end_offset, .newest_ms = newest_ms };
+    u32 budget, steps = 0;
+    do {
+        budget = 3;
+        steps++;
+    } while (!pindex_clean_walk(eng->parts[part].p, &w, &budget));
+    assert_true(steps >= (w.bounds.clean_bytes + w.bounds.cleanable_bytes) / (3 * 16384));
+    return w.bounds;
+}
+
 static void clean_begin(u32 part)
 {
-    struct clean_bounds b;
-    pindex_clean_bounds(eng->parts[part].p, INT64_MAX, INT64_MAX, &b);
-    op = (struct clean_op){ .p = eng->parts[part].p, .end = b.end, .delete_retention_ms = 0 };
+    struct clean_bounds b = bounds(part, INT64_MAX, INT64_MAX);
+    op = (struct clean_op){ .p = eng->parts[part].p,
+                            .end = b.end,
+                            .cleanable_bytes = b.cleanable_bytes,
+                            .delete_retention_ms = 0 };
     op_over = false;
     assert_true(pindex_clean(&op, cleaned));
     assert_false(op_over);
@@ -181,8 +196,7 @@ static void old_values_go_and_bundles_with_them(void **state)
     ENGINE_UNTIL(engine_keys("b/") == 0 && engine_objects() == 0);
     restart();
     assert_int_equal(check(0), left(0));
-    struct clean_bounds b;
-    pindex_clean_bounds(eng->parts[0].p, INT64_MAX, INT64_MAX, &b);
+    struct clean_bounds b = bounds(0, INT64_MAX, INT64_MAX);
     assert_int_equal(b.cleanable_bytes, 0);
     /* Images may still hold what was taken away: they must not be asked. */
     fill(0, 50);
@@ -490,19 +504,19 @@ static void bounds_keep_what_is_new(void **state)
     engine_seal_all();
     struct clean_bounds b;
     struct pindex *p = eng->parts[0].p;
-    pindex_clean_bounds(p, INT64_MAX, INT64_MAX, &b);
+    b = bounds(0, INT64_MAX, INT64_MAX);
     assert_int_equal(b.end, 10);
     assert_int_equal(b.clean_bytes, 0);
     assert_int_equal(b.cleanable_bytes, pindex_bytes(p));
-    pindex_clean_bounds(p, INT64_MAX, 45, &b); /* of timestamps 0, 10, … */
+    b = bounds(0, INT64_MAX, 45); /* of timestamps 0, 10, … */
     assert_int_equal(b.end, 5);
-    pindex_clean_bounds(p, 3, INT64_MAX, &b);
+    b = bounds(0, 3, INT64_MAX);
     assert_int_equal(b.end, 3);
     put_keys(0, 0, 1, 10, false); /* not uploaded: not there */
-    pindex_clean_bounds(p, INT64_MAX, INT64_MAX, &b);
+    b = bounds(0, INT64_MAX, INT64_MAX);
     assert_int_equal(b.end, 10);
     assert_int_equal(clean(0), ERR_NONE);
-    pindex_clean_bounds(p, INT64_MAX, INT64_MAX, &b);
+    b = bounds(0, INT64_MAX, INT64_MAX);
     assert_int_equal(b.cleanable_bytes, 0);
     assert_true(b.clean_bytes > 0);
 }
