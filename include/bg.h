@@ -21,6 +21,7 @@ enum bg_lane {
     BG_READ,    /* object reads */
     BG_CATCHUP, /* object reads for those that catch up: behind all others */
     BG_MISC,    /* deletes, listings, everything slow */
+    BG_BULK,    /* rewriting of objects in a store that is not on this machine */
     BG_LANES
 };
 
@@ -39,9 +40,9 @@ void bg_destroy(struct bg *bg);
 /* Waits until no worker is about to wake a shard any more, so that rings may be destroyed. Real
  * node only (shard_threads_join calls it, all jobs have returned by then). */
 void bg_quiesce(struct bg *bg);
-/* Queues the job; done runs on shard `s` later. Lanes BG_READ and BG_PUT have several threads
- * (bg.threads), BG_CATCHUP has store.catchup_reads; they keep no order among jobs. The others have
- * one each. */
+/* Queues the job; done runs on shard `s` later. Lanes BG_READ, BG_PUT and BG_BULK have several
+ * threads (bg.threads), BG_CATCHUP has store.catchup_reads; they keep no order among jobs. The
+ * others have one each. */
 void bg_submit(struct shard *s, struct bg_job *j, enum bg_lane lane, bg_fn run, bg_fn done);
 
 #endif

@@ -34,7 +34,7 @@ struct rewrite {
     struct rewrite_filter *filter; /* NULL: all batches stay as they are */
     i64 clean_to;  /* when it is in place the log is clean up to here (at most its end) */
     u64 read_rate; /* bytes/s */
-    u64 put_rate;  /* bytes/s */
+    u64 put_rate;  /* bytes/s; a local store gets one object at a time from the whole node */
     void (*done)(struct rewrite *r);
     /* When done runs. */
     err err;

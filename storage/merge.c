@@ -20,8 +20,9 @@
  *  4. Work per look: a search among the blocks of a partition, and those that would make a run. The
  *     partitions with something to look at form a ring; a turn looks at LOOKS_MAX of them. A
  *     partition leaves the ring when there is nothing more to do for it until it gets a block.
- *  5. One run at a time in a shard: that is the memory it takes. A key round (cleaner.c) of another
- *     partition may go on beside it.
+ *  5. One at a time in a shard when the store is local; else a few, for a read of the store is
+ *     waiting then, but no more than make RUNS_IN_MEMORY full runs together: that is the memory it
+ *     takes. A key round (cleaner.c) of another partition may go on beside it.
  *
  * All is found again from the index after a restart: nothing is remembered, also not the allowance,
  * which begins at 0.
@@ -33,10 +34,20 @@
 #define MERGE_MAGIC 0x3e49e001u
 #define AGAIN_PERCENT 10u
 #define LOOKS_MAX 64u
+#define MERGES_MAX 4u
+#define RUNS_IN_MEMORY 2u
 /* Between rounds over the ring, when there was nothing to do. */
 #define PAUSE_NS_MAX (5 * NS_PER_S)
 #define PAUSE_NS_MIN (100 * NS_PER_MS)
 #define RETRY_DOUBLES_MAX 8u /* of store.retry */
+
+struct merge;
+struct merge_slot {
+    struct merge *merge;
+    struct rewrite rewrite;
+    struct merge_range range;
+    struct pindex *p; /* whose; held. NULL: the slot is free */
+};
 
 struct merge {
     u32 magic;
@@ -45,11 +56,12 @@ struct merge {
     u32 ring_count;
     u32 looks_left; /* of this round */
     struct timer timer;
-    struct rewrite rewrite;
-    struct merge_range range; /* of the rewrite that is going on */
-    struct pindex *p;         /* whose; held. NULL: none */
-    u64 allowance;            /* bytes */
+    struct merge_slot slots[MERGES_MAX];
+    u32 slot_count, busy;
+    u64 busy_bytes; /* of what is being merged */
+    u64 allowance;  /* bytes */
     u32 failures;
+    u64 retry_ns; /* not before, after a failure */
 };
 
 /* ---- the choice ---- */
@@ -183,7 +195,7 @@ static void merge_tick(struct timer *t);
 static void merge_later(struct merge *m, u64 ns)
 {
     struct shard *s = m->st->shard;
-    if (!m->st->stopping && m->p == NULL)
+    if (!m->st->stopping)
         timer_start(&s->timers, &m->timer, s->now_ns + ns, merge_tick);
 }
 
@@ -212,12 +224,15 @@ static void amplification_tell(const struct merge *m)
                        percent(metrics, M_put_run_bytes, M_merge_first_bytes));
 }
 
-static void merge_failed(struct merge *m, const struct pindex *p)
+static void merge_failed(struct merge *m, const struct rewrite *r)
 {
-    const struct rewrite *r = &m->rewrite;
+    struct pindex *p = r->p;
     u64 pause = config_u64(m->st->env->cfg, CFG_store_retry_ms) * NS_PER_MS
                 << MIN(m->failures, RETRY_DOUBLES_MAX);
     m->failures++;
+    m->retry_ns = m->st->shard->now_ns + pause;
+    if (r->err == ERR_CORRUPT)
+        merge_forget(p); /* until it gets another block */
     storage_count(m->st, M_merges_failed, 1);
     LOG(WARN, merge_failed,
         "shard=%u partition=%u what=\"%s\" object=%s error=%s text=\"%s\" failures=%u "
@@ -226,53 +241,76 @@ static void merge_failed(struct merge *m, const struct pindex *p)
         m->failures, pause / NS_PER_MS,
         r->err == ERR_CORRUPT ? "an object fails its checksum: restore it from a copy"
                               : "check the object store and the metadata store");
-    merge_later(m, pause);
 }
 
 static void merge_done(struct rewrite *r)
 {
-    struct merge *m = container_of(r, struct merge, rewrite);
-    struct pindex *p = m->p;
+    struct merge_slot *slot = container_of(r, struct merge_slot, rewrite);
+    struct merge *m = slot->merge;
+    struct pindex *p = slot->p;
+    const struct merge_range *range = &slot->range;
     CHECK(p != NULL && p->rewriting);
+    CHECK(m->busy > 0 && m->busy_bytes >= range->bytes);
     p->rewriting = false;
-    m->p = NULL;
+    slot->p = NULL;
+    m->busy--;
+    m->busy_bytes -= range->bytes;
     if (r->written) {
         m->failures = 0;
-        storage_count(m->st, M_merge_first_bytes, m->range.bytes - m->range.again_bytes);
-        storage_count(m->st, M_merge_again_bytes, m->range.again_bytes);
+        storage_count(m->st, M_merge_first_bytes, range->bytes - range->again_bytes);
+        storage_count(m->st, M_merge_again_bytes, range->again_bytes);
         LOG(DEBUG, merged,
             "shard=%u partition=%u object=%s blocks=%u bytes=%" PRIu64 " again_bytes=%" PRIu64,
-            m->st->shard->index, p->key.partition, r->name, m->range.count, m->range.bytes,
-            m->range.again_bytes);
+            m->st->shard->index, p->key.partition, r->name, range->count, range->bytes,
+            range->again_bytes);
     }
     amplification_tell(m);
     /* ERR_NOT_FOUND: the log start passed a block while it was on its way to be read. */
-    if (r->err == ERR_NONE || r->err == ERR_CANCELED || r->err == ERR_NOT_FOUND)
-        merge_later(m, 0);
-    else
-        merge_failed(m, p);
+    if (r->err != ERR_NONE && r->err != ERR_CANCELED && r->err != ERR_NOT_FOUND)
+        merge_failed(m, r);
+    merge_later(m, 0);
     pindex_release(p);
 }
 
-static void merge_begin(struct merge *m, struct pindex *p)
+static struct merge_slot *slot_free(struct merge *m)
+{
+    for (u32 i = 0; i < m->slot_count; i++)
+        if (m->slots[i].p == NULL)
+            return &m->slots[i];
+    return NULL;
+}
+
+static void merge_begin(struct merge *m, struct pindex *p, const struct merge_range *range)
 {
     struct storage *st = m->st;
-    const struct block *first = p->blocks + p->block_head + m->range.first;
-    i64 to = first[m->range.count - 1].last_offset + 1;
+    struct merge_slot *slot = slot_free(m);
+    const struct block *first = p->blocks + p->block_head + range->first;
+    i64 to = first[range->count - 1].last_offset + 1;
     u64 rate = config_u64(st->env->cfg, CFG_store_merge_rate);
+    u64 share = MAX(rate / (MAX(st->env->shard_count, 1) * m->slot_count), 1);
+    CHECK(slot != NULL && !p->rewriting);
     pindex_hold(p);
     p->rewriting = true;
-    m->p = p;
-    m->allowance -= m->range.again_bytes;
-    m->rewrite.st = st;
-    m->rewrite.p = p;
-    m->rewrite.filter = NULL;
-    m->rewrite.clean_to = p->clean_end;
-    m->rewrite.read_rate = MAX(rate / MAX(st->env->shard_count, 1), 1);
-    m->rewrite.put_rate = rate;
-    m->rewrite.done = merge_done;
-    i64 end = rewrite_begin(&m->rewrite, first->base_offset, to, UINT64_MAX);
+    slot->p = p;
+    slot->range = *range;
+    m->busy++;
+    m->busy_bytes += range->bytes;
+    m->allowance -= range->again_bytes;
+    slot->rewrite.st = st;
+    slot->rewrite.p = p;
+    slot->rewrite.filter = NULL;
+    slot->rewrite.clean_to = p->clean_end;
+    slot->rewrite.read_rate = share;
+    slot->rewrite.put_rate = st->env->store->driver->local ? rate : share;
+    slot->rewrite.done = merge_done;
+    i64 end = rewrite_begin(&slot->rewrite, first->base_offset, to, UINT64_MAX);
     CHECK(end == to);
+}
+
+static bool fits(const struct merge *m, u64 bytes)
+{
+    u64 most = RUNS_IN_MEMORY * config_u64(m->st->env->cfg, CFG_store_run_bytes);
+    return m->busy == 0 || m->busy_bytes + bytes <= most;
 }
 
 static void ring_add(struct merge *m, struct pindex *p)
@@ -289,19 +327,23 @@ void merge_forget(struct pindex *p)
     p->st->merge->ring_count--;
 }
 
-/* Looks at some partitions, until one has something to do. False: not in this round. */
+/* Looks at some partitions, until one has something to do. False: none of them has. */
 static bool merge_look(struct merge *m)
 {
+    struct merge_range range;
     for (u32 i = 0; i < LOOKS_MAX && m->looks_left > 0; i++, m->looks_left--) {
         if (list_empty(&m->ring))
             return false;
         struct pindex *p = list_entry(m->ring.next, struct pindex, merge_link);
-        enum look look = look_at(m, p, &m->range);
+        enum look look = look_at(m, p, &range);
+        if (look == LOOK_NOW && !fits(m, range.bytes))
+            return true; /* it is the next when there is room */
         merge_forget(p);
         if (look != LOOK_NOTHING)
             ring_add(m, p);
         if (look == LOOK_NOW) {
-            merge_begin(m, p);
+            merge_begin(m, p, &range);
+            merge_later(m, 0);
             return true;
         }
     }
@@ -312,6 +354,13 @@ static void merge_tick(struct timer *t)
 {
     struct merge *m = container_of(t, struct merge, timer);
     MAGIC_CHECK(m, MERGE_MAGIC);
+    u64 now_ns = m->st->shard->now_ns;
+    if (m->busy == m->slot_count)
+        return; /* until one is done */
+    if (m->retry_ns > now_ns) {
+        merge_later(m, m->retry_ns - now_ns);
+        return;
+    }
     if (m->looks_left == 0)
         m->looks_left = m->ring_count;
     if (config_u64(m->st->env->cfg, CFG_store_merge_rate) == 0 || !rewrite_numbers_left(m->st)) {
@@ -351,6 +400,9 @@ err merge_create(struct storage *st)
     struct merge *m = MEM_NEW(struct merge);
     MAGIC_INIT(m, MERGE_MAGIC);
     m->st = st;
+    m->slot_count = st->env->store->driver->local ? 1 : MERGES_MAX;
+    for (u32 i = 0; i < m->slot_count; i++)
+        m->slots[i].merge = m;
     list_init(&m->ring);
     st->merge = m;
     return ERR_NONE;
@@ -358,7 +410,7 @@ err merge_create(struct storage *st)
 
 bool merge_idle(const struct storage *st)
 {
-    return st->merge == NULL || st->merge->p == NULL;
+    return st->merge == NULL || st->merge->busy == 0;
 }
 
 void merge_stop(struct storage *st)
@@ -366,8 +418,9 @@ void merge_stop(struct storage *st)
     struct merge *m = st->merge;
     MAGIC_CHECK(m, MERGE_MAGIC);
     timer_stop(&st->shard->timers, &m->timer);
-    if (m->p != NULL)
-        rewrite_stop(&m->rewrite);
+    for (u32 i = 0; i < m->slot_count; i++)
+        if (m->slots[i].p != NULL)
+            rewrite_stop(&m->slots[i].rewrite);
 }
 
 void merge_free(struct storage *st)
@@ -376,7 +429,7 @@ void merge_free(struct storage *st)
     if (m == NULL)
         return;
     MAGIC_CHECK(m, MERGE_MAGIC);
-    CHECK(m->p == NULL);
+    CHECK(m->busy == 0);
     timer_stop(&st->shard->timers, &m->timer);
     while (!list_empty(&m->ring))
         merge_forget(list_entry(m->ring.next, struct pindex, merge_link));

@@ -10,9 +10,11 @@
  *   COMMIT  one metadata transaction: the new r/ key, and the r/ keys of the runs it replaces go
  *   REST    so that this takes a part of a background thread and of the disk, never all
  *
- * All of it but the transaction runs in the one thread for slow work: neither uploads, which
- * producers wait for, nor reads of consumers ever wait for a thread because of compaction. While
- * uploads are behind it goes on at a part of its speed.
+ * All of it but the transaction runs in threads of its own kind: neither uploads, which producers
+ * wait for, nor reads of consumers ever wait for a thread because of compaction. On a local store it
+ * is one for all shards, and a rest is as long as the job before it; on others a job is waiting for
+ * the most part: there are several, and only the rate makes them rest. While uploads are behind it
+ * goes on at a part of its speed.
  *
  *  1. A source is a whole run (what is live of it) or a block of a bundle. The new run stands for
  *     all offsets from the first source's begin to the last one's end, and for everything the
@@ -252,6 +254,11 @@ static void block_run(struct bg_job *j)
     }
 }
 
+static enum bg_lane lane(const struct storage *st)
+{
+    return st->env->store->driver->local ? BG_MISC : BG_BULK;
+}
+
 static void block_done(struct bg_job *j);
 
 static void block_next(struct rewrite *r)
@@ -267,7 +274,7 @@ static void block_next(struct rewrite *r)
     bundle_name(r->name, b->bundle, info->epoch);
     r->job_ns = clock_mono_ns();
     storage_count(r->st, M_store_gets, 1);
-    bg_submit(r->st->shard, &r->job, BG_MISC, block_run, block_done);
+    bg_submit(r->st->shard, &r->job, lane(r->st), block_run, block_done);
 }
 
 /* ---- resting ---- */
@@ -337,7 +344,7 @@ static void put(struct rewrite *r)
     bundle_name(r->name, r->id, st->wal.epoch);
     r->put_pace = MAX(uploader_behind(st) ? r->put_rate / BEHIND_FACTOR : r->put_rate, 1);
     storage_count(st, M_store_puts, 1);
-    bg_submit(st->shard, &r->job, BG_MISC, put_run, put_done);
+    bg_submit(st->shard, &r->job, lane(st), put_run, put_done);
 }
 
 static void block_done(struct bg_job *j)
@@ -358,7 +365,7 @@ static void block_done(struct bg_job *j)
         finish(r, r->err, "read a block");
         return;
     }
-    u64 took = clock_mono_ns() - r->job_ns;
+    u64 took = r->st->env->store->driver->local ? clock_mono_ns() - r->job_ns : 0;
     r->block_at++;
     if (r->block_at < r->block_count)
         rest(r, REWRITE_READ, rewrite_rest_ns(took, b->bytes, r->read_rate));

@@ -22,7 +22,7 @@
 
 /* libcurl's resolver and LMDB need more than the smallest stack; pages are touched on use. */
 #define STACK_BYTES (1 * MIB)
-#define THREADS_MAX 768u
+#define THREADS_MAX 1088u /* 3 × 256 of bg.threads, store.catchup_reads, one each for the rest */
 #define CATCHUP_NICE 19
 
 struct lane {
@@ -141,6 +141,7 @@ struct bg *bg_create(struct shard_group *g, const struct config *cfg)
     lane_start(bg, &bg->lanes[BG_CATCHUP], "bg-catchup",
                (u32)config_u64(cfg, CFG_store_catchup_reads), CATCHUP_NICE, &attr);
     lane_start(bg, &bg->lanes[BG_MISC], "bg-misc", 1, nice, &attr);
+    lane_start(bg, &bg->lanes[BG_BULK], "bg-bulk", several, nice, &attr);
     pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return bg;
