@@ -438,12 +438,9 @@ static err commit_conditions(struct rewrite *r, struct meta_txn *t)
 {
     struct meta *m = r->st->env->meta;
     struct meta_kv kv;
-    err e = meta_get(m, t->compares[0].key, &r->arena, &kv);
+    err e = wal_meta_fence(r->st, r->st->wal.epoch, &t->compares[0], &r->arena);
     if (e != ERR_NONE)
-        return e == ERR_NOT_FOUND ? ERR_CONFLICT : e;
-    if (wal_meta_epoch(kv.value) != r->st->wal.epoch)
-        return ERR_CONFLICT;
-    t->compares[0].revision = kv.revision;
+        return e;
     t->compare_count = 2; /* the second: the run's own key is absent */
     for (u32 i = 0; i < r->run_count; i++) {
         struct bytes key = t->ops[1 + i].key;
@@ -545,11 +542,11 @@ static void commit_done(struct bg_job *j)
         finish(r, ERR_NONE, "");
         return;
     }
-    if (r->err == ERR_CONFLICT)
+    if (r->err == ERR_CONFLICT || r->err == ERR_FENCED)
         storage_count(r->st, M_meta_conflicts, 1);
     if (given_up(r))
         give_up(r);
-    else if (r->err == ERR_CONFLICT || r->tries == COMMIT_TRIES)
+    else if (r->err == ERR_CONFLICT || r->err == ERR_FENCED || r->tries == COMMIT_TRIES)
         finish(r, r->err, "register the object");
     else
         rest(r, REWRITE_COMMIT,

@@ -274,10 +274,7 @@ void storage_stop(struct storage *st)
 static void clean_run(struct bg_job *j)
 {
     struct storage *st = container_of(j, struct storage, clean_job);
-    char key[META_KEY_SIZE];
-    struct meta_op put = { META_PUT, meta_key_wal(key, st->wal.index), st->clean_value };
-    struct meta_txn t = { NULL, &put, 0, 1 };
-    err e = meta_commit(st->env->meta, &t);
+    err e = wal_meta_commit(st, st->wal.epoch, st->clean_value);
     if (e != ERR_NONE)
         LOG(WARN, wal_clean_mark_failed, "shard=%u error=%s", st->shard->index, err_name(e));
 }

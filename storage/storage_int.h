@@ -5,6 +5,7 @@
  *   append.c       storage_append
  *   wal.c          the WAL file: group commit, durable watermark, marks, failure, trim
  *   wal_recover.c  start: superblock, scan, epochs
+ *   wal_meta.c     the w/ key, and the fence between lives
  *   segment.c      segments, their images, sealing, snapshots, references
  *   index.c        pindex: entries and blocks, start offset, drop;  index_memory.c: their memory
  *   uploader.c     sealed segments → bundles → registration; loads registrations at start
@@ -330,6 +331,7 @@ struct wal {
     u32 slot_count;
     u32 tag;
     u32 epoch;
+    u32 meta_epoch;           /* newest in the w/ key, as this life knows it; 0: none */
     struct wal_epoch *epochs; /* ascending; those with unregistered data, and the open one */
     u32 epoch_count;
     u64 appended, flushed, durable;          /* lsn */
@@ -373,12 +375,29 @@ static inline u64 wal_seq(const struct wal *w, u64 lsn)
 {
     return lsn / w->segment_bytes;
 }
-/* Value of the w/ key when segments below `first_unregistered` are registered. For the
- * registration transaction. In `a`. */
+/* ---- wal_meta.c: the w/ key ---- */
+struct wal_meta {
+    bool clean;
+    u32 segment_bytes;
+    struct uuid uuid;
+    u64 first_unregistered;
+    struct wal_epoch *epochs; /* in the arena */
+    u32 epoch_count;
+};
+/* False: not a value of a w/ key, or one that contradicts itself. */
+bool wal_meta_parse(struct bytes value, struct arena *a, struct wal_meta *out);
+/* When segments below `first_unregistered` are registered. In `a`. */
 struct bytes wal_meta_value(const struct wal *w, u64 first_unregistered, bool clean,
                             struct arena *a);
 bool wal_meta_is_clean(struct bytes value); /* nothing unregistered in the WAL */
 u32 wal_meta_epoch(struct bytes value);     /* newest one; 0: not a value of a w/ key */
+/* c->key is that of this WAL; c then holds while `epoch` is its newest (0: it has none). Blocking.
+ * ERR_FENCED: another life has begun. */
+err wal_meta_fence(const struct storage *st, u32 epoch, struct meta_compare *c,
+                   struct arena *a) MUST_USE;
+/* The key becomes `value` if `epoch` is the newest in it. Blocking. */
+err wal_meta_commit(const struct storage *st, u32 epoch, struct bytes value) MUST_USE;
+
 void wal_check(const struct wal *w);
 /* Room for a frame of `total` bytes in the open segment; seals and opens as needed. */
 err wal_room(struct storage *st, u64 total) MUST_USE;
@@ -391,6 +410,8 @@ void wal_zero_start(struct storage *st); /* the file is new */
 /* A write of zeros to this segment's slot is in flight; room is told when it is done. */
 bool wal_zero_holds(struct storage *st, u64 seq);
 bool wal_zero_idle(const struct wal *w);
+/* Another life has begun: nothing is appended or acknowledged any more. */
+void wal_fenced(struct storage *st);
 void wal_stop(struct storage *st);
 err wal_recover(struct storage *st) MUST_USE; /* error text in env->error */
 void wal_close(struct storage *st);
@@ -475,7 +496,7 @@ struct storage {
     struct arena clean_arena;
     u64 stop_deadline_ns;
     u8 stop_step;
-    bool uploads_gave_up; /* set by uploader.c: stopping, and the store or metadata fails */
+    bool uploads_gave_up; /* set by uploader.c: stopping and something fails, or fenced */
     u32 upload_failures;  /* by uploader.c, for the status: in a row, and the last error */
     err upload_error;
     /* Owned by their files. */

@@ -17,7 +17,7 @@
  *     name holds the WAL epoch of that life, so no later life writes it again, and collect_orphans
  *     removes it. A repeated PUT in the same life replaces the object as a whole.
  *  5. Failures are repeated for ever with growing pauses, except while stopping: then one is
- *     enough, for the WAL holds everything.
+ *     enough, for the WAL holds everything; and after another life has begun (ERR_FENCED).
  *
  * Partitions may be dropped at any moment: slots hold keys, no pointers, and look them up again.
  */
@@ -107,7 +107,7 @@ struct uploader {
     bool log_rests;          /* no write to the WAL in the last tick: nothing to give way to */
     u64 seen_writes;
     u64 failing_since_ns;
-    bool gave_up; /* stopping, and something failed */
+    bool gave_up; /* stopping and something failed, or fenced */
     bool kicking;
     struct orphans orphans;
 };
@@ -220,6 +220,7 @@ static const char *failure_remedy(err e)
     case ERR_DENIED:
         return "let the user of leat write where store.url and meta.url point";
     case ERR_CONFLICT:
+    case ERR_FENCED:
         return "another process wrote this node's metadata: stop it, then restart this node";
     case ERR_CORRUPT:
         return "the WAL or the metadata fails its checksum: see the error before this one";
@@ -234,7 +235,8 @@ static void retry_fire(struct timer *t)
     uploader_kick(up->st);
 }
 
-/* Takes back what waits for its turn: while stopping, what is before it will not get through. */
+/* Takes back what waits for its turn: while stopping, what is before it will not get through; after
+ * another life has begun, nothing will. */
 static void give_up(struct uploader *up)
 {
     up->gave_up = up->st->uploads_gave_up = true;
@@ -452,14 +454,9 @@ static struct bytes commit_registration(struct upload *u)
 static void commit_run(struct bg_job *j)
 {
     struct upload *u = container_of(j, struct upload, job);
-    struct meta *m = u->st->env->meta;
-    /* Conditional on the w/ key as it is: a writer of another life would have changed it. */
-    struct meta_kv kv;
-    u->err = meta_get(m, u->compares[0].key, &u->arena, &kv);
-    if (u->err != ERR_NONE && u->err != ERR_NOT_FOUND)
-        return;
-    u->compares[0].revision = u->err == ERR_NONE ? kv.revision : 0;
-    u->err = meta_commit(m, &u->txn);
+    u->err = wal_meta_fence(u->st, u->st->wal.epoch, &u->compares[0], &u->arena);
+    if (u->err == ERR_NONE)
+        u->err = meta_commit(u->st->env->meta, &u->txn);
 }
 
 static void upload_commit_done(struct bg_job *j);
@@ -541,11 +538,13 @@ static void upload_commit_done(struct bg_job *j)
     CHECK(u->step == UPLOAD_COMMIT);
     observe_since(st, H_meta_commit, u->job_ns);
     if (u->err != ERR_NONE) {
-        if (u->err == ERR_CONFLICT)
+        if (u->err == ERR_CONFLICT || u->err == ERR_FENCED)
             storage_count(st, M_meta_conflicts, 1);
         upload_set_step(u, UPLOAD_PLACED);
         upload_pause(up, u, "register the object", u->err);
-        if (st->stopping)
+        if (u->err == ERR_FENCED)
+            wal_fenced(st);
+        if (st->stopping || u->err == ERR_FENCED)
             give_up(up);
         return;
     }

@@ -111,12 +111,23 @@ static void durable_advance(struct storage *st, u64 to)
 
 /* ---- failing ---- */
 
+/* Appends are over for this life. */
+static void wal_end(struct storage *st, err e)
+{
+    struct wal *w = &st->wal;
+    w->failed = e;
+    timer_stop(&st->shard->timers, &w->mark_timer);
+    timer_stop(&st->shard->timers, &w->age_timer);
+    pending_complete(st, w->failed);
+    storage_room_made(st);
+}
+
 static void wal_fail(struct storage *st, const struct wal_write *wr)
 {
     struct wal *w = &st->wal;
     if (w->failed != ERR_NONE)
         return;
-    w->failed = wr->err == ERR_DISK_FULL ? ERR_DISK_FULL : ERR_IO;
+    err e = wr->err == ERR_DISK_FULL ? ERR_DISK_FULL : ERR_IO;
     w->failed_lsn = wr->begin;
     LOG(ERROR, wal_failed,
         "shard=%u file=%s offset=%" PRIu64 " bytes=%" PRIu64 " error=%s effect=\"this shard is "
@@ -124,14 +135,22 @@ static void wal_fail(struct storage *st, const struct wal_write *wr)
         "(%s), then restart the node\"",
         st->shard->index, w->path, wal_file_offset(w, wr->begin), wr->end - wr->begin,
         err_name(wr->err),
-        w->failed == ERR_DISK_FULL ? "free space on the file system of wal.path"
-                                   : "kernel log, SMART");
+        e == ERR_DISK_FULL ? "free space on the file system of wal.path" : "kernel log, SMART");
     if (st->shard->metrics)
         metric_add(st->shard->metrics, M_wal_errors, 1);
-    timer_stop(&st->shard->timers, &w->mark_timer);
-    timer_stop(&st->shard->timers, &w->age_timer);
-    pending_complete(st, w->failed);
-    storage_room_made(st);
+    wal_end(st, e);
+}
+
+void wal_fenced(struct storage *st)
+{
+    struct wal *w = &st->wal;
+    if (w->failed != ERR_NONE)
+        return;
+    LOG(ERROR, wal_fenced,
+        "shard=%u epoch=%u effect=\"this shard acknowledges nothing any more\" remedy=\"another "
+        "process has begun with this node's metadata: stop one of the two\"",
+        st->shard->index, w->epoch);
+    wal_end(st, ERR_FENCED);
 }
 
 /* ---- writing ---- */

@@ -42,116 +42,6 @@
 #define SEGMENT_BYTES_MIN ((u32)WAL_SEGMENT_BYTES_MIN)
 #define SLOTS_MIN 4u
 
-/* ---- the w/ key ---- */
-
-#define WAL_META_HEAD_BYTES 40u
-#define WAL_META_EPOCH_BYTES 24u
-#define WAL_META_CLEAN 1u
-
-struct wal_meta {
-    bool clean;
-    u32 segment_bytes;
-    struct uuid uuid;
-    u64 first_unregistered;
-    struct wal_epoch *epochs; /* in the arena */
-    u32 epoch_count;
-};
-
-struct bytes wal_meta_value(const struct wal *w, u64 first_unregistered, bool clean,
-                            struct arena *a)
-{
-    u32 skip = 0;
-    while (skip + 1 < w->epoch_count &&
-           w->epochs[skip].end_lsn <= first_unregistered * w->segment_bytes)
-        skip++;
-    u32 count = w->epoch_count - skip;
-    u32 len = WAL_META_HEAD_BYTES + count * WAL_META_EPOCH_BYTES;
-    u8 *v = arena_alloc(a, len);
-    CHECK(v != NULL);
-    v[0] = 1;
-    v[1] = clean ? WAL_META_CLEAN : 0;
-    put_le32(v + 4, w->segment_bytes);
-    memcpy(v + 8, w->super.uuid.b, 16);
-    put_le64(v + 24, first_unregistered);
-    put_le32(v + 32, count);
-    u8 *at = v + WAL_META_HEAD_BYTES;
-    for (u32 i = skip; i < w->epoch_count; i++, at += WAL_META_EPOCH_BYTES) {
-        put_le32(at, w->epochs[i].epoch);
-        put_le64(at + 8, w->epochs[i].first_seq);
-        put_le64(at + 16, w->epochs[i].end_lsn);
-    }
-    return bytes_of(v, len);
-}
-
-/* The value has no checksum of its own; what would lead the recovery astray is refused: positions
- * that wrap around, epochs that overlap, a clean end before the last epoch began. */
-static bool wal_meta_sound(const struct wal_meta *m)
-{
-    u64 seq_max = UINT64_MAX / 4 / m->segment_bytes;
-    const struct wal_epoch *last = &m->epochs[m->epoch_count - 1];
-    if (m->segment_bytes > GIB || m->first_unregistered > seq_max || last->first_seq > seq_max ||
-        last->epoch > UINT32_MAX - 2 || (m->clean && last->first_seq > m->first_unregistered))
-        return false;
-    for (u32 i = 0; i + 1 < m->epoch_count; i++) {
-        const struct wal_epoch *ep = &m->epochs[i], *next = &m->epochs[i + 1];
-        if (next->first_seq <= ep->first_seq || next->epoch <= ep->epoch ||
-            ep->end_lsn > next->first_seq * m->segment_bytes)
-            return false;
-    }
-    return true;
-}
-
-static bool wal_meta_parse(struct bytes b, struct arena *a, struct wal_meta *out)
-{
-    if (b.len < WAL_META_HEAD_BYTES || b.data[0] != 1)
-        return false;
-    *out = (struct wal_meta){
-        .clean = b.data[1] & WAL_META_CLEAN,
-        .segment_bytes = get_le32(b.data + 4),
-        .first_unregistered = get_le64(b.data + 24),
-        .epoch_count = get_le32(b.data + 32),
-    };
-    memcpy(out->uuid.b, b.data + 8, 16);
-    u64 want = WAL_META_HEAD_BYTES + (u64)out->epoch_count * WAL_META_EPOCH_BYTES;
-    if (want != b.len || out->epoch_count == 0 || out->segment_bytes == 0)
-        return false;
-    out->epochs = arena_alloc(a, out->epoch_count * sizeof(struct wal_epoch));
-    CHECK(out->epochs != NULL);
-    const u8 *at = b.data + WAL_META_HEAD_BYTES;
-    for (u32 i = 0; i < out->epoch_count; i++, at += WAL_META_EPOCH_BYTES)
-        out->epochs[i] = (struct wal_epoch){ get_le32(at), get_le64(at + 8), get_le64(at + 16) };
-    return wal_meta_sound(out);
-}
-
-u32 wal_meta_epoch(struct bytes b)
-{
-    if (b.len < WAL_META_HEAD_BYTES + WAL_META_EPOCH_BYTES || b.data[0] != 1)
-        return 0;
-    return get_le32(b.data + b.len - WAL_META_EPOCH_BYTES);
-}
-
-bool wal_meta_is_clean(struct bytes value)
-{
-    return value.len >= WAL_META_HEAD_BYTES && (value.data[1] & WAL_META_CLEAN);
-}
-
-static err wal_meta_commit(struct storage *st, u64 first_unregistered, bool clean)
-{
-    struct wal *w = &st->wal;
-    struct arena a;
-    arena_init(&a, 4096, 64 * MIB);
-    char key[META_KEY_SIZE];
-    struct meta_op put = { META_PUT, meta_key_wal(key, w->index),
-                           wal_meta_value(w, first_unregistered, clean, &a) };
-    struct meta_txn t = { NULL, &put, 0, 1 };
-    err e = meta_commit(st->env->meta, &t);
-    arena_free(&a);
-    if (e != ERR_NONE)
-        storage_explain(st, "the metadata store does not take the key of WAL %04x: %s", w->index,
-                        err_text(e));
-    return e;
-}
-
 /* ---- the file ---- */
 
 struct wal_geometry {
@@ -687,6 +577,22 @@ static void wal_position(struct storage *st, u64 first_unregistered)
 
 /* ---- cases at start ---- */
 
+/* Conditional on the epoch that this start found. */
+static err wal_begin(struct storage *st, u64 first_unregistered, bool clean)
+{
+    struct wal *w = &st->wal;
+    struct arena a;
+    arena_init(&a, 4096, 64 * MIB);
+    err e = wal_meta_commit(st, w->meta_epoch, wal_meta_value(w, first_unregistered, clean, &a));
+    arena_free(&a);
+    if (e == ERR_NONE)
+        w->meta_epoch = w->epoch;
+    else
+        storage_explain(st, "the metadata store does not take the key of WAL %04x: %s", w->index,
+                        err_text(e));
+    return e;
+}
+
 static err wal_start_fresh(struct storage *st, u32 epoch, u64 first_seq, bool fresh_file)
 {
     struct wal *w = &st->wal;
@@ -700,7 +606,7 @@ static err wal_start_fresh(struct storage *st, u32 epoch, u64 first_seq, bool fr
     w->epoch_count = 1;
     w->epoch = epoch;
     wal_position(st, first_seq);
-    return wal_meta_commit(st, first_seq, false);
+    return wal_begin(st, first_seq, false);
 }
 
 /* A file that the metadata does not know: only one without frames may be taken. */
@@ -754,7 +660,7 @@ static err wal_flush_device(struct storage *st)
 static err wal_remake(struct storage *st, u32 epoch, u64 seq)
 {
     struct wal *w = &st->wal;
-    err e = wal_meta_commit(st, seq, true);
+    err e = wal_begin(st, seq, true);
     if (e != ERR_NONE)
         return e;
     io_file_close(st->shard->io, w->fd);
@@ -779,7 +685,7 @@ static err wal_resume(struct storage *st, const struct wal_meta *meta)
     if (st->live_count == 0 && !st->replaying &&
         (g.segment_bytes != w->segment_bytes || g.slot_count != w->slot_count))
         return wal_remake(st, w->epoch, w->next_seq);
-    return wal_meta_commit(st, w->registered_seq, false);
+    return wal_begin(st, w->registered_seq, false);
 }
 
 err wal_recover(struct storage *st)
@@ -801,6 +707,8 @@ err wal_recover(struct storage *st)
         e = ERR_CORRUPT;
         goto out;
     }
+    if (known)
+        w->meta_epoch = meta.epochs[meta.epoch_count - 1].epoch;
     e = file_open(st, known);
     if (e == ERR_NONE)
         wal_adopt_super(st);
@@ -819,7 +727,7 @@ err wal_recover(struct storage *st)
             e = wal_start_fresh(st, 1, 0, fresh_file);
         goto out;
     }
-    u32 next_epoch = meta.epochs[meta.epoch_count - 1].epoch + 1;
+    u32 next_epoch = w->meta_epoch + 1;
     if (e == ERR_NOT_FOUND) {
         e = meta.clean ? wal_start_fresh(st, next_epoch, meta.first_unregistered, true)
                        : wal_refuse(st, "is missing");

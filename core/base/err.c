@@ -97,6 +97,7 @@ err err_to_kafka(err e)
         return ERR_REQUEST_TIMED_OUT;
     case ERR_CANCELED:
     case ERR_CLOSED:
+    case ERR_FENCED:
         return ERR_NOT_LEADER_OR_FOLLOWER;
     case ERR_MALFORMED:
     case ERR_TRUNCATED:

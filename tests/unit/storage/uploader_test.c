@@ -274,6 +274,50 @@ static void damaged_registration_refuses_to_start(void **state)
     eng->st = NULL;
 }
 
+/* Another process has begun with this log's metadata: its epoch is in the w/ key. */
+static void what_another_life_follows_registers_nothing(void **state)
+{
+    (void)state;
+    engine_start();
+    engine_fill(MIB);
+    struct arena a;
+    char buf[META_KEY_SIZE];
+    struct meta_kv kv;
+    arena_init(&a, 4096, MIB);
+    struct bytes key = meta_key_wal(buf, 0);
+    assert_int_equal(meta_get(fault_meta_below, key, &a, &kv), ERR_NONE);
+    u32 epoch = wal_meta_epoch(kv.value);
+    assert_int_equal(epoch, eng->st->wal.epoch);
+    u8 *next = mem_dup(kv.value.data, kv.value.len);
+    put_le32(next + kv.value.len - 24, epoch + 1);
+    struct meta_op op = { META_PUT, key, bytes_of(next, kv.value.len) };
+    struct meta_txn t = { NULL, &op, 0, 1 };
+    u32 registered = engine_keys("b/");
+    assert_int_equal(meta_commit(fault_meta_below, &t), ERR_NONE);
+    wal_seal(eng->st);
+    ENGINE_UNTIL(eng->st->wal.failed != ERR_NONE);
+    assert_int_equal(eng->st->wal.failed, ERR_FENCED);
+    struct engine_append ea = { 0 };
+    struct bytes one = batch_make(0, 1, 100, 0);
+    struct batch b;
+    assert_int_equal(batch_parse(one, &b), ERR_NONE);
+    assert_int_equal(storage_append(eng->parts[0].p, &b, 1, true, -1, &ea.a, engine_append_done),
+                     ERR_FENCED);
+    assert_int_equal(err_to_kafka(ERR_FENCED), ERR_NOT_LEADER_OR_FOLLOWER);
+    engine_check_all(); /* reads go on */
+    engine_stop();
+    engine_open_below();
+    assert_int_equal(meta_get(fault_meta_below, key, &a, &kv), ERR_NONE);
+    assert_int_equal(wal_meta_epoch(kv.value), epoch + 1);
+    assert_false(wal_meta_is_clean(kv.value));
+    assert_int_equal(engine_keys("b/"), registered);
+    fault_store_below->driver->close(fault_store_below);
+    meta_close(fault_meta_below);
+    batch_drop(one);
+    mem_free(next);
+    arena_free(&a);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, engine_setup, engine_teardown)
@@ -291,6 +335,7 @@ int main(void)
         T(bundles_of_another_shard_count_are_shared),
         T(retention_offset_counts_whole_blocks),
         T(damaged_registration_refuses_to_start),
+        T(what_another_life_follows_registers_nothing),
     };
     return cmocka_run_group_tests_name("uploader", tests, NULL, NULL);
 }
