@@ -99,6 +99,7 @@ struct broker {
     struct topic_entry *topics_by_name, *topics_by_id;
     u64 partition_total; /* of all topics */
     struct list stalled; /* produce parts that wait for room, FIFO */
+    struct list awaited; /* produce parts, appended, that wait for the object store */
     struct room_wait room;
     struct timer stalled_timer;
     struct timer housekeeping; /* retention and expiry, every few seconds */
@@ -257,6 +258,8 @@ struct partition *partition_find(struct broker *b, const struct topic_entry *t, 
                                  err *why);
 /* Consumers see offsets below this: everything durable. */
 i64 partition_high_watermark(const struct partition *p);
+/* Its appends are done when they are in the object store. */
+bool partition_in_store(const struct partition *p);
 i64 partition_start(const struct partition *p);
 /* Fires once, when the high watermark is above `offset` (not inside this call, even if it is
  * now). */
@@ -274,7 +277,7 @@ err partition_check_epoch(const struct partition *p, i32 current_leader_epoch);
 struct partition_append;
 typedef void (*partition_append_done)(struct partition_append *pa);
 struct partition_append {
-    struct append append;
+    struct append append; /* in: early */
     struct partition *partition;
     partition_append_done done;
     err err;
@@ -286,6 +289,10 @@ struct partition_append {
 err partition_append(struct partition *p, struct bytes batch_bytes, bool from_client,
                      struct arena *scratch, struct partition_append *pa,
                      partition_append_done done) MUST_USE;
+
+/* Its owner no longer waits for it (it was not done): true, and `done` never runs. The batch stays
+ * in the log; a repeated one of an idempotent producer is known. False: it will be done soon. */
+bool partition_append_abandon(struct partition_append *pa) MUST_USE;
 
 /* ---- the controller (shard 0 only; topics.c) ---- */
 

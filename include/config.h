@@ -128,6 +128,8 @@ err config_load_text(struct config *cfg, const char *name, const char *text, siz
                      size_t why_size) MUST_USE;
 /* Expands ${…}, checks keys against each other and freezes the strings. Once. */
 err config_validate(struct config *cfg, char *why, size_t why_size) MUST_USE;
+/* wal.path=none. */
+bool config_wal_in_memory(const struct config *cfg);
 
 /* ---- reading ---- */
 /* A number in the unit of the key's type; an enum's index; a list's bits; CONFIG_UNSET. */

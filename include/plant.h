@@ -15,6 +15,7 @@ enum plant {
     PLANT_MERGE_LOSES_BLOCK,    /* a merge leaves out its second block */
     PLANT_REMOVE_BEFORE_COMMIT, /* a merge deletes the runs it replaces before it is registered */
     PLANT_ORPHAN_RUNS_STAY,     /* the search for orphans passes over runs */
+    PLANT_ACK_BEFORE_REGISTER,  /* leat.durability=object is taken for local */
     /* Of the fuzz targets, in the order of FUZZ_CANARIES (tests/fuzz/fuzz.mk). */
     PLANT_ARRAY_SHORT,         /* codec: the last of several elements is forgotten */
     PLANT_RECORD_BOUND,        /* batch: a record may be longer than its batch */

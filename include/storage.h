@@ -6,6 +6,8 @@
  *
  * Watermarks of a shard's WAL, ordered and monotonic (checked in wal_check):
  *   appended ≥ durable ≥ registered ≥ trimmed.
+ * An append is done when it is durable, or, in a partition with leat.durability=object, registered:
+ * ack.c.
  * The image of a segment IS the WAL's write buffer and the readers' send buffer: a frame is
  * copied once, from the request into the image, with its CRC32C computed in that pass.
  *
@@ -47,6 +49,12 @@ struct storage_ops {
     /* May its blocks be merged into runs as they are? False where compaction by key does that.
      * NULL: all may. Asked when the partition got a block, and until it has nothing to merge. */
     bool (*mergeable)(struct storage *st, struct pindex *p);
+    /* Are its appends done, and readable, only when they are in the object store? Asked once, when
+     * the partition is opened; later pindex_set_object tells. NULL: no. */
+    bool (*object)(struct storage *st, const struct partition_key *k);
+    /* A registration moved the durable offset. After `done` of the appends it covers. May be NULL.
+     */
+    void (*durable)(struct storage *st, struct pindex *p);
 };
 
 /* Shared by all shards of a node; made once at start. */
@@ -58,6 +66,8 @@ struct storage_env {
     /* The same for storage_prepare, when no broker is there yet; NULL: nothing is kept. */
     const struct storage_ops *replay_ops;
     u32 shard_count;
+    /* Every topic has leat.durability=object: nothing acknowledged is in a WAL only. */
+    bool all_object;
     /* For storage_prepare: does the partition exist? Frames of deleted topics may be in a WAL.
      * NULL: all do. */
     bool (*exists)(void *arg, const struct partition_key *key);
@@ -104,10 +114,14 @@ const struct partition_key *pindex_key(const struct pindex *p);
  * flight end with ERR_UNKNOWN_TOPIC_OR_PARTITION. */
 void pindex_drop(struct pindex *p);
 
-i64 pindex_start_offset(const struct pindex *p);   /* log start */
-i64 pindex_next_offset(const struct pindex *p);    /* log end (LEO), durable or not */
-i64 pindex_durable_offset(const struct pindex *p); /* everything below is on stable media */
-u64 pindex_bytes(const struct pindex *p);          /* of the batches from log start to the end */
+i64 pindex_start_offset(const struct pindex *p); /* log start */
+i64 pindex_next_offset(const struct pindex *p);  /* log end (LEO), durable or not */
+/* Everything below is on stable media, or, with pindex_set_object, in the object store. */
+i64 pindex_durable_offset(const struct pindex *p);
+/* leat.durability=object, or not any more: for what is not durable on this node yet. */
+void pindex_set_object(struct pindex *p, bool object);
+bool pindex_is_object(const struct pindex *p);
+u64 pindex_bytes(const struct pindex *p); /* of the batches from log start to the end */
 /* For ListOffsets -4 and -5. From the first on reads need no object store (the log end when nothing
  * is in memory); below the second everything is in the object store (0: nothing ever was). */
 i64 pindex_local_start(const struct pindex *p);
@@ -180,6 +194,8 @@ typedef void (*append_done)(struct append *a);
 struct append {
     struct list link; /* private: FIFO until durable */
     u64 lsn_end;      /* private */
+    u64 began_ns;     /* private */
+    bool early;       /* in: done when it is durable on this node, whatever the partition's mode */
     struct pindex *p;
     append_done done;
     /* when done runs: ERR_NONE = durable; ERR_IO: the WAL failed, shard is read-only */
@@ -198,6 +214,11 @@ struct append {
  * ERR_RECORD_LIST_TOO_LARGE: longer than a segment can hold. */
 err storage_append(struct pindex *p, const struct batch *batch, i32 leader_epoch, bool check_crc,
                    i64 log_append_ms, struct append *a, append_done done) MUST_USE;
+
+/* The owner no longer waits, and `done` never runs: true. The batch stays in the log and becomes
+ * readable like any other. False: it waits for this node's disk still, so it must be waited for.
+ * Only for an append that is not done. */
+bool storage_append_abandon(struct append *a) MUST_USE;
 
 /* Told once when appending may work again; a list of waiters in FIFO order, each a field of its
  * owner. */

@@ -75,7 +75,8 @@ err topic_config_alter(struct topic_config *tc, const struct config *cfg, enum t
 /* Drops every override (AlterConfigs replaces the whole set). */
 void topic_config_clear(struct topic_config *tc, const struct config *cfg);
 /* The rules between values; call it once after all changes. */
-err topic_config_check(const struct topic_config *tc, char *why, size_t why_size) MUST_USE;
+err topic_config_check(const struct topic_config *tc, const struct config *cfg, char *why,
+                       size_t why_size) MUST_USE;
 
 /* ---- describing ---- */
 enum topic_config_id topic_config_find(struct bytes name); /* TC_COUNT: unknown */

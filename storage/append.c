@@ -100,6 +100,7 @@ err storage_append(struct pindex *p, const struct batch *batch, i32 leader_epoch
     a->p = p;
     a->done = done;
     a->err = ERR_NONE;
+    a->began_ns = st->shard->now_ns;
     a->base_offset = p->next_offset;
     a->last_offset = p->next_offset + batch->last_offset_delta;
     segment_add_part(seg, p);
@@ -112,5 +113,7 @@ err storage_append(struct pindex *p, const struct batch *batch, i32 leader_epoch
     a->lsn_end = w->appended;
     pindex_hold(p);
     list_push_back(&w->pending, &a->link);
+    if (p->object)
+        batch_appended(st, seg);
     return ERR_NONE;
 }

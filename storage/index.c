@@ -9,7 +9,7 @@
  *               |  entries .......................................... |
  *
  * Invariants (pindex_check)
- *  1. start_offset ≤ durable_offset ≤ next_offset; registered_end ≤ next_offset.
+ *  1. start_offset ≤ durable_offset ≤ next_offset; registered_end ≤ durable_offset.
  *  2. Entries are consecutive: each base is one more than the last offset before it.
  *  3. Blocks ascend and do not overlap; the last one ends below registered_end.
  *  4. No live block or entry lies wholly below start_offset.
@@ -139,6 +139,7 @@ static void pindex_check(const struct pindex *p)
     MAGIC_CHECK(p, PINDEX_MAGIC);
     CHECK(p->start_offset <= p->durable_offset);
     CHECK(p->durable_offset <= p->next_offset);
+    CHECK(p->registered_end <= p->durable_offset);
     CHECK(p->registered_end <= p->next_offset);
     CHECK(p->entry_head <= p->entry_end && p->block_head <= p->block_end);
 }
@@ -161,6 +162,7 @@ struct pindex *pindex_open(struct storage *st, const struct partition_key *key)
     p->key = *key;
     p->st = st;
     p->last_seq = -1;
+    p->object = st->wal.memory || (st->env->ops->object && st->env->ops->object(st, key));
     list_init(&p->reads);
     list_init(&p->merge_link);
     HASH_ADD(hh, st->parts, key, sizeof p->key, p);
@@ -325,6 +327,9 @@ void pindex_add_block(struct pindex *p, const struct block *b)
         /* At load only: the WAL's entries come later. */
         CHECK(p->entry_head == p->entry_end);
         p->next_offset = p->durable_offset = b->last_offset + 1;
+    } else if (b->last_offset + 1 > p->durable_offset) {
+        p->durable_offset = b->last_offset + 1;
+        p->advanced = true;
     }
     tail_bytes_move(p, b->last_offset + 1);
     if (p->block_end == p->block_cap) {

@@ -85,8 +85,9 @@ static struct bytes replay_snapshot(struct storage *st, struct pindex *p, struct
     return (struct bytes){ NULL, 0 };
 }
 
-static const struct storage_ops no_ops = { replay_batch, replay_batch, replay_snapshot, NULL,
-                                           NULL };
+static const struct storage_ops no_ops = { .recovered = replay_batch,
+                                           .restored = replay_batch,
+                                           .snapshot = replay_snapshot };
 
 static bool replay_known(struct storage *st, const struct partition_key *k)
 {
@@ -169,7 +170,7 @@ err storage_prepare(struct storage_env *env)
     env->error[0] = 0;
     /* What fails here shows when the file is made. */
     const char *folder = config_str(env->cfg, CFG_wal_path);
-    int rc = place_make_folders(folder, 0750);
+    int rc = config_wal_in_memory(env->cfg) ? 0 : place_make_folders(folder, 0750);
     if (rc != 0)
         LOG(WARN, wal_folder, "path=%s errno=%d", folder, rc);
     struct wal_list l = { 0 };

@@ -9,7 +9,7 @@
  *     list of sealed images (oldest first), the open segment, or a spare of a load.
  *  3. Only an image with no references whose segment is REGISTERED, or DURABLE (then reads and
  *     the upload go to the WAL file), may be taken away. OPEN and SEALED ones are still being
- *     written from.
+ *     written from. Without a file (wal.path=none) only REGISTERED ones.
  *  4. A segment object lives until it is registered, its slot is free (seq < trimmed_seq), and it
  *     has neither image nor pins.
  *
@@ -105,6 +105,8 @@ static void image_detach(struct storage *st, struct image *im)
  * would have to be read back at once. */
 static bool image_evict(struct storage *st, enum segment_state state, u64 keep_ns)
 {
+    if (state == SEG_DURABLE && st->wal.memory)
+        return false; /* the image is the log */
     bool oldest = state == SEG_REGISTERED;
     struct list *head = &st->sealed_images;
     for (struct list *it = oldest ? head->next : head->prev; it != head;
@@ -125,7 +127,8 @@ bool image_evict_one(struct storage *st)
     if (image_evict(st, SEG_REGISTERED, 0) || image_evict(st, SEG_DURABLE, 0))
         return true;
     struct segment *next = segment_first_unregistered(st);
-    if (!next || next->state != SEG_DURABLE || !next->image || next->image->ref.count > 0)
+    if (!next || st->wal.memory || next->state != SEG_DURABLE || !next->image ||
+        next->image->ref.count > 0)
         return false;
     image_detach(st, next->image);
     return true;
@@ -478,6 +481,13 @@ void segment_registered(struct storage *st, struct segment *seg)
         for (u32 i = 0; i < seg->part_count; i++)
             if (seg->parts[i])
                 pindex_trim_entries(seg->parts[i]);
+    ack_registered(st);
+    for (u32 i = 0; i < seg->part_count; i++)
+        if (seg->parts[i] && seg->parts[i]->advanced) {
+            seg->parts[i]->advanced = false;
+            if (st->env->ops->durable)
+                st->env->ops->durable(st, seg->parts[i]);
+        }
     wal_trim(st);
 }
 

@@ -111,6 +111,8 @@ static void gauges_set(struct storage *st)
     metric_set(m, M_index_full, st->index_full);
     metric_set(m, M_upload_failures, st->upload_failures);
     metric_set(m, M_upload_error, st->upload_failures > 0 ? (u64)-st->upload_error : 0);
+    metric_set(m, M_object_waiting, w->registering_count);
+    metric_set(m, M_object_puts_inflight, uploader_puts(st));
     metric_set(m, M_segments_open, w->open ? 1 : 0);
     metric_set(m, M_segments_sealed, st->sealed_unregistered);
     metric_set(m, M_segment_memory_bytes, (u64)st->image_count * w->segment_bytes);
@@ -125,6 +127,8 @@ static void storage_hook(struct shard_hook *h)
         st->room_told = false;
         room_tell(st);
     }
+    wal_written(st);
+    batch_check(st);
     wal_flush(st);
     if (st->stopping)
         stop_step(st);
@@ -175,7 +179,9 @@ static struct storage *storage_new(struct shard *s, struct storage_env *env,
     w->fd = -1;
     w->index = s->index;
     list_init(&w->pending);
+    list_init(&w->registering);
     w->write_max = (u32)MIN(config_u64(s->cfg, CFG_wal_inflight_writes), (u64)WAL_WRITES_MAX);
+    w->memory = config_wal_in_memory(s->cfg);
     snprintf(w->path, sizeof w->path, "%s/%04x.wal", config_str(s->cfg, CFG_wal_path), s->index);
     wal_start_timers(st);
     return st;
@@ -184,6 +190,7 @@ static struct storage *storage_new(struct shard *s, struct storage_env *env,
 static void storage_dispose(struct storage *st)
 {
     list_remove(&st->hook.link);
+    timer_stop(&st->shard->timers, &st->linger_timer);
     uploader_free(st);
     reader_free(st);
     merge_free(st);
@@ -289,9 +296,11 @@ static void clean_done(struct bg_job *j)
 
 static void stop_give_up(struct storage *st, const char *why)
 {
-    LOG(WARN, storage_stop_unclean,
-        "shard=%u why=\"%s\" segments=%u effect=\"the next start reads them from the WAL\"",
-        st->shard->index, why, st->sealed_unregistered);
+    LOG(WARN, storage_stop_unclean, "shard=%u why=\"%s\" segments=%u effect=\"%s\"",
+        st->shard->index, why, st->sealed_unregistered,
+        st->wal.memory ? "what is in them was not acknowledged, and is gone"
+                       : "the next start reads them from the WAL");
+    ack_end(st);
     st->stop_step = STOP_DONE;
 }
 

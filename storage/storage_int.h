@@ -3,6 +3,7 @@
  * Who writes what
  *   storage.c      life, status, stop; room waiters
  *   append.c       storage_append
+ *   ack.c          when it is done: durable here, or in the store
  *   wal.c          the WAL file: group commit, durable watermark, marks, failure, trim
  *   wal_recover.c  start: superblock, scan, epochs
  *   wal_meta.c     the w/ key, and the fence between lives
@@ -84,7 +85,8 @@ struct segment {
     u32 pins;            /* reads of its WAL slot in flight: the slot is not reused while > 0 */
     struct image *image; /* NULL: not in memory (evicted, or recovered) */
     u64 opened_ns, sealed_ns;
-    u64 data_bytes; /* of batches */
+    u64 object_since_ns; /* of the first batch that waits for the store; 0: none does */
+    u64 data_bytes;      /* of batches */
     struct pindex *
         *parts; /* partitions with batches here, in order of first batch; NULL = dropped */
     u32 part_count, part_cap;
@@ -244,6 +246,8 @@ struct pindex {
     u32 block_head, block_end, block_cap;
     u32 holds;              /* appends, reads, jobs that point here */
     bool dropped;           /* out of the table; freed when holds == 0 */
+    bool object;            /* appends are done, and readable, when they are registered: ack.c */
+    bool advanced;          /* a registration moved durable_offset: to be told */
     bool rewriting;         /* cleaner.c or merge.c is changing its blocks */
     i32 leader_epoch;       /* kept in the p/ key */
     struct list reads;      /* struct read_op.link of waiting reads: reader.c */
@@ -324,6 +328,7 @@ struct wal_epoch {
 struct wal {
     io_fd fd;
     char path[512];
+    bool memory; /* wal.path=none: there is no file */
     u64 file_bytes;
     struct wal_super super;
     u32 index;         /* number of the file = shard */
@@ -347,7 +352,9 @@ struct wal {
     u32 write_bytes_max;
     err failed; /* ERR_NONE, or why appends are over */
     u64 failed_lsn;
-    struct list pending; /* struct append.link, FIFO */
+    struct list pending;     /* struct append.link, FIFO: not durable yet */
+    struct list registering; /* the same: durable, and wait for the store */
+    u32 registering_count;
     struct timer mark_timer, age_timer;
     struct io_op zero_op; /* wal_zero.c */
     struct timer zero_timer;
@@ -377,7 +384,8 @@ static inline u64 wal_seq(const struct wal *w, u64 lsn)
 }
 /* ---- wal_meta.c: the w/ key ---- */
 struct wal_meta {
-    bool clean;
+    bool clean;  /* nothing is unregistered */
+    bool memory; /* what is unregistered was in memory only, and not acknowledged */
     u32 segment_bytes;
     struct uuid uuid;
     u64 first_unregistered;
@@ -389,7 +397,7 @@ bool wal_meta_parse(struct bytes value, struct arena *a, struct wal_meta *out);
 /* When segments below `first_unregistered` are registered. In `a`. */
 struct bytes wal_meta_value(const struct wal *w, u64 first_unregistered, bool clean,
                             struct arena *a);
-bool wal_meta_is_clean(struct bytes value); /* nothing unregistered in the WAL */
+bool wal_meta_is_clean(struct bytes value); /* nothing is to be read from the WAL */
 u32 wal_meta_epoch(struct bytes value);     /* newest one; 0: not a value of a w/ key */
 /* c->key is that of this WAL; c then holds while `epoch` is its newest (0: it has none). Blocking.
  * ERR_FENCED: another life has begun. */
@@ -402,9 +410,10 @@ void wal_check(const struct wal *w);
 /* Room for a frame of `total` bytes in the open segment; seals and opens as needed. */
 err wal_room(struct storage *st, u64 total) MUST_USE;
 void wal_appended(struct storage *st, u64 lsn_end); /* bytes up to lsn_end are in the image */
-void wal_seal(struct storage *st);  /* closes the open segment; nothing when it is empty */
-void wal_flush(struct storage *st); /* the turn's group commit */
-void wal_trim(struct storage *st);  /* after registration or when a pin is gone */
+void wal_seal(struct storage *st);    /* closes the open segment; nothing when it is empty */
+void wal_written(struct storage *st); /* in memory: the last turn's writes are done */
+void wal_flush(struct storage *st);   /* the turn's group commit */
+void wal_trim(struct storage *st);    /* after registration or when a pin is gone */
 void wal_start_timers(struct storage *st);
 void wal_zero_start(struct storage *st); /* the file is new */
 /* A write of zeros to this segment's slot is in flight; room is told when it is done. */
@@ -422,6 +431,16 @@ static inline void segment_pin(struct segment *seg)
 }
 void segment_unpin(struct storage *st, struct segment *seg);
 
+/* ---- ack.c ---- */
+void ack_durable(struct storage *st);    /* wal.durable moved */
+void ack_registered(struct storage *st); /* wal.registered_seq moved, or some never will be */
+void ack_failed(struct storage *st);     /* wal.failed was set */
+void ack_end(struct storage *st);        /* stopping, and nothing is registered any more */
+/* At the end of a turn: seals the open segment when it is a batch that is due. */
+void batch_check(struct storage *st);
+/* A batch that waits for the store was appended to the open segment. */
+void batch_appended(struct storage *st, struct segment *seg);
+
 /* ---- by uploader.c, reader.c, retention.c ---- */
 
 err uploader_create(struct storage *st) MUST_USE; /* fills st->uploader */
@@ -429,6 +448,8 @@ err uploader_create(struct storage *st) MUST_USE; /* fills st->uploader */
  * to pindex_add_block. `env->error` on failure. */
 err uploader_load(struct storage *st) MUST_USE;
 void uploader_kick(struct storage *st);       /* something is DURABLE, or the shard is stopping */
+u32 uploader_slots(const struct storage *st); /* uploads at a time */
+u32 uploader_puts(const struct storage *st);  /* puts in flight */
 bool uploader_idle(const struct storage *st); /* nothing in flight (also deletes): may be freed */
 /* So much waits for its upload, or uploads fail: other work on the store is to slow down. */
 bool uploader_behind(const struct storage *st);
@@ -476,6 +497,8 @@ struct storage {
     u64 index_bytes;      /* of their arrays, by index_array */
     struct shard_hook hook;
     struct list room_waiters;
+    struct timer linger_timer; /* of the batch in the open segment */
+    bool acks_over;            /* stopping: what is not registered now is not waited for */
     struct wal wal;
     /* Segments by sequence: live[i] is seq live_first + i; NULL = gone. */
     struct segment **live;

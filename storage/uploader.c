@@ -43,7 +43,8 @@
  * rate at which their segment was filled, so that a burst has the disk to itself; from there on
  * faster, up to EASE_MAX; so a steady load settles where uploads keep up with it. From HURRIED
  * percent on they are not paced at all, because a full log stops all producers, and an image that
- * has to go before its upload is read back. Never less than PACE_MIN bytes/s. */
+ * has to go before its upload is read back. Nor while producers wait for them (ack.c). Never less
+ * than PACE_MIN bytes/s. */
 #define EASE_MAX 150u
 #define EASE_MIN 20u
 #define PACE_MIN (8 * MIB)
@@ -151,6 +152,20 @@ err uploader_create(struct storage *st)
         timer_start(&st->shard->timers, &up->orphans.timer, st->shard->now_ns + ORPHAN_DELAY_NS,
                     orphans_begin);
     return ERR_NONE;
+}
+
+u32 uploader_slots(const struct storage *st)
+{
+    return st->uploader->slot_count;
+}
+
+u32 uploader_puts(const struct storage *st)
+{
+    const struct uploader *up = st->uploader;
+    u32 n = 0;
+    for (u32 i = 0; i < up->slot_count; i++)
+        n += up->slots[i].step == UPLOAD_PUT;
+    return n;
 }
 
 bool uploader_idle(const struct storage *st)
@@ -594,7 +609,8 @@ static u64 upload_pace(const struct uploader *up, const struct segment *seg)
     const struct storage *st = up->st;
     u32 waiting = waiting_percent(st);
     bool alone = up->log_rests || !st->env->store->driver->local;
-    if (st->stopping || alone || waiting >= HURRIED)
+    bool awaited = seg->object_since_ns != 0 || !list_empty(&st->wal.registering);
+    if (st->stopping || alone || awaited || waiting >= HURRIED)
         return 0;
     u32 ease = EASE_MIN;
     if (waiting > RELAXED)

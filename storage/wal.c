@@ -17,12 +17,13 @@
  *  1. Each block of the file is written at most once per lap of the ring: writes never overlap, so
  *     a torn or failed write can not hurt acknowledged data.
  *  2. Writes lie inside one segment; they complete in any order, durable moves in lsn order.
- *  3. A frame is acknowledged only when durable has reached its end; the partition's durable offset
- *     moves first, then `done` runs, in order of appends.
+ *  3. A frame is acknowledged only when durable has reached its end, or later (ack.c).
  *  4. After a failed durable write nothing is appended, acknowledged or written any more: what the
  *     disk holds of it is unknown until the next start reads it.
  *  5. At most UNDURABLE_SEGMENTS segments lie between durable and appended. Recovery relies on it
  *     when it looks behind a bad frame for proof of damage.
+ *     Without a file (wal.path=none, every append waits for the store) the image is the log: a
+ *     write is done a turn after it was begun, and there is no recovery.
  *  6. A slot is reused only when its segment is registered and no read of it is in flight.
  */
 #include <stdio.h>
@@ -53,29 +54,6 @@ void wal_check(const struct wal *w)
     CHECK(w->next_seq - w->trimmed_seq <= w->slot_count);
 }
 
-/* ---- acknowledging ---- */
-
-static void pending_complete(struct storage *st, err e)
-{
-    struct wal *w = &st->wal;
-    /* `done` may append again; those appends end beyond durable. */
-    while (!list_empty(&w->pending)) {
-        struct append *a = list_entry(w->pending.next, struct append, link);
-        if (e == ERR_NONE && a->lsn_end > w->durable)
-            return;
-        list_remove(&a->link);
-        struct pindex *p = a->p;
-        a->err = e;
-        w->acked = a->lsn_end;
-        if (p->dropped)
-            a->err = ERR_UNKNOWN_TOPIC_OR_PARTITION;
-        else if (e == ERR_NONE)
-            p->durable_offset = a->last_offset + 1;
-        pindex_release(p);
-        a->done(a);
-    }
-}
-
 static void segments_made_durable(struct storage *st)
 {
     struct wal *w = &st->wal;
@@ -93,6 +71,8 @@ static void segments_made_durable(struct storage *st)
         uploader_kick(st);
 }
 
+/* ---- durable ---- */
+
 static void mark_fire(struct timer *t);
 
 static void durable_advance(struct storage *st, u64 to)
@@ -101,8 +81,8 @@ static void durable_advance(struct storage *st, u64 to)
     CHECK(to >= w->durable && to <= w->flushed);
     w->durable = to;
     segments_made_durable(st);
-    pending_complete(st, ERR_NONE);
-    if (w->durable == w->appended && w->data_end > w->marked && !st->stopping)
+    ack_durable(st);
+    if (w->durable == w->appended && w->data_end > w->marked && !st->stopping && !w->memory)
         timer_start(&st->shard->timers, &w->mark_timer, st->shard->now_ns + MARK_DELAY_NS,
                     mark_fire);
     if (!list_empty(&st->room_waiters))
@@ -118,7 +98,7 @@ static void wal_end(struct storage *st, err e)
     w->failed = e;
     timer_stop(&st->shard->timers, &w->mark_timer);
     timer_stop(&st->shard->timers, &w->age_timer);
-    pending_complete(st, w->failed);
+    ack_failed(st);
     storage_room_made(st);
 }
 
@@ -155,21 +135,10 @@ void wal_fenced(struct storage *st)
 
 /* ---- writing ---- */
 
-static void write_done(struct io_op *op)
+/* Those that are done, as far as the row is unbroken. */
+static void writes_retire(struct storage *st)
 {
-    struct wal_write *wr = container_of(op, struct wal_write, op);
-    struct storage *st = wr->st;
     struct wal *w = &st->wal;
-    MAGIC_CHECK(st, STORAGE_MAGIC);
-    CHECK(wr->used && !wr->done);
-    wr->done = true;
-    wr->err = op->err;
-    u64 took = st->shard->now_ns - wr->started_ns;
-    w->sync_ns_total += took;
-    if (st->shard->metrics)
-        metric_observe(st->shard->metrics, H_wal_write, took / NS_PER_US);
-    if (wr->err != ERR_NONE)
-        wal_fail(st, wr);
     u64 to = w->durable;
     while (w->write_count > 0 && w->writes[w->write_head].done) {
         struct wal_write *first = &w->writes[w->write_head];
@@ -182,6 +151,23 @@ static void write_done(struct io_op *op)
     if (to > w->durable)
         durable_advance(st, to);
     wal_check(w);
+}
+
+static void write_done(struct io_op *op)
+{
+    struct wal_write *wr = container_of(op, struct wal_write, op);
+    struct storage *st = wr->st;
+    MAGIC_CHECK(st, STORAGE_MAGIC);
+    CHECK(wr->used && !wr->done);
+    wr->done = true;
+    wr->err = op->err;
+    u64 took = st->shard->now_ns - wr->started_ns;
+    st->wal.sync_ns_total += took;
+    if (st->shard->metrics)
+        metric_observe(st->shard->metrics, H_wal_write, took / NS_PER_US);
+    if (wr->err != ERR_NONE)
+        wal_fail(st, wr);
+    writes_retire(st);
 }
 
 static void write_start(struct storage *st, struct segment *seg, u32 bytes, u64 end)
@@ -202,12 +188,24 @@ static void write_start(struct storage *st, struct segment *seg, u32 bytes, u64 
     w->write_total++;
     u64 offset = wal_file_offset(w, w->flushed);
     w->flushed = end;
+    if (w->memory) { /* the image is all there is; told by the next turn, as a disk's would be */
+        wr->done = true;
+        wr->err = ERR_NONE;
+        st->shard->turn_again = true;
+        return;
+    }
     if (st->shard->metrics) {
         metric_add(st->shard->metrics, M_wal_writes, 1);
         metric_add(st->shard->metrics, M_wal_write_bytes, bytes);
     }
     io_write(st->shard->io, &wr->op, w->fd, seg->image->bytes + at, bytes, offset,
              !PLANTED(PLANT_ACK_BEFORE_FLUSH), write_done);
+}
+
+void wal_written(struct storage *st)
+{
+    if (st->wal.memory && st->wal.write_count > 0)
+        writes_retire(st);
 }
 
 /* A header-only frame at the end of the open segment's frames. */

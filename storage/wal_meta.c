@@ -12,6 +12,7 @@
 #define WAL_META_HEAD_BYTES 40u
 #define WAL_META_EPOCH_BYTES 24u
 #define WAL_META_CLEAN 1u
+#define WAL_META_MEMORY 2u
 
 struct bytes wal_meta_value(const struct wal *w, u64 first_unregistered, bool clean,
                             struct arena *a)
@@ -25,7 +26,7 @@ struct bytes wal_meta_value(const struct wal *w, u64 first_unregistered, bool cl
     u8 *v = arena_alloc(a, len);
     CHECK(v != NULL);
     v[0] = 1;
-    v[1] = clean ? WAL_META_CLEAN : 0;
+    v[1] = (u8)((clean ? WAL_META_CLEAN : 0) | (w->memory ? WAL_META_MEMORY : 0));
     put_le32(v + 4, w->segment_bytes);
     memcpy(v + 8, w->super.uuid.b, 16);
     put_le64(v + 24, first_unregistered);
@@ -63,6 +64,7 @@ bool wal_meta_parse(struct bytes b, struct arena *a, struct wal_meta *out)
         return false;
     *out = (struct wal_meta){
         .clean = b.data[1] & WAL_META_CLEAN,
+        .memory = b.data[1] & WAL_META_MEMORY,
         .segment_bytes = get_le32(b.data + 4),
         .first_unregistered = get_le64(b.data + 24),
         .epoch_count = get_le32(b.data + 32),
@@ -88,7 +90,7 @@ u32 wal_meta_epoch(struct bytes b)
 
 bool wal_meta_is_clean(struct bytes value)
 {
-    return value.len >= WAL_META_HEAD_BYTES && (value.data[1] & WAL_META_CLEAN);
+    return value.len >= WAL_META_HEAD_BYTES && (value.data[1] & (WAL_META_CLEAN | WAL_META_MEMORY));
 }
 
 /* ---- the fence ---- */

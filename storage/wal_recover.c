@@ -54,6 +54,8 @@ static struct wal_geometry geometry_wanted(const struct config *cfg, u32 shards)
 {
     u64 share = config_u64(cfg, CFG_wal_size) / shards;
     u64 memory = config_u64(cfg, CFG_memory_budget) / shards;
+    if (config_wal_in_memory(cfg))
+        share = MIN(share, memory);
     u64 seg = MIN(config_u64(cfg, CFG_wal_segment_bytes), GIB);
     seg = MIN(seg, MIN(share, memory) / SLOTS_MIN);
     seg = MAX(seg & ~(u64)(WAL_BLOCK_BYTES - 1), (u64)SEGMENT_BYTES_MIN);
@@ -103,6 +105,10 @@ static err file_create(struct storage *st)
         (struct wal_super){ WAL_FORMAT_VERSION,        g.slot_count,  g.segment_bytes, w->index,
                             rng_uuid(&st->shard->rng), cluster_id(st) };
     w->file_bytes = WAL_SUPER_BYTES + (u64)g.slot_count * g.segment_bytes;
+    if (w->memory) {
+        w->file_bytes = 0;
+        return ERR_NONE;
+    }
     u64 want = w->file_bytes;
     err e = io_file_open(st->shard->io, w->path, IO_FILE_CREATE | IO_FILE_DIRECT, &w->file_bytes,
                          &w->fd);
@@ -151,11 +157,13 @@ static bool super_unusable(err e)
 }
 
 /* Opens what is there. ERR_NOT_FOUND: no file, or one that was never finished (a crash may tear the
- * first block, too; then the metadata does not know the file and no frame is in it). */
-static err file_open(struct storage *st, bool known)
+ * first block, too; then no frame is in it, and the metadata does not know it: `may_be_new`). */
+static err file_open(struct storage *st, bool may_be_new)
 {
     struct wal *w = &st->wal;
     w->file_bytes = 0;
+    if (w->memory)
+        return ERR_NOT_FOUND;
     err e = io_file_open(st->shard->io, w->path, IO_FILE_DIRECT, &w->file_bytes, &w->fd);
     if (e != ERR_NONE) {
         w->fd = -1;
@@ -177,7 +185,7 @@ static err file_open(struct storage *st, bool known)
         e = ERR_TRUNCATED;
     if (e == ERR_NONE)
         return ERR_NONE;
-    if (super_unusable(e) && !known && !file_has_frames(st))
+    if (super_unusable(e) && may_be_new && !file_has_frames(st))
         e = ERR_NOT_FOUND;
     io_file_close(st->shard->io, w->fd);
     w->fd = -1;
@@ -330,7 +338,8 @@ static err scan_batch(struct scan *s, struct segment *seg, const struct frame *f
         struct entry e = entry_make(b.base_offset, (u32)b.last_offset_delta, b.max_timestamp,
                                     f->lsn, f->skip, b.bytes);
         pindex_add_entry(p, &e);
-        p->durable_offset = p->next_offset;
+        if (!p->object || PLANTED(PLANT_ACK_BEFORE_REGISTER))
+            p->durable_offset = p->next_offset;
         seg->data_bytes += b.bytes;
     }
     segment_add_part(seg, p); /* also when its records are deleted: the snapshot covers them */
@@ -596,7 +605,7 @@ static err wal_begin(struct storage *st, u64 first_unregistered, bool clean)
 static err wal_start_fresh(struct storage *st, u32 epoch, u64 first_seq, bool fresh_file)
 {
     struct wal *w = &st->wal;
-    w->fresh_file = fresh_file;
+    w->fresh_file = fresh_file && !w->memory;
     err e = file_create(st);
     if (e != ERR_NONE)
         return e;
@@ -642,9 +651,29 @@ static err wal_refuse(struct storage *st, const char *what)
     storage_explain(
         st,
         "the WAL file %s %s, and the metadata store says that it held data not yet in the "
-        "object store; put the file back, or give up that data by deleting the metadata too",
-        st->wal.path, what);
+        "object store; put the file back%s, or give up that data with wal.missing = accept",
+        st->wal.path, what, st->wal.memory ? " (wal.path) and stop the node in order once" : "");
     return ERR_CORRUPT;
+}
+
+/* May the log begin anew without what was not registered? */
+static bool wal_is_dispensable(const struct storage *st, const struct wal_meta *m)
+{
+    return m->clean || m->memory || st->env->all_object ||
+           config_is(st->shard->cfg, CFG_wal_missing, "accept");
+}
+
+static void wal_missing_tell(const struct storage *st, const struct wal_meta *m)
+{
+    if (m->clean || m->memory)
+        return;
+    LOG(WARN, wal_missing,
+        "shard=%u file=%s first_unregistered=%" PRIu64 " effect=\"the log begins anew behind what "
+        "is in the object store: %s\"",
+        st->shard->index, st->wal.path, m->first_unregistered,
+        st->env->all_object ? "nothing that was acknowledged is missing (leat.durability=object)"
+                            : "topics with leat.durability=local lose what they had beyond "
+                              "(wal.missing=accept)");
 }
 
 static err wal_flush_device(struct storage *st)
@@ -709,10 +738,11 @@ err wal_recover(struct storage *st)
     }
     if (known)
         w->meta_epoch = meta.epochs[meta.epoch_count - 1].epoch;
-    e = file_open(st, known);
+    bool dispensable = known && wal_is_dispensable(st, &meta);
+    e = file_open(st, !known || dispensable);
     if (e == ERR_NONE)
         wal_adopt_super(st);
-    else if (super_unusable(e) && known && meta.clean)
+    else if (super_unusable(e) && known && (meta.clean || meta.memory))
         e = ERR_NOT_FOUND; /* a crash while it was made anew */
     if (!known) {
         bool fresh_file = e == ERR_NOT_FOUND;
@@ -728,9 +758,13 @@ err wal_recover(struct storage *st)
         goto out;
     }
     u32 next_epoch = w->meta_epoch + 1;
+    if (e == ERR_NOT_FOUND && dispensable) {
+        wal_missing_tell(st, &meta);
+        e = wal_start_fresh(st, next_epoch, meta.first_unregistered, true);
+        goto out;
+    }
     if (e == ERR_NOT_FOUND) {
-        e = meta.clean ? wal_start_fresh(st, next_epoch, meta.first_unregistered, true)
-                       : wal_refuse(st, "is missing");
+        e = wal_refuse(st, w->memory ? "is not used (wal.path = none)" : "is missing");
         goto out;
     }
     if (e != ERR_NONE)
@@ -738,7 +772,9 @@ err wal_recover(struct storage *st)
     bool same = uuid_eq(meta.uuid, w->super.uuid) && meta.segment_bytes == w->segment_bytes;
     if (same) {
         e = wal_resume(st, &meta);
-    } else if (meta.clean) {
+    } else if (meta.clean || meta.memory || (dispensable && wal_check_unknown(st) == ERR_NONE)) {
+        /* Of another time; or, when it has no frame, made by a start that was cut short. */
+        wal_missing_tell(st, &meta);
         io_file_close(st->shard->io, w->fd);
         w->fd = -1;
         e = wal_start_fresh(st, next_epoch, meta.first_unregistered, false);

@@ -224,12 +224,23 @@ err config_agrees(const struct config *cfg, char *why, size_t why_size)
         config_why(why, why_size, "wal.size must hold at least 4 segments of wal.segment_bytes");
         return ERR_INVALID_CONFIG;
     }
+    if (config_wal_in_memory(cfg) && !config_is(cfg, CFG_leat_durability, "object")) {
+        config_why(why, why_size,
+                   "wal.path = none needs leat.durability = object: a log in memory "
+                   "makes nothing durable by itself");
+        return ERR_INVALID_CONFIG;
+    }
     i64 buffers = config_i64(cfg, CFG_net_recv_buffers);
     if (buffers & (buffers - 1)) {
         config_why(why, why_size, "net.recv_buffers (%" PRId64 ") must be a power of two", buffers);
         return ERR_INVALID_CONFIG;
     }
     return ERR_NONE;
+}
+
+bool config_wal_in_memory(const struct config *cfg)
+{
+    return strcmp(cfg->strings[CFG_wal_path], "none") == 0;
 }
 
 static err check_address(const struct config *cfg, enum config_key k, char *why, size_t why_size)

@@ -20,12 +20,13 @@
 #include "config_int.h"
 #include "mem.h"
 
-/* Only the numbers: nothing else takes part in config_agrees. The caller frees it. */
+/* For config_agrees: the numbers, and the strings, which belong to cfg. The caller frees it. */
 static struct config *values_copy(const struct config *cfg)
 {
     struct config *copy = MEM_NEW(struct config);
     for (u32 k = 0; k < CFG_COUNT; k++)
         copy->values[k] = config_i64(cfg, (enum config_key)k);
+    memcpy(copy->strings, cfg->strings, sizeof copy->strings);
     return copy;
 }
 

@@ -459,7 +459,8 @@ static bool tiers_agree(const struct topic_config *tc, char *why, size_t why_siz
            tier_agrees(tc, TC_retention_bytes, TC_local_retention_bytes, why, why_size);
 }
 
-err topic_config_check(const struct topic_config *tc, char *why, size_t why_size)
+err topic_config_check(const struct topic_config *tc, const struct config *cfg, char *why,
+                       size_t why_size)
 {
     if (tc->min_compaction_lag_ms > tc->max_compaction_lag_ms) {
         config_why(why, why_size,
@@ -470,8 +471,15 @@ err topic_config_check(const struct topic_config *tc, char *why, size_t why_size
     }
     if (tc->remote_storage_enable && !tiers_agree(tc, why, why_size))
         return ERR_INVALID_CONFIG;
-    if (tc->durability != DURABILITY_LOCAL) {
-        config_why(why, why_size, "leat.durability: only local is available on this node");
+    if (tc->durability == DURABILITY_REPLICATED) {
+        config_why(why, why_size,
+                   "leat.durability: only local and object are available on this node");
+        return ERR_INVALID_CONFIG;
+    }
+    if (tc->durability == DURABILITY_LOCAL && config_wal_in_memory(cfg)) {
+        config_why(why, why_size,
+                   "leat.durability: only object is available on this node, whose log is in memory "
+                   "(wal.path = none)");
         return ERR_INVALID_CONFIG;
     }
     return ERR_NONE;

@@ -104,8 +104,11 @@ static void entry_replace(struct broker *b, struct topic_entry *e, const struct 
         memset(e->partitions + old_count, 0, (size_t)(count - old_count) * sizeof *e->partitions);
     }
     for (i32 i = 0; i < old_count; i++)
-        if (e->partitions[i])
+        if (e->partitions[i]) {
             e->partitions[i]->topic = next;
+            pindex_set_object(e->partitions[i]->pindex,
+                              next->config.durability == DURABILITY_OBJECT);
+        }
 }
 
 static void entry_remove(struct broker *b, struct topic_entry *e, bool deleted)

@@ -274,7 +274,7 @@ static err alter_topic_values(struct call *c, const alter_resource *q, struct to
             return e;
         }
     }
-    err e = topic_config_check(&next->config, why, sizeof why);
+    err e = topic_config_check(&next->config, cfg, why, sizeof why);
     if (e != ERR_NONE)
         *text = text_of(c, "%s", why);
     return e;

@@ -1,8 +1,8 @@
 /* A partition, on the shard that owns it: the only writer of its state.
  *
  * Invariants:
- *  1. high watermark = durable offset ≤ log end (mode `local`: acknowledged is on this disk). No
- *     consumer sees a record that a crash can take back (P2).
+ *  1. high watermark = durable offset ≤ log end (acknowledged is on this disk, or in the object
+ *     store: leat.durability). No consumer sees a record that a crash can take back (P2).
  *  2. Offsets are assigned in the order of partition_append, without gaps.
  *  3. Producer state (producers.c) covers exactly what was appended, durable or not; a duplicate
  *     of a batch that is not durable yet waits for it.
@@ -97,6 +97,11 @@ i64 partition_high_watermark(const struct partition *p)
     return pindex_durable_offset(p->pindex);
 }
 
+bool partition_in_store(const struct partition *p)
+{
+    return p->pindex && pindex_is_object(p->pindex);
+}
+
 i64 partition_start(const struct partition *p)
 {
     return pindex_start_offset(p->pindex);
@@ -138,25 +143,51 @@ static void duplicates_release(struct partition *p)
     }
 }
 
+/* The high watermark moved, or never will. */
+static void partition_moved(struct partition *p)
+{
+    if (!list_empty(&p->duplicates))
+        duplicates_release(p);
+    if (!list_empty(&p->watches))
+        partition_fire(p);
+}
+
+/* False: it is gone now. */
+static bool partition_inflight_less(struct partition *p)
+{
+    CHECK(p->inflight > 0);
+    p->inflight--;
+    if (p->dropped && p->inflight == 0)
+        partition_free(p);
+    else
+        return !p->dropped;
+    return false;
+}
+
 static void partition_appended(struct append *a)
 {
     struct partition_append *pa = container_of(a, struct partition_append, append);
     struct partition *p = pa->partition;
     MAGIC_CHECK(p, PARTITION_MAGIC);
-    CHECK(p->inflight > 0);
-    p->inflight--;
     pa->err = p->dropped ? ERR_UNKNOWN_TOPIC_OR_PARTITION : err_to_kafka(a->err);
-    p->failed = pa->err;
+    if (pa->err != ERR_NONE)
+        p->failed = pa->err;
     pa->done(pa);
-    if (p->dropped) {
-        if (p->inflight == 0)
-            partition_free(p);
-        return;
+    if (partition_inflight_less(p))
+        partition_moved(p);
+}
+
+bool partition_append_abandon(struct partition_append *pa)
+{
+    struct partition *p = pa->partition;
+    if (list_linked(&pa->link)) { /* a duplicate that waits for its original */
+        list_remove(&pa->link);
+        return true;
     }
-    if (!list_empty(&p->duplicates))
-        duplicates_release(p);
-    if (!list_empty(&p->watches))
-        partition_fire(p);
+    if (!pa->append.p || !storage_append_abandon(&pa->append))
+        return false;
+    (void)partition_inflight_less(p);
+    return true;
 }
 
 static void duplicate_now(struct shard *at, struct msg *m)
@@ -178,7 +209,6 @@ static err partition_duplicate(struct partition *p, const struct batch *b,
     pa->log_append_ms = -1;
     pa->err = ERR_NONE;
     metric_add(p->broker->shard.metrics, M_produce_duplicates, 1);
-    list_init(&pa->link);
     if (durable)
         shard_send(&p->broker->shard, p->broker->shard.index, &pa->msg, duplicate_now);
     else
@@ -271,6 +301,8 @@ err partition_append(struct partition *p, struct bytes batch_bytes, bool from_cl
     pa->partition = p;
     pa->done = done;
     pa->reason = NULL;
+    pa->append.p = NULL; /* until it is appended */
+    list_init(&pa->link);
     pa->log_append_ms = -1;
     err e = from_client ? batch_parse_produce(batch_bytes, &b) : batch_parse(batch_bytes, &b);
     if (e == ERR_NONE && from_client)
@@ -350,11 +382,27 @@ static bool partition_mergeable(struct storage *st, struct pindex *px)
     return p && !(p->topic->config.cleanup_policy & CLEANUP_COMPACT);
 }
 
+static bool partition_key_in_store(struct storage *st, const struct partition_key *k)
+{
+    struct topic_entry *e = catalog_by_id(broker_of(storage_shard(st)), k->topic_id);
+    return e && e->topic->config.durability == DURABILITY_OBJECT;
+}
+
+static void partition_durable(struct storage *st, struct pindex *px)
+{
+    (void)st;
+    struct partition *p = pindex_user(px);
+    if (p)
+        partition_moved(p);
+}
+
 const struct storage_ops partition_storage_ops = {
     .recovered = partition_recovered,
     .restored = partition_restored,
     .snapshot = partition_snapshot,
     .mergeable = partition_mergeable,
+    .object = partition_key_in_store,
+    .durable = partition_durable,
 };
 
 /* Another number of shards: before there are brokers, only the producers' state is kept, in

@@ -7,6 +7,10 @@
  * until its request's timeout or wal.full_wait is over; what is left of it then fails with
  * REQUEST_TIMED_OUT, which clients retry. The connection stops reading by its own bounds meanwhile
  * (P5).
+ *
+ * A part whose batches wait for the object store (leat.durability=object) is in `awaited`. When its
+ * request's timeout is over it is answered with REQUEST_TIMED_OUT, too; the batches stay in the
+ * log, as Kafka's do that too few replicas have, and an idempotent producer's retry is a duplicate.
  */
 #include "broker_int.h"
 #include "check.h"
@@ -20,6 +24,7 @@ struct produce_item { /* one partition of the request */
     struct uuid topic_id;
     struct bytes records;
     i32 index;
+    bool waits; /* appended, not done */
     produce_result *result;
 };
 
@@ -49,13 +54,16 @@ static void produce_fail(struct produce_item *it, err e, const char *reason)
 static void produce_part_release(struct part *p)
 {
     CHECK(p->outstanding > 0);
-    if (--p->outstanding == 0)
-        part_done(p);
+    if (--p->outstanding > 0)
+        return;
+    list_remove(&p->link); /* of awaited */
+    part_done(p);
 }
 
 static void produce_appended(struct partition_append *pa)
 {
     struct produce_item *it = container_of(pa, struct produce_item, pa);
+    it->waits = false;
     if (pa->err != ERR_NONE) {
         produce_fail(it, pa->err, NULL);
     } else {
@@ -87,17 +95,44 @@ static err produce_item_append(struct part *part, struct produce_item *it)
     }
     struct call *c = part->scatter->call;
     err e = ERR_UNSUPPORTED_COMPRESSION_TYPE;
+    it->pa.append.early = CALL_REQ(c, produce_request)->acks == 0;
     if (produce_codec_known(c, it->records))
         e = partition_append(p, it->records, true, &part->arena, &it->pa, produce_appended);
     else
         it->pa.reason = NULL;
     if (e == ERR_BUSY)
         return e;
-    if (e == ERR_NONE)
+    it->waits = e == ERR_NONE;
+    if (it->waits)
         part->outstanding++;
     else
         produce_fail(it, e, it->pa.reason);
     return ERR_NONE;
+}
+
+static void produce_tick(struct timer *t);
+
+static void produce_tick_arm(struct broker *b)
+{
+    if (!timer_armed(&b->stalled_timer))
+        timer_start(&b->shard.timers, &b->stalled_timer, b->shard.now_ns + STALL_TICK_NS,
+                    produce_tick);
+}
+
+/* Every item was tried, or given up. */
+static void produce_part_tried(struct part *p)
+{
+    p->user[PART_NEXT] = (void *)(uintptr_t)p->item_count;
+    bool in_store = false;
+    for (u32 i = 0; i < p->item_count; i++) {
+        const struct produce_item *it = p->items[i];
+        in_store |= it->waits && partition_in_store(it->pa.partition);
+    }
+    if (in_store) {
+        list_push_back(&p->at->awaited, &p->link);
+        produce_tick_arm(p->at);
+    }
+    produce_part_release(p);
 }
 
 /* Appends what is left of the part; false when there is no room now. */
@@ -108,8 +143,7 @@ static bool produce_part_go(struct part *p)
         if (produce_item_append(p, p->items[i]) == ERR_BUSY)
             return false;
     }
-    p->user[PART_NEXT] = (void *)(uintptr_t)p->item_count;
-    produce_part_release(p);
+    produce_part_tried(p);
     return true;
 }
 
@@ -142,8 +176,24 @@ static void produce_part_expire(struct part *p)
                      "The write-ahead log is full: the object store does "
                      "not take data fast enough, or its disk is full.");
     }
-    p->user[PART_NEXT] = (void *)(uintptr_t)p->item_count;
-    produce_part_release(p);
+    produce_part_tried(p);
+}
+
+/* What the object store does not have in time. */
+static void produce_awaited_expire(struct part *p)
+{
+    u32 over = 0;
+    for (u32 i = 0; i < p->item_count; i++) {
+        struct produce_item *it = p->items[i];
+        if (!it->waits || !partition_append_abandon(&it->pa))
+            continue;
+        it->waits = false;
+        over++;
+        produce_fail(it, ERR_REQUEST_TIMED_OUT,
+                     "The object store did not take the records in time; they stay in the log.");
+    }
+    while (over-- > 0)
+        produce_part_release(p);
 }
 
 static void produce_room(struct room_wait *w)
@@ -161,6 +211,13 @@ static void produce_tick(struct timer *t)
             produce_part_expire(p);
         }
     }
+    list_for_safe(l, &b->awaited) {
+        struct part *p = list_entry(l, struct part, link);
+        if (part_deadline_ns(p) <= b->shard.now_ns)
+            produce_awaited_expire(p);
+    }
+    if (!list_empty(&b->awaited))
+        produce_tick_arm(b);
     produce_resume(b);
 }
 
@@ -168,9 +225,7 @@ static void produce_stall(struct broker *b)
 {
     if (!list_linked(&b->room.link))
         storage_wait_room(b->storage, &b->room, produce_room);
-    if (!timer_armed(&b->stalled_timer))
-        timer_start(&b->shard.timers, &b->stalled_timer, b->shard.now_ns + STALL_TICK_NS,
-                    produce_tick);
+    produce_tick_arm(b);
 }
 
 void produce_resume(struct broker *b)

@@ -208,7 +208,7 @@ static err create_check(struct topics_op *op, const struct create_topics_request
             return ERR_INVALID_CONFIG;
         }
     }
-    if (topic_config_check(&n->config, why, sizeof why) != ERR_NONE) {
+    if (topic_config_check(&n->config, b->node->cfg, why, sizeof why) != ERR_NONE) {
         *text = text_of(c, "%s", why);
         topic_free(n);
         return ERR_INVALID_CONFIG;

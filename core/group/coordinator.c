@@ -1,9 +1,10 @@
 /* Which groups are here: owned partitions of __consumer_offsets, their loading at start, the
  * writing of records, and FindCoordinator.
  *
- * Loading reads the partition from its log start to the high watermark of that moment, one
- * megabyte at a time, and applies the records; until it is done every request is answered with
- * COORDINATOR_LOAD_IN_PROGRESS, which clients retry.
+ * Loading reads the partition from its log start to its end at that moment, one megabyte at a
+ * time, and applies the records; what is above the high watermark (with leat.durability=object,
+ * what the last life had not registered yet) is waited for. Until it is done every request is
+ * answered with COORDINATOR_LOAD_IN_PROGRESS, which clients retry.
  */
 #include <stdio.h>
 
@@ -179,22 +180,34 @@ static void load_read_done(struct read_op *op)
         load_failed(gp, ERR_CORRUPT);
 }
 
+static void load_moved(struct partition_watch *w)
+{
+    load_next(container_of(w, struct group_partition, load_watch));
+}
+
 static void load_next(struct group_partition *gp)
 {
     while (gp->load_offset < gp->load_end) {
+        i64 readable = MIN(gp->load_end, partition_high_watermark(gp->partition));
+        if (gp->load_offset >= readable) {
+            partition_watch(gp->partition, &gp->load_watch, load_moved);
+            return;
+        }
         struct read_op *op = gp->read;
         memset(op, 0, sizeof *op);
         list_init(&op->link);
         op->user = gp;
         op->p = gp->partition->pindex;
         op->offset = gp->load_offset;
-        op->end_offset = gp->load_end;
+        op->end_offset = readable;
         op->max_bytes = LOAD_CHUNK_BYTES;
         op->at_least_one = true;
         if (storage_read(op, load_read_done) == READ_WAIT)
             return;
-        if (op->err == ERR_NONE && op->extent_count == 0)
-            break; /* compaction took away what was left below the end */
+        if (op->err == ERR_NONE && op->extent_count == 0) {
+            gp->load_offset = readable; /* compaction took away what was left below */
+            continue;
+        }
         if (op->err != ERR_NONE || !load_take(gp)) {
             load_failed(gp, op->err != ERR_NONE ? op->err : ERR_CORRUPT);
             return;
@@ -214,7 +227,8 @@ void coordinator_partition_added(struct broker *b, struct partition *p)
     gp->coordinator = c;
     gp->load = LOAD_RUNNING;
     gp->load_offset = partition_start(p);
-    gp->load_end = partition_high_watermark(p);
+    gp->load_end = pindex_next_offset(p->pindex);
+    list_init(&gp->load_watch.link);
     HASH_ADD_INT(c->partitions, index, gp);
     gp->read = MEM_NEW(struct read_op);
     load_next(gp);
@@ -241,7 +255,9 @@ void coordinator_partition_removed(struct broker *b, struct partition *p)
     HASH_DELETE(hh, c->partitions, gp);
     gp->partition = NULL;
     gp->closed = true;
-    bool reading = gp->load == LOAD_RUNNING && !timer_armed(&gp->load_timer);
+    bool reading = gp->load == LOAD_RUNNING && !timer_armed(&gp->load_timer) &&
+                   !list_linked(&gp->load_watch.link);
+    partition_unwatch(&gp->load_watch);
     timer_stop(&b->shard.timers, &gp->load_timer);
     if (!reading)
         group_partition_free(gp);
@@ -280,6 +296,7 @@ static err write_try(struct group_write *w)
     struct partition *p = w->partition ? w->partition->partition : NULL;
     if (!p)
         return ERR_NOT_COORDINATOR;
+    w->append.append.early = false;
     return partition_append(p, bytes_of(w->batch, w->batch_len), false, NULL, &w->append,
                             write_appended);
 }
@@ -368,6 +385,7 @@ void coordinator_free(struct broker *b)
     HASH_ITER(hh, c->partitions, gp, gp_next) {
         HASH_DELETE(hh, c->partitions, gp);
         timer_stop(&b->shard.timers, &gp->load_timer);
+        partition_unwatch(&gp->load_watch);
         group_partition_free(gp);
     }
     timer_stop(&b->shard.timers, &c->expiry);

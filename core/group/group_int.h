@@ -104,8 +104,9 @@ struct group_partition {
     enum load_state load;
     i64 load_offset, load_end;
     struct read_op *read;
-    struct timer load_timer; /* armed: a read failed, it is tried again */
-    bool closed;             /* free it when the read is done */
+    struct timer load_timer;           /* armed: a read failed, it is tried again */
+    struct partition_watch load_watch; /* linked: what comes next is not readable yet */
+    bool closed;                       /* free it when the read is done */
 };
 
 struct coordinator {

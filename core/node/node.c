@@ -253,6 +253,9 @@ static err node_load(struct node *n, char *why, size_t why_size)
     n->env.ops = &partition_storage_ops;
     n->env.replay_ops = &partition_replay_ops;
     n->env.shard_count = n->group.count;
+    n->env.all_object = true;
+    for (u32 i = 0; i < n->topic_count; i++)
+        n->env.all_object &= n->topics[i]->config.durability == DURABILITY_OBJECT;
     e = node_prepare_storage(n);
     if (e != ERR_NONE)
         snprintf(why, why_size, "%s", n->env.error);
@@ -269,6 +272,7 @@ static void node_make_brokers(struct node *n)
         n->group.shards[i] = &b->shard;
         shard_init(&b->shard, &n->group, i, n->cfg, metrics_create(), n->seed + i + 1);
         list_init(&b->stalled);
+        list_init(&b->awaited);
         list_init(&b->producers);
         list_init(&b->room.link);
         if (i == CONTROLLER_SHARD)

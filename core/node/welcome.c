@@ -55,8 +55,11 @@ void node_welcome(const struct node *n, u64 took_ms, FILE *out)
     print_kernel(out, io_features(n->brokers[0]->shard.io)->text);
     fprintf(out, "  shards   %u, up to %s of memory for segments\n", n->group.count,
             config_text(cfg, CFG_memory_budget, true, memory, sizeof memory));
-    fprintf(out, "  log      %s, %s\n", config_str(cfg, CFG_wal_path),
-            config_text(cfg, CFG_wal_size, true, size, sizeof size));
+    if (config_wal_in_memory(cfg))
+        fprintf(out, "  log      in memory: records are acknowledged by the store\n");
+    else
+        fprintf(out, "  log      %s, %s\n", config_str(cfg, CFG_wal_path),
+                config_text(cfg, CFG_wal_size, true, size, sizeof size));
     fprintf(out, "  store    %s\n", config_str(cfg, CFG_store_url));
     if (*admin)
         fprintf(out, "  admin    http://%s (leatctl status)\n", admin);

@@ -90,7 +90,7 @@ static void fuzz_alter(const struct config *cfg, const u8 *p, size_t len)
         p += n;
         len -= n;
     }
-    (void)!topic_config_check(&tc, why, sizeof why);
+    (void)!topic_config_check(&tc, cfg, why, sizeof why);
     stored_form_comes_back(&tc, cfg);
     topic_config_free(&tc);
 }

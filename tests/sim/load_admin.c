@@ -58,7 +58,7 @@ static void create_topics(void)
 {
     struct create_topics_request q;
     struct create_topics_request_creatable_topic ct[TOPICS_MAX];
-    struct create_topics_request_creatable_topic_config cc[TOPICS_MAX][2];
+    struct create_topics_request_creatable_topic_config cc[TOPICS_MAX][3];
     char bytes[TOPICS_MAX][24];
     create_topics_request_init(&q);
     q.topics.v = ct;
@@ -75,6 +75,10 @@ static void create_topics(void)
             cc[i][t->configs.n++] = (struct create_topics_request_creatable_topic_config){
                 bytes_str("message.timestamp.type"), bytes_str("LogAppendTime")
             };
+        if (topics[i].in_store)
+            cc[i][t->configs.n++] =
+                (struct create_topics_request_creatable_topic_config){ bytes_str("leat.durability"),
+                                                                       bytes_str("object") };
         snprintf(bytes[i], sizeof bytes[i], "%" PRId64, topics[i].retention_bytes);
         if (topics[i].retention_bytes > 0)
             cc[i][t->configs.n++] =

@@ -36,6 +36,7 @@ struct mtopic {
     struct uuid id;
     bool created; /* some answer said so */
     bool log_append_time;
+    bool in_store;       /* leat.durability=object by its own config */
     i64 retention_bytes; /* 0: nothing is deleted by itself */
     i32 partitions;
 };

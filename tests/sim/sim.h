@@ -80,7 +80,7 @@ extern struct sim sim;
     X(meta_errors) X(acked_batches) X(retried_batches) X(read_batches) X(deletes) X(commits)   \
     X(topics_deleted) X(wal_full) X(uploads) X(cache_loads) X(shard_changes)                   \
     X(index_full) X(compactions) X(runs) X(records_removed) X(coalesced) X(ahead_used)            \
-    X(ahead_wasted) X(deferred) X(merges) X(merges_failed)
+    X(ahead_wasted) X(deferred) X(merges) X(merges_failed) X(wals_lost) X(object_batches)
 /* clang-format on */
 struct sim_stats {
 #define X(name) u64 name;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../../storage/storage_int.h"
+#include "hash.h"
 #include "load.h"
 #include "sim_run.h"
 
@@ -80,6 +81,49 @@ static void node_configure(void)
     set(CFG_store_merge_rate, one_in(4) ? (i64)rnd_log(100000, 10000000) : (i64)GIB);
     set(CFG_store_merge_delay_ms, one_in(2) ? 0 : (i64)rnd_log(1, 5000));
     set(CFG_store_merge_age_ms, (i64)rnd_log(1, 20000));
+}
+
+/* ---- durability ---- */
+
+/* By a hash of the seed, so that courses without it stay what they were. */
+static enum {
+    DURABILITY_IS_LOCAL,
+    DURABILITY_IS_MIXED,  /* one topic's is object */
+    DURABILITY_IS_OBJECT, /* all topics'; the WAL is on a disk that may be lost */
+    DURABILITY_IN_MEMORY, /* the same, and the WAL is in memory, or was in the life before */
+} durability;
+
+static void wal_path_set(const char *path)
+{
+    sim.cfg->strings[CFG_wal_path] = mem_strndup(bytes_str(path));
+}
+
+static void durability_choose(u64 seed)
+{
+    u64 h = hash_bytes(&seed, sizeof seed);
+    durability = h % 10 < 5 ? DURABILITY_IS_LOCAL : (int)(1 + h % 10 % 3);
+    set(CFG_object_linger_ms, 1 << (h >> 8) % 9);
+    set(CFG_object_batch_bytes, (i64)(4 * KIB) << (h >> 16) % 5);
+    topics[0].in_store = durability == DURABILITY_IS_MIXED;
+    if (durability < DURABILITY_IS_OBJECT)
+        return;
+    set(CFG_leat_durability, DURABILITY_OBJECT);
+    if (durability == DURABILITY_IN_MEMORY)
+        wal_path_set("none");
+}
+
+/* The disk is replaced. Nothing that was acknowledged may have been on it only. */
+static void disk_lost(void)
+{
+    if (durability < DURABILITY_IS_OBJECT)
+        return;
+    if (durability == DURABILITY_IN_MEMORY && one_in(4))
+        wal_path_set(one_in(2) ? "none" : "sim/wal");
+    if (!one_in(2))
+        return;
+    TRACE("the disk is lost");
+    STAT(wals_lost);
+    disk_forget();
 }
 
 /* ---- faults and load ---- */
@@ -266,6 +310,7 @@ static void node_died(void)
     STAT_ADD(power_cuts, power);
     TRACE("the %s", power ? "power fails" : "process is killed");
     disk_crash(power);
+    disk_lost();
 }
 
 /* Storage must notice, or not be hurt. */
@@ -361,6 +406,7 @@ void seed_run(u64 seed)
     node_configure();
     faults_choose();
     load_choose();
+    durability_choose(seed);
     load_start();
     phase = PHASE_FAULTS;
     faulty_lives((u32)rnd_between(0, 5));

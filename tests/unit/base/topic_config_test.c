@@ -74,7 +74,7 @@ static void defaults_are_kafkas(void **state)
     assert_string_equal(text(TC_min_cleanable_dirty_ratio), "0.5");
     assert_string_equal(text(TC_cleanup_policy), "delete");
     assert_string_equal(text(TC_leader_throttled), "");
-    assert_int_equal(topic_config_check(&tc, why, sizeof why), ERR_NONE);
+    assert_int_equal(topic_config_check(&tc, &cfg, why, sizeof why), ERR_NONE);
     assert_int_equal(topic_config_kafka_type(TC_segment_bytes), 3);
     assert_int_equal(topic_config_kafka_type(TC_retention_ms), 5);
     assert_int_equal(topic_config_kafka_type(TC_cleanup_policy), 7);
@@ -174,16 +174,27 @@ static void values_must_agree(void **state)
     (void)state;
     assert_int_equal(set("min.compaction.lag.ms", "10"), ERR_NONE);
     assert_int_equal(set("max.compaction.lag.ms", "9"), ERR_NONE);
-    assert_int_equal(topic_config_check(&tc, why, sizeof why), ERR_INVALID_CONFIG);
+    assert_int_equal(topic_config_check(&tc, &cfg, why, sizeof why), ERR_INVALID_CONFIG);
     assert_int_equal(set("max.compaction.lag.ms", "10"), ERR_NONE);
-    assert_int_equal(topic_config_check(&tc, why, sizeof why), ERR_NONE);
+    assert_int_equal(topic_config_check(&tc, &cfg, why, sizeof why), ERR_NONE);
+    assert_int_equal(set("leat.durability", "object"), ERR_NONE);
+    assert_int_equal(topic_config_check(&tc, &cfg, why, sizeof why), ERR_NONE);
+    assert_int_equal(set("leat.durability", "replicated"), ERR_NONE);
+    assert_int_equal(topic_config_check(&tc, &cfg, why, sizeof why), ERR_INVALID_CONFIG);
+    /* A log in memory makes nothing durable by itself. */
+    assert_int_equal(set("leat.durability", "local"), ERR_NONE);
+    assert_int_equal(topic_config_check(&tc, &cfg, why, sizeof why), ERR_NONE);
+    assert_int_equal(config_set(&cfg, "wal.path", "none", CONFIG_COMMAND_LINE, why, sizeof why),
+                     ERR_NONE);
+    assert_int_equal(topic_config_check(&tc, &cfg, why, sizeof why), ERR_INVALID_CONFIG);
+    assert_non_null(strstr(why, "wal.path"));
 }
 
 static void agrees(const char *name, const char *value, const char *refusal)
 {
     assert_int_equal(set(name, value), ERR_NONE);
     why[0] = '\0';
-    assert_int_equal(topic_config_check(&tc, why, sizeof why),
+    assert_int_equal(topic_config_check(&tc, &cfg, why, sizeof why),
                      refusal ? ERR_INVALID_CONFIG : ERR_NONE);
     if (refusal)
         assert_non_null(strstr(why, refusal));

@@ -145,6 +145,9 @@ struct engine {
     u32 restored, recovered, snapshots;
     u32 shard_count, index;
     u32 unknown; /* bit i: partition i does not exist any more */
+    bool all_object;
+    u32 object;             /* bit i: partition i's appends wait for the store */
+    i64 told[ENGINE_PARTS]; /* durable offsets that registrations moved */
     u64 rand;
 };
 static struct engine *eng;
@@ -189,8 +192,21 @@ static inline struct bytes engine_snapshot(struct storage *st, struct pindex *p,
     eng->snapshots++;
     return bytes_of(v, 4);
 }
-static const struct storage_ops engine_ops = { engine_recovered, engine_restored, engine_snapshot,
-                                               NULL, NULL };
+static inline bool engine_object(struct storage *st, const struct partition_key *k)
+{
+    (void)st;
+    return eng->object >> k->partition & 1;
+}
+static inline void engine_durable(struct storage *st, struct pindex *p)
+{
+    (void)st;
+    eng->told[pindex_key(p)->partition] = pindex_durable_offset(p);
+}
+static const struct storage_ops engine_ops = { .recovered = engine_recovered,
+                                               .restored = engine_restored,
+                                               .snapshot = engine_snapshot,
+                                               .object = engine_object,
+                                               .durable = engine_durable };
 
 static inline void engine_set(const char *key, const char *value)
 {
@@ -244,7 +260,8 @@ static inline err engine_try_start(void)
                                      .meta = &eng->meta,
                                      .store = &eng->store,
                                      .ops = &engine_ops,
-                                     .shard_count = eng->shard_count };
+                                     .shard_count = eng->shard_count,
+                                     .all_object = eng->all_object };
     eng->group = (struct shard_group){ .count = eng->shard_count };
     shard_init(&eng->shard, &eng->group, eng->index, &eng->cfg, metrics_create(), 99);
     assert_int_equal(io_create(&eng->cfg, eng->index, &eng->shard.io, why, sizeof why), ERR_NONE);

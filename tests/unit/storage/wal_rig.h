@@ -141,6 +141,16 @@ void uploader_kick(struct storage *st)
     (void)st;
     rig_kicks++;
 }
+u32 uploader_slots(const struct storage *st)
+{
+    (void)st;
+    return 2;
+}
+u32 uploader_puts(const struct storage *st)
+{
+    (void)st;
+    return 0;
+}
 bool uploader_idle(const struct storage *st)
 {
     (void)st;
@@ -278,7 +288,15 @@ static inline struct bytes rig_snapshot(struct storage *st, struct pindex *p, st
     return bytes_of(b, 8);
 }
 
-static const struct storage_ops rig_ops = { rig_recovered, rig_restored, rig_snapshot, NULL, NULL };
+static inline void rig_durable(struct storage *st, struct pindex *p)
+{
+    (void)st, (void)p;
+}
+
+static const struct storage_ops rig_ops = { .recovered = rig_recovered,
+                                            .restored = rig_restored,
+                                            .snapshot = rig_snapshot,
+                                            .durable = rig_durable };
 
 static inline bool rig_known(struct storage *st, const struct partition_key *k)
 {
