@@ -845,12 +845,14 @@ def read_hashes(address, topic, partitions, count):
 @case
 def bundles_become_runs(work):
     """Some hundred MiB over many partitions, with a kill in the middle: what is written to the store for it, what
-    lies there then, that every partition reads as it was written, and that nothing is left of a deleted topic."""
+    lies there then, that every partition reads as it was written, and that nothing is left of a deleted topic.
+    tests/s3/run has it done on an S3 server: E2E_STORE_URL, with its objects as files in E2E_STORE_FILES."""
     mib, partitions = int(os.environ.get("E2E_MERGE_MIB", "256")), 64
+    url = os.environ.get("E2E_STORE_URL", f"file://{work}/store")
+    store = os.environ.get("E2E_STORE_FILES", f"{work}/store")
     node = Node(work, "wal.segment_bytes=4m", "store.run_bytes=4m", "store.merge_delay=1s", "store.merge_age=4s",
-                "store.delete_delay=1s", "store.cache_bytes=16m", "memory.budget=64m")
+                "store.delete_delay=1s", "store.cache_bytes=16m", "memory.budget=64m", f"store.url={url}")
     node.start()
-    store = f"{node.directory}/data/store"
 
     def objects(kind):
         return sum(len(files) for _, _, files in os.walk(f"{store}/{kind}"))
