@@ -10,8 +10,8 @@
  *   COMMIT  one metadata transaction: the new r/ key, and the r/ keys of the runs it replaces go
  *   REST    so that this takes a part of a background thread and of the disk, never all
  *
- * All of it but the transaction runs in threads of its own kind: neither uploads, which producers
- * wait for, nor reads of consumers ever wait for a thread because of compaction. On a local store it
+ * All of it but the transaction runs in threads of its own kind: neither an upload, which producers
+ * wait for, nor a read of a consumer waits for a thread because of compaction. On a local store it
  * is one for all shards, and a rest is as long as the job before it; on others a job is waiting for
  * the most part: there are several, and only the rate makes them rest. While uploads are behind it
  * goes on at a part of its speed.

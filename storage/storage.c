@@ -350,11 +350,11 @@ void storage_status(const struct storage *st, char *buf, size_t size)
     snprintf(buf, size,
              "wal_used_mib=%" PRIu64 " wal_size_mib=%" PRIu64 " durable_lsn=%" PRIu64
              " undurable_bytes=%" PRIu64 " segments_unregistered=%u images=%u/%u partitions=%u "
-             "epoch=%u upload_failures=%u upload_error=%s state=%s",
+             "epoch=%u awaited=%u upload_failures=%u upload_error=%s state=%s",
              (w->next_seq - w->trimmed_seq) * w->segment_bytes / MIB,
              (u64)w->slot_count * w->segment_bytes / MIB, w->durable, w->appended - w->durable,
              st->sealed_unregistered, st->image_count, st->image_max, HASH_COUNT(st->parts),
-             w->epoch, st->upload_failures, err_name(st->upload_error),
+             w->epoch, w->registering_count, st->upload_failures, err_name(st->upload_error),
              w->failed != ERR_NONE ? err_name(w->failed)
              : st->stopping        ? "stopping"
                                    : "ok");

@@ -309,7 +309,7 @@ static err scan_corrupt(struct scan *s, u64 lsn, const char *what)
         "%s at offset %" PRIu64 " of the WAL file %s (lsn %" PRIu64 "), before the end of what "
         "was acknowledged; nothing was changed. Inspect it with: leat-show wal %s. Remedy: put "
         "back an intact copy of the file, or give up what it holds beyond the object store by "
-        "moving the file and the metadata away",
+        "moving the file away and starting with wal.missing = accept",
         what, wal_file_offset(w, lsn), w->path, lsn, w->path);
     s->err = ERR_CORRUPT;
     return ERR_CORRUPT;

@@ -34,6 +34,12 @@ static enum shard_health shard_health(const struct metrics *m, char *why, size_t
     err upload = (err) - (i64)metric_get(m, M_upload_error);
     u64 failures = metric_get(m, M_upload_failures);
     *why = '\0';
+    if (wal == ERR_FENCED) {
+        snprintf(why, why_size,
+                 "read-only: another process has begun with this node's metadata; stop one of the "
+                 "two");
+        return SHARD_READ_ONLY;
+    }
     if (wal != ERR_NONE) {
         snprintf(why, why_size,
                  "read-only: the write-ahead log failed (%s): producers get errors, consumers go "

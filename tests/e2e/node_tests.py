@@ -107,6 +107,67 @@ def altered(broker, kind, name, *changes):
          "Configs": [{"Name": k, "ConfigOperation": op, "Value": v} for k, op, v in changes]}]})["Responses"][0]
 
 
+# ---- leat.durability ----
+@case
+def durability_by_topic(work):
+    """Shown, checked, changed at run time; each topic waits for its own."""
+    node = Node(work, "object.linger=20ms", "wal.seal_age=60s")
+    node.start()
+    broker = node.broker()
+    local = broker.topic(prefix="local")
+    store = broker.topic(prefix="store", configs=[("leat.durability", "object")])
+    got = described(broker, RESOURCE_TOPIC, store.name, "leat.durability")
+    expect((got["Value"], got["ConfigSource"]), ("object", 1), "leat.durability of the topic")
+    expect(described(broker, RESOURCE_TOPIC, local.name, "leat.durability")["Value"], "local", "the default")
+
+    def put(topic):
+        began, objects = time.monotonic(), node.metric("leat_object_batches_total")
+        expect(topic.produce_raw(raw_protocol.kmsg.batch([b"x"]), 0)["ErrorCode"], 0, f"produce to {topic.name}")
+        return time.monotonic() - began, node.metric("leat_object_batches_total") - objects
+
+    expect(put(local)[1], 0, "uploads that a produce with local waited for")
+    seconds, uploads = put(store)
+    expect(uploads, 1, "uploads that a produce with object waited for")
+    if seconds < 0.02:
+        raise AssertionError(f"acknowledged after {seconds} s, before the linger was over")
+    for value in ("replicated", "disk", ""):
+        answer = altered(broker, RESOURCE_TOPIC, local.name, ("leat.durability", 0, value))
+        expect(answer["ErrorCode"], 40, f"leat.durability={value!r}")
+    expect(altered(broker, RESOURCE_TOPIC, local.name, ("leat.durability", 0, "object"))["ErrorCode"], 0, "to object")
+    expect(put(local)[1], 1, "uploads after the change")
+    expect(altered(broker, RESOURCE_TOPIC, local.name, ("leat.durability", 1, None))["ErrorCode"], 0, "back")
+    expect(put(local)[1], 0, "uploads after the change back")
+    node.set("leat.durability", "object")
+    wait_for("topics follow the default", lambda: put(local)[1] == 1)
+    expect(node.stop(), 0, "exit code")
+
+
+@case
+def log_in_memory(work):
+    """wal.path=none: no file, only object, refused where it promises too little."""
+    node = Node(work, "wal.path=none")
+    try:
+        node.start()
+        raise AssertionError("it started with leat.durability=local")
+    except harness.Missing as refusal:
+        if "leat.durability = object" not in str(refusal):
+            raise AssertionError(f"no remedy: {refusal}") from refusal
+    node = Node(work, "wal.path=none", "leat.durability=object")
+    node.start()
+    broker = node.broker()
+    topic = broker.topic()
+    expect(topic.produce_raw(raw_protocol.kmsg.batch([b"x"]), 0)["ErrorCode"], 0, "produce")
+    expect(altered(broker, RESOURCE_TOPIC, topic.name, ("leat.durability", 0, "local"))["ErrorCode"], 40, "local")
+    expect(node.http("/v1/config/leat.durability", "PUT", "local")[0] // 100, 4, "status of a live change to local")
+    node.kill()
+    expect(os.path.exists(os.path.join(node.directory, "data", "wal")), False, "a folder for the log")
+    node.start()
+    expect(raw_protocol.Broker(node.address).call(2, 1, {"ReplicaId": -1, "Topics": [
+        {"Name": topic.name, "Partitions": [{"PartitionIndex": 0, "Timestamp": -1}]}]})
+        ["Topics"][0]["Partitions"][0]["Offset"], 1, "the end of the log after a kill")
+    expect(node.stop(), 0, "exit code")
+
+
 # ---- configuration of a running node ----
 @case
 def live_defaults_reach_topics(work):

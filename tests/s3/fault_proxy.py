@@ -19,6 +19,9 @@ Every `every`-th request that the mode applies to goes wrong; the first one neve
   region        the bucket is in eu-west-1, and the store minds
   denied        403 AccessDenied for whatever changes something
   denied_list   403 AccessDenied for lists
+
+Beside that, `late` (a callable that gives seconds) makes each upload take so much longer, and `rate` (bytes a
+second, all together) is what uploads get; `put_seconds` is how long each took.
 With `keys` (a callable that gives a set), requests signed with other access keys get ExpiredToken.
 """
 import calendar
@@ -135,7 +138,12 @@ class Handler(socketserver.BaseRequestHandler):
         if fault == "corrupt_up":
             at = len(request.body) // 2
             request.body = request.body[:at] + bytes([request.body[at] ^ 1]) + request.body[at + 1:]
+        began, upload = time.monotonic(), request.first.startswith("PUT") and request.body
+        if upload:
+            proxy.delay(len(request.body))
         answer = self.upstream_ask(request)
+        if upload:
+            proxy.put_seconds.append(time.monotonic() - began)
         if answer is None:
             self.request.sendall(error(502, "BadGateway"))
             return True
@@ -172,6 +180,7 @@ class FaultProxy:
         self.upstream_port, self.mode, self.every, self.keys = upstream_port, mode, every, keys
         self.lock, self.count, self.faults, self.requests = threading.Lock(), 0, 0, 0
         self.listings = {}
+        self.late, self.rate, self.free_at, self.put_seconds = None, 0, 0.0, []
         self.server = Server(("127.0.0.1", port), Handler)
         self.server.proxy = self
         if certificate:
@@ -183,6 +192,15 @@ class FaultProxy:
     def set(self, mode, every=4):
         with self.lock:
             self.mode, self.every, self.count, self.faults, self.requests = mode, every, 0, 0, 0
+
+    def delay(self, size):
+        seconds = self.late() if self.late else 0.0
+        if self.rate:
+            with self.lock:
+                now = time.monotonic()
+                self.free_at = max(self.free_at, now) + size / self.rate
+                seconds += self.free_at - now
+        time.sleep(seconds)
 
     def applies(self, request):
         method = request.first.split(" ")[0]
