@@ -103,9 +103,7 @@ static void gate_enter(struct s3 *s, enum store_class c)
         pthread_cond_wait(&s->room, &s->lock);
     g->waiting[c]--;
     s3_gate_enter(g, c);
-    /* Those that waited for it to enter may follow. */
-    if (g->waiting[c] == 0)
-        pthread_cond_broadcast(&s->room);
+    pthread_cond_broadcast(&s->room); /* those that waited for it to enter may follow */
     pthread_mutex_unlock(&s->lock);
 }
 

@@ -196,13 +196,16 @@ struct s3_judged s3_judge(const struct s3_reply *r);
 u64 s3_backoff_ns(u32 attempt, bool throttled, u32 retry_after_s, struct rng *rng);
 
 /* How many requests run at a time. AIMD: halved when the store throttles, one more for each round
- * without. A class enters while fewer run than its share, and none more urgent waits. */
+ * without. A class enters while fewer run than its share and none more urgent waits; after
+ * S3_PASSED_MAX that passed it, it goes first. */
+#define S3_PASSED_MAX 16u
 struct s3_gate {
     u32 inflight, max;
     u32 width_milli; /* thousandths of a request */
     u64 cut_ns;      /* when it was halved last */
     u32 running[STORE_CLASSES], waiting[STORE_CLASSES];
-    u32 limit[STORE_CLASSES]; /* of a class by itself; 0: none */
+    u32 limit[STORE_CLASSES];  /* of a class by itself; 0: none */
+    u32 passed[STORE_CLASSES]; /* more urgent ones that entered while it waited */
 };
 void s3_gate_init(struct s3_gate *g, u32 max);
 bool s3_gate_may_enter(const struct s3_gate *g, enum store_class c);

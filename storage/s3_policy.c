@@ -182,19 +182,29 @@ static bool class_full(const struct s3_gate *g, enum store_class c)
     return g->limit[c] > 0 && g->running[c] >= g->limit[c];
 }
 
+static bool class_overdue(const struct s3_gate *g, u32 c)
+{
+    return g->passed[c] >= S3_PASSED_MAX;
+}
+
+/* Does a class wait that goes before `c`? */
+static bool class_waits_before(const struct s3_gate *g, enum store_class c)
+{
+    for (u32 o = STORE_UPLOAD; o < STORE_CLASSES; o++) {
+        bool before = class_overdue(g, o) != class_overdue(g, c) ? class_overdue(g, o) : o < c;
+        if (before && g->waiting[o] > 0 && !class_full(g, (enum store_class)o))
+            return true;
+    }
+    return false;
+}
+
 bool s3_gate_may_enter(const struct s3_gate *g, enum store_class c)
 {
     u32 width = g->width_milli / 1000;
-    if (g->inflight >= width || class_full(g, c))
+    if (g->inflight >= width || class_full(g, c) || class_waits_before(g, c))
         return false;
-    /* Where there is room for all classes each has one request at least: none comes to a stop. */
-    if (g->running[c] == 0 && width >= STORE_CLASSES)
-        return true;
-    for (u32 urgent = STORE_UPLOAD; urgent < c; urgent++)
-        if (g->waiting[urgent] > 0 && !class_full(g, (enum store_class)urgent))
-            return false;
     u32 share = (u32)((u64)g->width_milli * class_share[c] / 100 / 1000);
-    return g->inflight < MAX(share, 1u);
+    return class_overdue(g, c) || g->inflight < MAX(share, 1u);
 }
 
 void s3_gate_enter(struct s3_gate *g, enum store_class c)
@@ -202,6 +212,9 @@ void s3_gate_enter(struct s3_gate *g, enum store_class c)
     CHECK(c > STORE_ANY && c < STORE_CLASSES);
     g->inflight++;
     g->running[c]++;
+    g->passed[c] = 0;
+    for (u32 o = c + 1; o < STORE_CLASSES; o++)
+        g->passed[o] += g->waiting[o] > 0;
 }
 
 void s3_gate_leave(struct s3_gate *g, enum store_class c)

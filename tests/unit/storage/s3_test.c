@@ -424,13 +424,11 @@ static void gate_lets_urgent_classes_pass(void **state)
         assert_int_equal(n, shares[c]);
         gate_empty(&g, (enum store_class)c, n);
     }
-    /* Compaction has filled its share: each of the others still gets in, those below it for one. */
+    /* Compaction has filled its share: those above get in. */
     gate_fill(&g, STORE_COMPACT, 12);
-    assert_true(s3_gate_may_enter(&g, STORE_GC));
-    gate_fill(&g, STORE_GC, 1);
     assert_false(s3_gate_may_enter(&g, STORE_GC));
+    assert_false(s3_gate_may_enter(&g, STORE_COMPACT));
     assert_true(s3_gate_may_enter(&g, STORE_CATCHUP));
-    assert_true(s3_gate_may_enter(&g, STORE_TAIL));
     /* What is urgent waits: who is less so stays outside, even with room. */
     gate_empty(&g, STORE_COMPACT, 11);
     assert_true(s3_gate_may_enter(&g, STORE_COMPACT));
@@ -443,15 +441,40 @@ static void gate_lets_urgent_classes_pass(void **state)
     gate_fill(&g, STORE_TAIL, 2);
     assert_false(s3_gate_may_enter(&g, STORE_TAIL));
     assert_true(s3_gate_may_enter(&g, STORE_COMPACT));
-    /* A class that has nothing running passes, so that none comes to a stop. */
     g.limit[STORE_TAIL] = 0;
     assert_false(s3_gate_may_enter(&g, STORE_COMPACT));
-    assert_true(s3_gate_may_enter(&g, STORE_CATCHUP));
-    /* But not beyond the width. */
-    gate_fill(&g, STORE_UPLOAD, 16);
+    /* Not even the first goes beyond the width. */
+    gate_fill(&g, STORE_UPLOAD, 17);
     assert_int_equal(g.inflight, 20);
     for (u32 c = STORE_UPLOAD; c < STORE_CLASSES; c++)
         assert_false(s3_gate_may_enter(&g, (enum store_class)c));
+}
+
+/* One request at a time, and all classes always wait: each still gets its turn. */
+static void gate_forgets_nobody(void **state)
+{
+    (void)state;
+    struct s3_gate g;
+    u32 turns[STORE_CLASSES] = { 0 };
+    s3_gate_init(&g, 1);
+    for (u32 c = STORE_UPLOAD; c < STORE_CLASSES; c++)
+        g.waiting[c] = 1;
+    for (u32 i = 0; i < 1000; i++) {
+        u32 may = 0, next = 0;
+        for (u32 c = STORE_UPLOAD; c < STORE_CLASSES; c++)
+            if (s3_gate_may_enter(&g, (enum store_class)c)) {
+                may++;
+                next = c;
+            }
+        assert_int_equal(may, 1);
+        s3_gate_enter(&g, (enum store_class)next);
+        turns[next]++;
+        s3_gate_leave(&g, (enum store_class)next);
+    }
+    for (u32 c = STORE_UPLOAD; c < STORE_GC; c++)
+        assert_true(turns[c] >= turns[c + 1]);
+    assert_true(turns[STORE_UPLOAD] > 700);
+    assert_true(turns[STORE_GC] > 1000 / 40);
 }
 
 static void gate_narrows_when_throttled_and_opens_again(void **state)
@@ -658,6 +681,7 @@ int main(void)
         T(heads_are_read),
         T(waits_grow_and_stay_bounded),
         T(gate_lets_urgent_classes_pass),
+        T(gate_forgets_nobody),
         T(gate_narrows_when_throttled_and_opens_again),
         T(hedges_come_late_and_are_few),
         T(profiles_are_found),
