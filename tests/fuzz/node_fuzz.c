@@ -24,6 +24,7 @@
 #include "batch.h"
 #include "repair.h"
 #include "world.h"
+#include "../sim/requests.h"
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -244,40 +245,20 @@ static void witnessed(struct rpc *r, const void *resp)
 
 static void witness_produce(void)
 {
-    struct produce_request q;
-    struct produce_request_topic_produce_data t;
-    struct produce_request_partition_produce_data p;
-    produce_request_init(&q);
-    produce_request_topic_produce_data_init(&t);
-    produce_request_partition_produce_data_init(&p);
-    q.acks = -1;
-    q.timeout_ms = 5000;
-    q.topic_data.v = &t;
-    q.topic_data.n = 1;
-    t.name = bytes_str("a");
-    t.partition_data.v = &p;
-    t.partition_data.n = 1;
-    p.records = world_batch();
-    client_call(&witness, 0, 12, &q, witnessed, NULL);
+    struct produce_one m;
+    client_call(&witness, 0, 12,
+                produce_one(&m, (struct topic_named){ .name = "a" }, 0, world_batch()), witnessed,
+                NULL);
 }
 
 static void witness_fetch(void)
 {
-    struct fetch_request q;
-    struct fetch_request_fetch_topic t;
-    struct fetch_request_fetch_partition p;
-    fetch_request_init(&q);
-    fetch_request_fetch_topic_init(&t);
-    fetch_request_fetch_partition_init(&p);
-    q.max_wait_ms = 100;
-    q.min_bytes = 1;
-    q.topics.v = &t;
-    q.topics.n = 1;
-    t.topic = bytes_str("a");
-    t.partitions.v = &p;
-    t.partitions.n = 1;
-    p.partition_max_bytes = 10000;
-    client_call(&witness, 1, 12, &q, witnessed, NULL);
+    struct fetch_one m;
+    struct fetch_request *q = fetch_one(&m, (struct topic_named){ .name = "a" }, 0, 0);
+    q->max_wait_ms = 100;
+    q->min_bytes = 1;
+    m.p.partition_max_bytes = 10000;
+    client_call(&witness, 1, 12, q, witnessed, NULL);
 }
 
 static bool witness_over(void)

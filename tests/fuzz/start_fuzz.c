@@ -19,6 +19,7 @@
 #include "batch.h"
 #include "repair.h"
 #include "world.h"
+#include "../sim/requests.h"
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -290,23 +291,13 @@ static void fetched(struct rpc *r, const void *resp)
 
 static void fetch(void)
 {
-    struct fetch_request q;
-    struct fetch_request_fetch_topic t;
-    struct fetch_request_fetch_partition p;
-    fetch_request_init(&q);
-    fetch_request_fetch_topic_init(&t);
-    fetch_request_fetch_partition_init(&p);
-    q.max_wait_ms = 10;
-    q.min_bytes = 1;
-    q.topics.v = &t;
-    q.topics.n = 1;
-    t.topic = bytes_str(v.topics[v.topic]);
-    t.partitions.v = &p;
-    t.partitions.n = 1;
-    p.partition = (i32)v.partition;
-    p.fetch_offset = v.offset;
-    p.partition_max_bytes = 20000;
-    call(1, 12, &q, fetched);
+    struct fetch_one m;
+    struct fetch_request *q = fetch_one(&m, (struct topic_named){ .name = v.topics[v.topic] },
+                                        (i32)v.partition, v.offset);
+    q->max_wait_ms = 10;
+    q->min_bytes = 1;
+    m.p.partition_max_bytes = 20000;
+    call(1, 12, q, fetched);
 }
 
 static void groups_seen(struct rpc *r, const void *resp)
@@ -364,21 +355,9 @@ static void join(void)
 
 static void produce(void)
 {
-    struct produce_request q;
-    struct produce_request_topic_produce_data t;
-    struct produce_request_partition_produce_data p;
-    produce_request_init(&q);
-    produce_request_topic_produce_data_init(&t);
-    produce_request_partition_produce_data_init(&p);
-    q.acks = -1;
-    q.timeout_ms = 3000;
-    q.topic_data.v = &t;
-    q.topic_data.n = 1;
-    t.name = bytes_str(v.topic_count ? v.topics[0] : "a");
-    t.partition_data.v = &p;
-    t.partition_data.n = 1;
-    p.records = world_batch();
-    call(0, 12, &q, visited);
+    struct produce_one m;
+    const char *topic = v.topic_count ? v.topics[0] : "a";
+    call(0, 12, produce_one(&m, (struct topic_named){ .name = topic }, 0, world_batch()), visited);
 }
 
 static void describe_producers(void)
@@ -447,8 +426,7 @@ static void look(void)
         describe_configs();
         return;
     case 7:
-        init_producer_id_request_init(&ip);
-        ip.transactional_id = (struct bytes){ NULL, 0 };
+        ip = init_producer_any();
         call(22, 5, &ip, visited);
         return;
     case 8:

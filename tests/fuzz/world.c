@@ -129,23 +129,7 @@ static void set(enum config_key k, i64 v)
 
 static void configure(u32 shards)
 {
-    static const char *pairs[] = {
-        "node.data_dir=sim/data",
-        "wal.path=sim/wal",
-        "store.url=sim://store",
-        "meta.url=sim://meta",
-        "admin.listen=",
-        "net.listen=127.0.0.1:9092",
-        "log.retention.hours=-1",
-        "core.pin=false",
-        "offsets.topic.num.partitions=2",
-        "group.initial.rebalance.delay.ms=0",
-    };
-    char why[512];
-    config_init(&cfg);
-    for (u32 i = 0; i < ARRAY_COUNT(pairs); i++)
-        CHECK(config_set_pair(&cfg, pairs[i], CONFIG_COMMAND_LINE, why, sizeof why) == ERR_NONE);
-    CHECK(config_validate(&cfg, why, sizeof why) == ERR_NONE);
+    sim_configure(&cfg, "offsets.topic.num.partitions=2");
     set(CFG_wal_segment_bytes, (i64)SEGMENT);
     set(CFG_wal_size, (i64)(4 * SEGMENT) * shards);
     set(CFG_memory_budget, (i64)(4 * SEGMENT) * shards);
@@ -183,7 +167,6 @@ void world_begin(u64 seed, u32 shards)
     store_install();
     meta_install();
     configure(shards);
-    sim.cfg = &cfg;
     watching = true;
 }
 

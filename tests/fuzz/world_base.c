@@ -4,6 +4,7 @@
 
 #include "batch.h"
 #include "world.h"
+#include "../sim/requests.h"
 
 const struct world_image *world_bases[BASE_COUNT];
 struct uuid world_topic_ids[2];
@@ -115,32 +116,17 @@ static void create_topics(void)
 
 static void produce(const char *topic, i32 partition, u32 records, u32 value_bytes, bool idempotent)
 {
-    struct produce_request q;
-    struct produce_request_topic_produce_data t;
-    struct produce_request_partition_produce_data p;
-    produce_request_init(&q);
-    produce_request_topic_produce_data_init(&t);
-    produce_request_partition_produce_data_init(&p);
-    q.acks = -1;
-    q.timeout_ms = 5000;
-    q.topic_data.v = &t;
-    q.topic_data.n = 1;
-    t.name = bytes_str(topic);
-    t.partition_data.v = &p;
-    t.partition_data.n = 1;
-    p.index = partition;
-    p.records =
+    struct produce_one m;
+    struct bytes b =
         batch(records, value_bytes, idempotent ? story.producer_id : -1, story.sequence[partition]);
     if (idempotent)
         story.sequence[partition] += (i32)records;
-    call(0, 12, &q);
+    call(0, 12, produce_one(&m, (struct topic_named){ .name = topic }, partition, b));
 }
 
 static void init_producer(void)
 {
-    struct init_producer_id_request q;
-    init_producer_id_request_init(&q);
-    q.transactional_id = (struct bytes){ NULL, 0 };
+    struct init_producer_id_request q = init_producer_any();
     call(22, 5, &q);
 }
 
@@ -187,25 +173,15 @@ static void sync_group(void)
 
 static void commit(const char *group, bool member)
 {
-    struct offset_commit_request q;
-    struct offset_commit_request_offset_commit_request_topic t;
-    struct offset_commit_request_offset_commit_request_partition p;
-    offset_commit_request_init(&q);
-    offset_commit_request_offset_commit_request_topic_init(&t);
-    offset_commit_request_offset_commit_request_partition_init(&p);
-    q.group_id = bytes_str(group);
+    struct offset_commit_one m;
+    struct offset_commit_request *q =
+        offset_commit_one(&m, group, (struct topic_named){ .name = "a" }, 2);
     if (member) {
-        q.generation_id_or_member_epoch = story.generation;
-        q.member_id = bytes_of(story.member, story.member_len);
+        q->generation_id_or_member_epoch = story.generation;
+        q->member_id = bytes_of(story.member, story.member_len);
     }
-    q.topics.v = &t;
-    q.topics.n = 1;
-    t.name = bytes_str("a");
-    t.partitions.v = &p;
-    t.partitions.n = 1;
-    p.committed_offset = 2;
-    p.committed_metadata = bytes_str("note");
-    call(8, 9, &q);
+    m.p.committed_metadata = bytes_str("note");
+    call(8, 9, q);
 }
 
 static void alter_broker(void)
@@ -229,18 +205,8 @@ static void alter_broker(void)
 
 static void delete_records(void)
 {
-    struct delete_records_request q;
-    struct delete_records_request_delete_records_topic t;
-    struct delete_records_request_delete_records_partition p = { 0, 3 };
-    delete_records_request_init(&q);
-    delete_records_request_delete_records_topic_init(&t);
-    q.topics.v = &t;
-    q.topics.n = 1;
-    t.name = bytes_str("a");
-    t.partitions.v = &p;
-    t.partitions.n = 1;
-    q.timeout_ms = 5000;
-    call(21, 2, &q);
+    struct delete_records_one m;
+    call(21, 2, delete_records_one(&m, "a", 0, 3));
 }
 
 /* ---- the story ---- */

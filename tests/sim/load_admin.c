@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "load.h"
+#include "requests.h"
 
 #define GROUP "group-1"
 
@@ -157,22 +158,11 @@ static void deleted(struct rpc *r, const void *answer)
 static void delete_records(void)
 {
     struct mpart *p = &parts[rnd(part_count)];
-    struct delete_records_request q;
-    struct delete_records_request_delete_records_topic t;
-    struct delete_records_request_delete_records_partition dp;
-    delete_records_request_init(&q);
-    delete_records_request_delete_records_topic_init(&t);
-    delete_records_request_delete_records_partition_init(&dp);
-    q.timeout_ms = 5000;
-    q.topics.v = &t;
-    q.topics.n = 1;
-    t.name = bytes_str(p->topic->name);
-    t.partitions.v = &dp;
-    t.partitions.n = 1;
-    dp.partition_index = p->index;
-    dp.offset = (i64)rnd((u64)MAX(p->acked_end, p->seen_end) + 1);
-    p->delete_asked = MAX(p->delete_asked, dp.offset);
-    client_call(&admin, 21, (i16)rnd_between(0, 2), &q, deleted, NULL);
+    struct delete_records_one m;
+    i64 offset = (i64)rnd((u64)MAX(p->acked_end, p->seen_end) + 1);
+    p->delete_asked = MAX(p->delete_asked, offset);
+    client_call(&admin, 21, (i16)rnd_between(0, 2),
+                delete_records_one(&m, p->topic->name, p->index, offset), deleted, NULL);
 }
 
 static void admin_go(void *arg, u64 x)
@@ -247,22 +237,10 @@ static void committed(struct rpc *r, const void *answer)
 
 static void commit(void)
 {
-    struct offset_commit_request q;
-    struct offset_commit_request_offset_commit_request_topic t;
-    struct offset_commit_request_offset_commit_request_partition p;
-    offset_commit_request_init(&q);
-    offset_commit_request_offset_commit_request_topic_init(&t);
-    offset_commit_request_offset_commit_request_partition_init(&p);
-    q.group_id = bytes_str(GROUP);
-    q.topics.v = &t;
-    q.topics.n = 1;
-    t.name = bytes_str(topics[0].name);
-    t.topic_id = topics[0].id;
-    t.partitions.v = &p;
-    t.partitions.n = 1;
-    p.committed_offset = ++commit_sent;
-    client_call(&committer, 8, (i16)rnd_between(5, 9), &q, committed,
-                (void *)(intptr_t)commit_sent);
+    struct offset_commit_one m;
+    const struct offset_commit_request *q = offset_commit_one(
+        &m, GROUP, (struct topic_named){ topics[0].name, topics[0].id }, ++commit_sent);
+    client_call(&committer, 8, (i16)rnd_between(5, 9), q, committed, (void *)(intptr_t)commit_sent);
 }
 
 static void offsets_fetched(struct rpc *r, const void *answer)

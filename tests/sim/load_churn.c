@@ -6,6 +6,7 @@
 
 #include "batch.h"
 #include "load.h"
+#include "requests.h"
 
 #define NAME "ephemeral"
 
@@ -141,16 +142,17 @@ static void produced(struct rpc *r, const void *answer)
     later();
 }
 
+static struct topic_named churned(void)
+{
+    return (struct topic_named){ "", id };
+}
+
 static void produce(void)
 {
-    struct produce_request q;
-    struct produce_request_topic_produce_data t;
-    struct produce_request_partition_produce_data p;
+    struct produce_one m;
     struct batch_builder b;
+    struct bytes records;
     u8 value[8];
-    produce_request_init(&q);
-    produce_request_topic_produce_data_init(&t);
-    produce_request_partition_produce_data_init(&p);
     batch_builder_init(&b, 64 * 1024);
     batch_builder_reset(&b);
     put_le64(value, value_tag);
@@ -158,17 +160,10 @@ static void produce(void)
     u8 key = (u8)rnd(4); /* the topic may be compacted */
     err e = batch_builder_add(&b, ms, bytes_of(&key, 1), bytes_of(value, 8), NULL, 0);
     CHECK(e == ERR_NONE);
-    e = batch_builder_finish(&b, NULL, &p.records);
+    e = batch_builder_finish(&b, NULL, &records);
     CHECK(e == ERR_NONE);
-    q.acks = -1;
-    q.timeout_ms = 5000;
-    q.topic_data.v = &t;
-    q.topic_data.n = 1;
-    t.topic_id = id;
-    t.partition_data.v = &p;
-    t.partition_data.n = 1;
     sent++;
-    client_call(&churner, 0, 13, &q, produced, NULL);
+    client_call(&churner, 0, 13, produce_one(&m, churned(), 0, records), produced, NULL);
     batch_builder_free(&b);
 }
 
@@ -208,22 +203,10 @@ static void fetched(struct rpc *r, const void *answer)
 
 static void fetch(void)
 {
-    struct fetch_request q;
-    struct fetch_request_fetch_topic t;
-    struct fetch_request_fetch_partition p;
-    fetch_request_init(&q);
-    fetch_request_fetch_topic_init(&t);
-    fetch_request_fetch_partition_init(&p);
-    q.replica_id = -1;
-    q.max_wait_ms = (i32)rnd(100);
-    q.max_bytes = 1 << 20;
-    q.topics.v = &t;
-    q.topics.n = 1;
-    t.topic_id = id;
-    t.partitions.v = &p;
-    t.partitions.n = 1;
-    p.partition_max_bytes = 1 << 20;
-    client_call(&churner, 1, (i16)rnd_between(13, 17), &q, fetched, NULL);
+    struct fetch_one m;
+    struct fetch_request *q = fetch_one(&m, churned(), 0, 0);
+    q->max_wait_ms = (i32)rnd(100);
+    client_call(&churner, 1, (i16)rnd_between(13, 17), q, fetched, NULL);
 }
 
 /* ---- delete ---- */

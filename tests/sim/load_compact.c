@@ -18,6 +18,7 @@
 
 #include "batch.h"
 #include "load.h"
+#include "requests.h"
 
 #define NAME "compacted"
 #define KEYS 12u
@@ -160,9 +161,7 @@ static void got_id(struct rpc *r, const void *answer)
 
 static void ask_id(void)
 {
-    struct init_producer_id_request q;
-    init_producer_id_request_init(&q);
-    q.transactional_id = (struct bytes){ NULL, 0 };
+    struct init_producer_id_request q = init_producer_any();
     client_call(&keeper, 22, (i16)rnd_between(0, 5), &q, got_id, NULL);
 }
 
@@ -242,29 +241,18 @@ static void produced(struct rpc *r, const void *answer)
 
 static void produce(struct keep_part *p)
 {
-    struct produce_request q;
-    struct produce_request_topic_produce_data t;
-    struct produce_request_partition_produce_data d;
+    struct produce_one m;
     if (!p->batch) {
         if (batches_left == 0 || load_quiet)
             return;
         batches_left--;
         batch_make(p);
     }
-    produce_request_init(&q);
-    produce_request_topic_produce_data_init(&t);
-    produce_request_partition_produce_data_init(&d);
-    d.index = (i32)(p - keeps);
-    d.records = bytes_of(p->batch, p->batch_len);
-    q.acks = -1;
-    q.timeout_ms = 5000;
-    q.topic_data.v = &t;
-    q.topic_data.n = 1;
-    t.topic_id = id;
-    t.partition_data.v = &d;
-    t.partition_data.n = 1;
     p->sending = true;
-    client_call(&keeper, 0, 13, &q, produced, p);
+    client_call(&keeper, 0, 13,
+                produce_one(&m, (struct topic_named){ NAME, id }, (i32)(p - keeps),
+                            bytes_of(p->batch, p->batch_len)),
+                produced, p);
 }
 
 static void deleted(struct rpc *r, const void *answer)
@@ -282,23 +270,12 @@ static void deleted(struct rpc *r, const void *answer)
 /* Below, inside or behind what is compacted: the log start goes anywhere. */
 static void delete_records(struct keep_part *p)
 {
-    struct delete_records_request q;
-    struct delete_records_request_delete_records_topic t;
-    struct delete_records_request_delete_records_partition d;
-    delete_records_request_init(&q);
-    delete_records_request_delete_records_topic_init(&t);
-    delete_records_request_delete_records_partition_init(&d);
-    q.timeout_ms = 5000;
-    q.topics.v = &t;
-    q.topics.n = 1;
-    t.name = bytes_str(NAME);
-    t.partitions.v = &d;
-    t.partitions.n = 1;
-    d.partition_index = (i32)(p - keeps);
-    d.offset = (i64)rnd((u64)p->acked + 1);
-    p->delete_asked = MAX(p->delete_asked, d.offset);
-    TRACE("keeper: delete %d below %" PRId64, d.partition_index, d.offset);
-    client_call(&keeper, 21, 2, &q, deleted, NULL);
+    struct delete_records_one m;
+    i64 offset = (i64)rnd((u64)p->acked + 1);
+    p->delete_asked = MAX(p->delete_asked, offset);
+    TRACE("keeper: delete %d below %" PRId64, (i32)(p - keeps), offset);
+    client_call(&keeper, 21, 2, delete_records_one(&m, NAME, (i32)(p - keeps), offset), deleted,
+                NULL);
 }
 
 static void keeper_write(void)
@@ -475,9 +452,7 @@ static void fetched(struct rpc *r, const void *answer)
 
 static void scanner_go(void *arg, u64 x)
 {
-    struct fetch_request q;
-    struct fetch_request_fetch_topic t;
-    struct fetch_request_fetch_partition f;
+    struct fetch_one m;
     (void)arg, (void)x;
     if (!scanner.up || scanner.pending > 0)
         return;
@@ -486,23 +461,14 @@ static void scanner_go(void *arg, u64 x)
         return;
     }
     struct keep_part *p = &keeps[scan_at++ % PARTITIONS];
-    fetch_request_init(&q);
-    fetch_request_fetch_topic_init(&t);
-    fetch_request_fetch_partition_init(&f);
-    q.replica_id = -1;
-    q.max_wait_ms = (i32)rnd(20);
-    q.min_bytes = 1;
-    q.max_bytes = one_in(3) ? (i32)rnd_log(1, 100000) : 1 << 20;
-    q.topics.v = &t;
-    q.topics.n = 1;
-    t.topic_id = id;
-    t.partitions.v = &f;
-    t.partitions.n = 1;
-    f.partition = (i32)(p - keeps);
-    f.fetch_offset = p->next;
+    struct fetch_request *q =
+        fetch_one(&m, (struct topic_named){ NAME, id }, (i32)(p - keeps), p->next);
+    q->max_wait_ms = (i32)rnd(20);
+    q->min_bytes = 1;
+    q->max_bytes = one_in(3) ? (i32)rnd_log(1, 100000) : 1 << 20;
     p->acked_before = p->acked;
-    f.partition_max_bytes = one_in(3) ? (i32)rnd_log(1, 100000) : 1 << 20;
-    client_call(&scanner, 1, (i16)rnd_between(13, 18), &q, fetched, p);
+    m.p.partition_max_bytes = one_in(3) ? (i32)rnd_log(1, 100000) : 1 << 20;
+    client_call(&scanner, 1, (i16)rnd_between(13, 18), q, fetched, p);
 }
 
 /* ---- life ---- */

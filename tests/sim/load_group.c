@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "load.h"
+#include "requests.h"
 
 #define GROUP "group-2"
 #define MEMBERS 3
@@ -253,23 +254,13 @@ static void committed(struct rpc *r, const void *answer)
 
 static void commit(struct gmember *m)
 {
-    struct offset_commit_request q;
-    struct offset_commit_request_offset_commit_request_topic t;
-    struct offset_commit_request_offset_commit_request_partition p;
-    offset_commit_request_init(&q);
-    offset_commit_request_offset_commit_request_topic_init(&t);
-    offset_commit_request_offset_commit_request_partition_init(&p);
-    q.group_id = bytes_str(GROUP);
-    q.generation_id_or_member_epoch = m->generation;
-    q.member_id = bytes_str(m->id);
-    q.topics.v = &t;
-    q.topics.n = 1;
-    t.name = bytes_str(topics[0].name);
-    t.partitions.v = &p;
-    t.partitions.n = 1;
-    p.committed_offset = 1;
+    struct offset_commit_one one;
+    struct offset_commit_request *q =
+        offset_commit_one(&one, GROUP, (struct topic_named){ topics[0].name, topics[0].id }, 1);
+    q->generation_id_or_member_epoch = m->generation;
+    q->member_id = bytes_str(m->id);
     m->outdated = m->generation < newest;
-    client_call(&m->c, 8, (i16)rnd_between(5, 9), &q, committed, m);
+    client_call(&m->c, 8, (i16)rnd_between(5, 9), q, committed, m);
 }
 
 static void left(struct rpc *r, const void *answer)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "load.h"
+#include "requests.h"
 
 #define PRODUCERS_MAX 4
 #define WINDOW 5u
@@ -296,9 +297,7 @@ static void got_id(struct rpc *r, const void *answer)
 
 static void ask_id(struct producer *p)
 {
-    struct init_producer_id_request q;
-    init_producer_id_request_init(&q);
-    q.transactional_id = (struct bytes){ NULL, 0 };
+    struct init_producer_id_request q = init_producer_any();
     p->asking = true;
     client_call(&p->c, 22, (i16)rnd_between(0, 5), &q, got_id, p);
 }

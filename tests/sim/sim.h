@@ -119,6 +119,11 @@ static inline bool fault(u32 chance)
     return chance > 0 && rnd(10000) < chance;
 }
 
+/* ---- configuration ---- */
+/* A node on the simulated devices becomes sim.cfg, with `more` (key=value); values[] may then be
+ * set, also to less than an operator may choose. */
+void sim_configure(struct config *cfg, const char *more);
+
 /* ---- events ---- */
 typedef void (*sim_fn)(void *arg, u64 x);
 void sim_after(u64 delay_ns, sim_fn fn, void *arg, u64 x);

@@ -345,3 +345,29 @@ enum life_end life_run(bool (*wants_stop)(void), char *why, size_t why_size)
     TRACE("stopped");
     return LIFE_STOPPED;
 }
+
+/* ---- configuration ---- */
+
+void sim_configure(struct config *cfg, const char *more)
+{
+    char why[512];
+    const char *pairs[] = {
+        "node.data_dir=sim/data",
+        "wal.path=sim/wal",
+        "store.url=sim://store",
+        "meta.url=sim://meta",
+        "admin.listen=",
+        "net.listen=127.0.0.1:9092",
+        "log.retention.hours=-1",
+        "core.pin=false",
+        more,
+        "group.initial.rebalance.delay.ms=0",
+    };
+    config_init(cfg);
+    for (u32 i = 0; i < ARRAY_COUNT(pairs); i++)
+        if (config_set_pair(cfg, pairs[i], CONFIG_COMMAND_LINE, why, sizeof why) != ERR_NONE)
+            sim_fail("simulator: %s", why);
+    if (config_validate(cfg, why, sizeof why) != ERR_NONE)
+        sim_fail("simulator: %s", why);
+    sim.cfg = cfg;
+}

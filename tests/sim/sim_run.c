@@ -24,26 +24,7 @@ static void set(enum config_key k, i64 v)
 static void node_configure(void)
 {
     static struct config cfg;
-    char why[512];
-    static const char *pairs[] = {
-        "node.data_dir=sim/data",
-        "wal.path=sim/wal",
-        "store.url=sim://store",
-        "meta.url=sim://meta",
-        "admin.listen=",
-        "net.listen=127.0.0.1:9092",
-        "log.retention.hours=-1",
-        "core.pin=false",
-        "offsets.topic.num.partitions=3",
-        "group.initial.rebalance.delay.ms=0",
-    };
-    config_init(&cfg);
-    for (u32 i = 0; i < ARRAY_COUNT(pairs); i++)
-        if (config_set_pair(&cfg, pairs[i], CONFIG_COMMAND_LINE, why, sizeof why) != ERR_NONE)
-            sim_fail("simulator: %s", why);
-    if (config_validate(&cfg, why, sizeof why) != ERR_NONE)
-        sim_fail("simulator: %s", why);
-    sim.cfg = &cfg;
+    sim_configure(&cfg, "offsets.topic.num.partitions=3");
     i64 segment = (i64)(64 * KIB) << rnd(2);
     set(CFG_wal_segment_bytes, segment);
     set(CFG_wal_size, segment * (i64)rnd_between(4, 8) * sim.shards);
