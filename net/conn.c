@@ -549,14 +549,18 @@ bool request_dead(const struct request *r)
 struct pieces {
     struct iovec *iov;
     u32 count, max;
+    u32 room; /* bytes */
 };
 
-static bool piece_add(struct pieces *ps, const u8 *data, u32 len)
+/* How many of the bytes have found room. */
+static u32 piece_add(struct pieces *ps, const u8 *data, u32 len)
 {
-    if (ps->count == ps->max)
-        return false;
-    ps->iov[ps->count++] = (struct iovec){ (u8 *)(uintptr_t)data, len };
-    return true;
+    u32 n = ps->count < ps->max ? MIN(len, ps->room) : 0;
+    if (n == 0)
+        return 0;
+    ps->iov[ps->count++] = (struct iovec){ (u8 *)(uintptr_t)data, n };
+    ps->room -= n;
+    return n;
 }
 
 /* Adds what is left of r's answer from the cursor on. False: no room for all of it. */
@@ -566,16 +570,16 @@ static bool pieces_of(struct conn *c, const struct request *r, struct pieces *ps
         bool last = c->next_ext == r->ext_count;
         u32 at = last ? r->out_len : r->ext[c->next_ext].at;
         CHECK(at >= c->next_out && at <= r->out_len);
-        if (at > c->next_out) {
-            if (!piece_add(ps, r->out + c->next_out, at - c->next_out))
-                return false;
-            c->next_out = at;
-        }
+        c->next_out += piece_add(ps, r->out + c->next_out, at - c->next_out);
+        if (c->next_out < at)
+            return false;
         if (last)
             return true;
         struct bytes b = r->ext[c->next_ext].bytes;
-        if (b.len > 0 && !piece_add(ps, b.data, b.len))
+        c->next_in += piece_add(ps, b.data + c->next_in, b.len - c->next_in);
+        if (c->next_in < b.len)
             return false;
+        c->next_in = 0;
         c->next_ext++;
     }
 }
@@ -651,10 +655,10 @@ static void conn_flush(struct conn *c)
     if (!io_op_idle(&c->send))
         return;
     if (conn_first_ready(c)) {
-        struct pieces ps = { &c->one, 0, 1 };
+        struct pieces ps = { &c->one, 0, 1, SEND_BYTES_MAX };
         if (!conn_one_piece(c)) {
             c->batch = conn_batch_take(c);
-            ps = (struct pieces){ c->batch->iov, 0, BATCH_IOVS };
+            ps = (struct pieces){ c->batch->iov, 0, BATCH_IOVS, SEND_BYTES_MAX };
         }
         conn_gather(c, &ps);
         if (ps.count > 0) {

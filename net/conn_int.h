@@ -10,6 +10,11 @@
 #define CONN_MAGIC 0x5a4d0004u
 #define PEER_SIZE 56u /* "[8 groups of IPv6]:65535" */
 #define BATCH_IOVS 128u
+#ifndef SEND_BYTES_MAX /* the simulator's answers are smaller */
+/* Of one send. The kernel copies what fits into the socket's buffer, megabytes, while the shard
+ * waits: with a few connections that read much, turns of 30 ms were seen. */
+#define SEND_BYTES_MAX (256 * (u32)KIB)
+#endif
 
 /* A receive in flight, then the owner of a pooled buffer, shared by the requests that lie in it. */
 struct rx_buf {
@@ -60,11 +65,12 @@ struct conn {
     u64 partial_since_ns;
 
     /* Bytes out. */
-    struct list requests;   /* all unanswered and unsent ones, in order of arrival */
-    u32 inflight;           /* their number */
-    u32 sending;            /* the first so many are complete with the send in flight */
-    u32 next_out, next_ext; /* where the next send goes on inside the first not complete one */
-    u64 out_bytes;          /* answered, not sent yet */
+    struct list requests; /* all unanswered and unsent ones, in order of arrival */
+    u32 inflight;         /* their number */
+    u32 sending;          /* the first so many are complete with the send in flight */
+    u32 next_out, next_ext,
+        next_in;   /* where the next send goes on inside the first not complete one */
+    u64 out_bytes; /* answered, not sent yet */
     struct io_op send;
     struct iovec one; /* for a send of one piece */
     struct send_batch *batch;
