@@ -32,8 +32,12 @@
 
 #include "clock.h"
 #include "hash.h"
+#include "rooms.h"
 
 #define CACHE_MAGIC 0xcac4e001u
+/* Loads of a shard for catch-up from a store that shares a disk with the log. Sixteen at a time
+ * made a write of the log wait for a second (p99); two still get most of what a disk gives. */
+#define LOCAL_CATCHUP_READS 2u
 #define LEFT_MAX 64u /* blocks that are to be loaded though nobody waits */
 
 struct pool {
@@ -51,6 +55,7 @@ struct cache {
     struct storage *st;
     struct cache_block *blocks; /* uthash by key */
     u64 used_bytes, limit_bytes;
+    struct rooms rooms; /* free memory of blocks; with what is used within the limit */
     u64 ahead_bytes;    /* of blocks read ahead: LOADING or unread */
     u32 left;           /* QUEUED, and nobody waits any more */
     struct list unread; /* READY, read ahead, never referred to */
@@ -93,9 +98,12 @@ err cache_create(struct storage *st)
         MIN(config_u64(cfg, CFG_store_catchup_bytes) / shards, c->limit_bytes - c->limit_bytes / 4);
     pool_init(&c->pools[READ_TAIL], BG_READ, c->limit_bytes - catchup,
               config_u64(cfg, CFG_store_reads));
-    pool_init(&c->pools[READ_CATCHUP], BG_CATCHUP, catchup,
-              config_u64(cfg, CFG_store_catchup_reads));
+    u64 reads = config_u64(cfg, CFG_store_catchup_reads);
+    if (st->env->store->driver->local)
+        reads = MIN(reads, (u64)LOCAL_CATCHUP_READS);
+    pool_init(&c->pools[READ_CATCHUP], BG_CATCHUP, catchup, reads);
     list_init(&c->unread);
+    rooms_init(&c->rooms);
     st->cache = c;
     return ERR_NONE;
 }
@@ -156,6 +164,11 @@ static void block_unguess(struct cache_block *b, enum metric_id became)
         ahead_wasted(c->st, b->mark);
 }
 
+static void rooms_fit(struct cache *c)
+{
+    rooms_trim(&c->rooms, c->limit_bytes - MIN(c->used_bytes, c->limit_bytes));
+}
+
 static void block_free(struct cache *c, struct cache_block *b)
 {
     CHECK(b->ref.count == 0);
@@ -168,7 +181,8 @@ static void block_free(struct cache *c, struct cache_block *b)
         block_unuse(b);
     /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): b is in the table, so there is one */
     HASH_DEL(c->blocks, b);
-    mem_free(b->raw);
+    rooms_give(&c->rooms, b->raw, b->key.bytes);
+    rooms_fit(c);
     MAGIC_POISON(b);
     mem_free(b);
 }
@@ -196,6 +210,7 @@ void cache_free(struct storage *st)
         list_remove(&b->link);
         block_free(c, b);
     }
+    rooms_trim(&c->rooms, 0);
     MAGIC_POISON(c);
     mem_free(c);
     st->cache = NULL;
@@ -292,7 +307,6 @@ static bool make_room(struct cache *c, enum read_class class, u64 bytes, bool un
 static void load_run(struct bg_job *j)
 {
     struct cache_block *b = container_of(j, struct cache_block, job);
-    b->raw = mem_realloc(NULL, b->key.bytes); /* not zeroed: read in full or not looked at */
     b->err = b->store->driver->get_range(b->store, b->name, b->key.pos, b->raw, b->key.bytes);
     if (b->err != ERR_NONE)
         return;
@@ -372,6 +386,8 @@ static void load_begin(struct cache *c, struct cache_block *b)
     c->pools[b->class].loading++;
     block_use(b);
     block_set_busy(b, true);
+    b->raw = rooms_take(&c->rooms, b->key.bytes); /* read in full or not looked at */
+    rooms_fit(c);
     if (b->ahead) {
         c->ahead_bytes += b->key.bytes;
         count_up(c, M_readahead_issued);

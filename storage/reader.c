@@ -42,8 +42,8 @@
 #define WAL_READS_MAX 8u
 #define FINISH_BUDGET 64u
 #ifndef CATCHUP_TURN_BYTES /* the simulator's batches are smaller */
-/* Some 0.3 ms of a turn: looking through the batches, and the kernel's copies of what is sent. */
-#define CATCHUP_TURN_BYTES (2 * (u32)MIB)
+/* Some 0.2 ms of a turn: looking through the batches, and the kernel's copies of what is sent. */
+#define CATCHUP_TURN_BYTES (1 * (u32)MIB)
 #endif
 
 struct reader {

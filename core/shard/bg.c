@@ -16,6 +16,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "mem.h"
@@ -24,6 +26,10 @@
 #define STACK_BYTES (1 * MIB)
 #define THREADS_MAX 1088u /* 3 × 256 of bg.threads, store.catchup_reads, one each for the rest */
 #define CATCHUP_NICE 19
+/* Of linux/ioprio.h: a thread, the idle class. Block schedulers that know classes let the log's
+ * writes go first. */
+#define IOPRIO_THREAD 1
+#define IOPRIO_IDLE (3 << 13)
 
 struct lane {
     struct bg_job *incoming; /* atomic; newest first */
@@ -87,6 +93,8 @@ static void *worker_main(void *arg)
     pthread_setname_np(pthread_self(), w.lane->name);
     /* On Linux it is the thread's, and lowering oneself is always allowed. */
     (void)setpriority(PRIO_PROCESS, 0, w.lane->nice);
+    if (w.lane->nice == CATCHUP_NICE)
+        (void)syscall(SYS_ioprio_set, IOPRIO_THREAD, 0, IOPRIO_IDLE);
     struct bg_job *j;
     while ((j = lane_take(w.lane)) != NULL) {
         j->run(j);

@@ -4,6 +4,13 @@
 
 #define BATCHES 300u /* of 20 kB; three to a block */
 
+static int remote_setup(void **state)
+{
+    int failed = engine_setup(state);
+    eng->remote = true;
+    return failed;
+}
+
 static u64 count_of(enum metric_id id)
 {
     return metric_get(eng->shard.metrics, id);
@@ -213,7 +220,7 @@ static void a_turn_gives_catch_up_a_bounded_share(void **state)
         engine_read_begin(&r[i], 0, i * 3, BATCHES, 61000, true);
         at_once += r[i].done ? r[i].op.bytes : 0;
     }
-    assert_true(at_once >= 2 * MIB && at_once < 2 * MIB + 64 * KIB);
+    assert_true(at_once >= MIB && at_once < MIB + 64 * KIB);
     storage_read_cancel(&r[BATCHES / 3 - 1].op);
     engine_turn();
     assert_true(r[BATCHES / 3 - 1].done); /* does not stand in the line */
@@ -249,7 +256,7 @@ static void what_was_left_is_there_next_time(void **state)
     ENGINE_UNTIL(cache_idle(eng->st));
     assert_int_equal(FAULT_SEEN(gets), 66); /* two were loading, 64 in the queue; no more */
     engine_turn();
-    for (u32 i = 0; i < 20; i++) {
+    for (u32 i = 0; i < 10; i++) { /* within a turn's share */
         engine_read_begin(&r[i], 0, i * 3, BATCHES, 61000, true);
         assert_true(r[i].done);
         assert_int_equal(r[i].op.err, ERR_NONE);
@@ -276,15 +283,39 @@ static void a_read_of_what_is_at_hand_never_waits(void **state)
     engine_read_end(&r);
 }
 
+static void a_disk_that_the_log_may_share_is_asked_for_two_at_a_time(void **state)
+{
+    (void)state;
+    eng->remote = false;
+    fill("8m", "6m");
+    __atomic_store_n(&fault.hold_gets, 1, __ATOMIC_RELEASE);
+    struct engine_read r[10];
+    for (u32 i = 0; i < 10; i++)
+        engine_read_begin(&r[i], 0, i * 3, BATCHES, 61000, true);
+    some_turns(50);
+    assert_int_equal(FAULT_SEEN(gets), 2);
+    __atomic_store_n(&fault.hold_gets, 0, __ATOMIC_RELEASE);
+    for (u32 i = 0; i < 10; i++) {
+        ENGINE_UNTIL(r[i].done);
+        engine_read_end(&r[i]);
+    }
+}
+
 int main(void)
 {
-#define T(f) cmocka_unit_test_setup_teardown(f, engine_setup, engine_teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, remote_setup, engine_teardown)
     const struct CMUnitTest tests[] = {
-        T(window_grows_only_while_the_reader_waits), T(readahead_can_be_turned_off_and_is_bounded),
-        T(random_reads_are_not_read_ahead),          T(guesses_of_a_reader_that_left_make_room),
-        T(blocks_are_kept_for_the_reader_behind),    T(scans_evict_nothing_of_the_tail),
-        T(tail_loads_while_catch_up_hangs),          T(a_turn_gives_catch_up_a_bounded_share),
-        T(what_was_left_is_there_next_time),         T(a_read_of_what_is_at_hand_never_waits),
+        T(window_grows_only_while_the_reader_waits),
+        T(readahead_can_be_turned_off_and_is_bounded),
+        T(random_reads_are_not_read_ahead),
+        T(guesses_of_a_reader_that_left_make_room),
+        T(blocks_are_kept_for_the_reader_behind),
+        T(scans_evict_nothing_of_the_tail),
+        T(tail_loads_while_catch_up_hangs),
+        T(a_turn_gives_catch_up_a_bounded_share),
+        T(what_was_left_is_there_next_time),
+        T(a_read_of_what_is_at_hand_never_waits),
+        T(a_disk_that_the_log_may_share_is_asked_for_two_at_a_time),
     };
     return cmocka_run_group_tests_name("ahead", tests, NULL, NULL);
 }

@@ -87,13 +87,11 @@ static inline err fault_list(struct store *s, const char *prefix,
     (void)s;
     return fault_store_below->driver->list(fault_store_below, prefix, each, arg);
 }
-static const struct store_driver fault_store_driver = { .scheme = "fault",
-                                                        .local = true,
-                                                        .put = fault_put,
-                                                        .get_range = fault_get,
-                                                        .size = fault_size,
-                                                        .remove = fault_remove,
-                                                        .list = fault_list };
+#define FAULT_STORE_CALLS                                                            \
+    .scheme = "fault", .put = fault_put, .get_range = fault_get, .size = fault_size, \
+    .remove = fault_remove, .list = fault_list
+static const struct store_driver fault_store_driver = { FAULT_STORE_CALLS, .local = true };
+static const struct store_driver fault_remote_driver = { FAULT_STORE_CALLS };
 static inline err fault_meta_get(struct meta *m, struct bytes key, struct arena *a,
                                  struct meta_kv *out)
 {
@@ -144,6 +142,7 @@ struct engine {
     struct model_part parts[ENGINE_PARTS];
     u32 restored, recovered, snapshots;
     u32 shard_count, index;
+    bool remote; /* the store is on no disk of this machine */
     u32 unknown; /* bit i: partition i does not exist any more */
     bool all_object;
     u32 object;             /* bit i: partition i's appends wait for the store */
@@ -247,7 +246,7 @@ static inline void engine_open_below(void)
     snprintf(url, sizeof url, "lmdb://%s/meta", eng->dir.path);
     if (meta_open(url, &fault_meta_below, why, sizeof why) != ERR_NONE)
         fail_msg("%s", why);
-    eng->store.driver = &fault_store_driver;
+    eng->store.driver = eng->remote ? &fault_remote_driver : &fault_store_driver;
     eng->meta.driver = &fault_meta_driver;
 }
 
