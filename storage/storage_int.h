@@ -249,6 +249,7 @@ struct pindex {
     bool object;            /* appends are done, and readable, when they are registered: ack.c */
     bool advanced;          /* a registration moved durable_offset: to be told */
     bool rewriting;         /* cleaner.c or merge.c is changing its blocks */
+    u64 snap_txn;           /* uploader.c: number of the transaction that holds its snapshot */
     i32 leader_epoch;       /* kept in the p/ key */
     struct list reads;      /* struct read_op.link of waiting reads: reader.c */
     struct list merge_link; /* merge.c */

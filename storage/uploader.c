@@ -7,7 +7,8 @@
  *   LOAD    the segment's bytes: its image, or read back from the WAL file
  *   PUT     one object b/<wal>/<seq>-<epoch>; store.uploads of them side by side
  *   PLACED  the object is complete; waits until all older segments are registered
- *   COMMIT  one metadata transaction: b/ key (every block), s/ keys (snapshots), w/ key
+ *   COMMIT  one metadata transaction, for all that are placed: b/ keys (every block), s/ keys
+ *           (snapshots), w/ key
  *
  *  1. Registrations are strictly in order of segments: the w/ key says "all below are registered".
  *  2. A segment becomes REGISTERED, and its WAL slot free, only after its transaction is durable.
@@ -53,6 +54,7 @@
 #define HURRIED 85u
 #define COMMIT_BYTES_MAX (1 * GIB)
 #define ORPHANS_MAX 4096u
+#define UPLOADS_MAX 64u /* of store.uploads: config.def */
 #define ORPHAN_DELAY_NS (2 * NS_PER_S)
 
 enum upload_step {
@@ -77,7 +79,7 @@ struct upload {
     struct bg_job job;
     struct arena arena; /* of the commit */
     struct meta_txn txn;
-    struct meta_compare compares[2];
+    struct upload *next; /* registered by the same transaction */
     err err;
     u64 started_ns, job_ns;
     u64 pace; /* atomic, the job reads it: bytes/s, 0 = as fast as it goes */
@@ -110,6 +112,7 @@ struct uploader {
     u64 failing_since_ns;
     bool gave_up; /* stopping and something failed, or fenced */
     bool kicking;
+    u64 txn_number;
     struct orphans orphans;
 };
 
@@ -141,6 +144,7 @@ err uploader_create(struct storage *st)
     MAGIC_INIT(up, UPLOADER_MAGIC);
     up->st = st;
     up->slot_count = (u32)config_u64(st->env->cfg, CFG_store_uploads);
+    CHECK(up->slot_count <= UPLOADS_MAX);
     up->slots = mem_alloc(up->slot_count * sizeof *up->slots);
     for (u32 i = 0; i < up->slot_count; i++) {
         up->slots[i].st = st;
@@ -469,47 +473,69 @@ static struct bytes commit_registration(struct upload *u)
 static void commit_run(struct bg_job *j)
 {
     struct upload *u = container_of(j, struct upload, job);
-    u->err = wal_meta_fence(u->st, u->st->wal.epoch, &u->compares[0], &u->arena);
+    u->err = wal_meta_fence(u->st, u->st->wal.epoch, &u->txn.compares[0], &u->arena);
     if (u->err == ERR_NONE)
         u->err = meta_commit(u->st->env->meta, &u->txn);
 }
 
 static void upload_commit_done(struct bg_job *j);
 
-static void upload_commit(struct upload *u)
+static void commit_add(struct meta_txn *t, struct arena *a, struct bytes key, struct bytes value)
+{
+    t->ops[t->op_count++] = (struct meta_op){ META_PUT, arena_copy(a, key), value };
+}
+
+/* The blocks of one, and the snapshots taken with its segment but those that a newer one of the
+ * same transaction replaces. */
+static void commit_add_upload(struct upload *u, struct meta_txn *t)
 {
     struct storage *st = u->st;
     struct segment *seg = u->seg;
-    upload_set_step(u, UPLOAD_COMMIT);
-    arena_reset(&u->arena);
-    struct meta_op *ops = arena_alloc(&u->arena, (seg->snap_count + 2) * sizeof *ops);
-    char *keys = arena_alloc(&u->arena, (seg->snap_count + 2) * META_KEY_SIZE);
-    CHECK(ops != NULL && keys != NULL);
-    u32 n = 0;
-    struct bytes wal_key = meta_key_wal(keys, st->wal.index);
-    ops[n++] = (struct meta_op){ META_PUT, wal_key,
-                                 wal_meta_value(&st->wal, seg->seq + 1, false, &u->arena) };
-    u->compares[0] = (struct meta_compare){ .key = wal_key };
-    u->txn = (struct meta_txn){ .compares = u->compares, .ops = ops, .compare_count = 1 };
+    char buf[META_KEY_SIZE];
     struct bytes value = commit_registration(u);
     if (value.data != NULL) {
-        struct bytes key =
-            meta_key_bundle(keys + META_KEY_SIZE, bundle_id(st->wal.index, seg->seq));
-        ops[n++] = (struct meta_op){ META_PUT, key, value };
-        u->compares[u->txn.compare_count++] = (struct meta_compare){ .key = key, .revision = 0 };
+        commit_add(t, &u->arena, meta_key_bundle(buf, bundle_id(st->wal.index, seg->seq)), value);
+        t->compares[t->compare_count++] =
+            (struct meta_compare){ .key = t->ops[t->op_count - 1].key, .revision = 0 };
     }
     for (u32 i = 0; i < seg->snap_count; i++) {
         const struct segment_snapshot *s = &seg->snaps[i];
-        if (s->p == NULL)
-            continue; /* dropped */
-        struct bytes key = meta_key_partition(keys + (i + 2) * META_KEY_SIZE, 's', &s->p->key);
+        if (s->p == NULL || s->p->snap_txn == st->uploader->txn_number)
+            continue; /* dropped, or there is a newer one */
+        s->p->snap_txn = st->uploader->txn_number;
         /* A copy: a drop may free the partition, and the segment its arena, before the job ran. */
-        ops[n++] = (struct meta_op){ META_PUT, key, arena_copy(&u->arena, s->value) };
+        commit_add(t, &u->arena, meta_key_partition(buf, 's', &s->p->key),
+                   arena_copy(&u->arena, s->value));
     }
-    u->txn.op_count = n;
-    u->job_ns = clock_mono_ns();
+}
+
+/* Oldest first. */
+static void upload_commit(struct uploader *up, struct upload **v, u32 count)
+{
+    struct storage *st = up->st;
+    struct upload *first = v[0];
+    struct arena *a = &first->arena;
+    u64 end_seq = first->seg->seq + count;
+    u32 ops = 1;
+    for (u32 i = 0; i < count; i++) {
+        upload_set_step(v[i], UPLOAD_COMMIT);
+        arena_reset(&v[i]->arena);
+        v[i]->next = i + 1 < count ? v[i + 1] : NULL;
+        ops += 1 + v[i]->seg->snap_count;
+    }
+    struct meta_txn *t = &first->txn;
+    *t = (struct meta_txn){ .compares = arena_alloc(a, (count + 1) * sizeof *t->compares),
+                            .ops = arena_alloc(a, ops * sizeof *t->ops) };
+    CHECK(t->compares != NULL && t->ops != NULL);
+    char buf[META_KEY_SIZE];
+    commit_add(t, a, meta_key_wal(buf, st->wal.index), wal_meta_value(&st->wal, end_seq, false, a));
+    t->compares[t->compare_count++] = (struct meta_compare){ .key = t->ops[0].key };
+    up->txn_number++;
+    for (u32 i = count; i-- > 0;)
+        commit_add_upload(v[i], t);
+    first->job_ns = clock_mono_ns();
     storage_count(st, M_meta_commits, 1);
-    bg_submit(st->shard, &u->job, BG_META, commit_run, upload_commit_done);
+    bg_submit(st->shard, &first->job, BG_META, commit_run, upload_commit_done);
 }
 
 static void upload_finish(struct upload *u)
@@ -555,7 +581,8 @@ static void upload_commit_done(struct bg_job *j)
     if (u->err != ERR_NONE) {
         if (u->err == ERR_CONFLICT || u->err == ERR_FENCED)
             storage_count(st, M_meta_conflicts, 1);
-        upload_set_step(u, UPLOAD_PLACED);
+        for (struct upload *one = u; one != NULL; one = one->next)
+            upload_set_step(one, UPLOAD_PLACED);
         upload_pause(up, u, "register the object", u->err);
         if (u->err == ERR_FENCED)
             wal_fenced(st);
@@ -568,7 +595,10 @@ static void upload_commit_done(struct bg_job *j)
             st->upload_failures, (st->shard->now_ns - up->failing_since_ns) / NS_PER_S);
     st->upload_failures = 0;
     st->upload_error = ERR_NONE;
-    upload_finish(u);
+    for (struct upload *next; u != NULL; u = next) {
+        next = u->next;
+        upload_finish(u);
+    }
     uploader_kick(st);
 }
 
@@ -657,12 +687,21 @@ static void start_next(struct uploader *up)
     }
 }
 
+/* All that are placed, from the oldest unregistered segment on, in one transaction: while one is
+ * on its way, others become placed, and a slow disk of the metadata delays none twice. */
 static void commit_next(struct uploader *up)
 {
-    struct segment *first = segment_first_unregistered(up->st);
-    struct upload *u = first != NULL ? first->upload : NULL;
-    if (u != NULL && u->step == UPLOAD_PLACED)
-        upload_commit(u);
+    struct upload *v[UPLOADS_MAX];
+    u32 count = 0;
+    struct segment *seg = segment_first_unregistered(up->st);
+    for (; seg != NULL && count < UPLOADS_MAX; seg = segment_next(up->st, seg)) {
+        struct upload *u = seg->upload;
+        if (u == NULL || u->step != UPLOAD_PLACED)
+            break;
+        v[count++] = u;
+    }
+    if (count > 0)
+        upload_commit(up, v, count);
 }
 
 void uploader_kick(struct storage *st)
