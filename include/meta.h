@@ -10,7 +10,7 @@
  *   b/<wal:4>/<seq:16>           bundle registration: object, blocks            (uploader.c)
  *   r/<wal:4>/<id:16>            run registration, the same, of compaction    (rewrite.c)
  *   w/<wal:4>                    WAL: epoch, first segment not yet registered   (wal.c, uploader.c)
- *   n/<name>                     counters: next producer id, …
+ *   n/<name>                     counters: next producer id, …; whose bucket it is (backup.c)
  *   c/<type>/<name>              dynamic configs of brokers, groups, client metrics
  * Values are little-endian structs with a leading version byte, written by their owner file.
  */
@@ -48,9 +48,10 @@ struct meta_driver {
     void (*close)(struct meta *m);
     /* Value copied into the arena. ERR_NOT_FOUND. */
     err (*get)(struct meta *m, struct bytes key, struct arena *a, struct meta_kv *out);
-    /* Calls each(ctx-carrying object) for keys with the prefix, ascending; stops on an error from
-     * `each` and returns it. Views are valid only during the call. */
-    err (*range)(struct meta *m, struct bytes prefix,
+    /* Calls each(ctx-carrying object) for keys with the prefix that come behind `after` (empty: all
+     * of them), ascending; stops on an error from `each` and returns it. Views are valid only
+     * during the call. */
+    err (*range)(struct meta *m, struct bytes prefix, struct bytes after,
                  err (*each)(void *arg, const struct meta_kv *kv), void *arg);
     /* All or nothing and durable when it returns ERR_NONE; ERR_CONFLICT when a compare fails;
      * ERR_DISK_FULL and ERR_IO change nothing. */
@@ -74,7 +75,7 @@ static inline err meta_get(struct meta *m, struct bytes key, struct arena *a, st
 static inline err meta_range(struct meta *m, struct bytes prefix,
                              err (*each)(void *, const struct meta_kv *), void *arg)
 {
-    return m->driver->range(m, prefix, each, arg);
+    return m->driver->range(m, prefix, (struct bytes){ NULL, 0 }, each, arg);
 }
 static inline err meta_commit(struct meta *m, const struct meta_txn *t)
 {

@@ -281,10 +281,14 @@ static err lmdb_get(struct meta *m, struct bytes key, struct arena *a, struct me
 }
 
 static err range_walk(struct meta_lmdb *l, MDB_cursor *cursor, struct bytes prefix,
-                      err (*each)(void *arg, const struct meta_kv *kv), void *arg)
+                      struct bytes after, err (*each)(void *arg, const struct meta_kv *kv),
+                      void *arg)
 {
-    MDB_val k = val_of(prefix), v;
-    int rc = mdb_cursor_get(cursor, &k, &v, prefix.len > 0 ? MDB_SET_RANGE : MDB_FIRST);
+    struct bytes from = bytes_cmp(after, prefix) > 0 ? after : prefix;
+    MDB_val k = val_of(from), v;
+    int rc = mdb_cursor_get(cursor, &k, &v, from.len > 0 ? MDB_SET_RANGE : MDB_FIRST);
+    if (rc == 0 && after.len > 0 && bytes_eq(bytes_of(k.mv_data, (u32)k.mv_size), after))
+        rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
     while (rc == 0) {
         struct meta_kv kv = { .key = bytes_of(k.mv_data, (u32)k.mv_size) };
         if (kv.key.len < prefix.len ||
@@ -300,11 +304,11 @@ static err range_walk(struct meta_lmdb *l, MDB_cursor *cursor, struct bytes pref
     return rc == MDB_NOTFOUND ? ERR_NONE : err_from_mdb(l, rc);
 }
 
-static err lmdb_range(struct meta *m, struct bytes prefix,
+static err lmdb_range(struct meta *m, struct bytes prefix, struct bytes after,
                       err (*each)(void *arg, const struct meta_kv *kv), void *arg)
 {
     struct meta_lmdb *l = meta_lmdb_of(m);
-    if (prefix.len > META_KEY_MAX)
+    if (prefix.len > META_KEY_MAX || after.len > META_KEY_MAX)
         return ERR_MALFORMED;
     pthread_rwlock_rdlock(&l->map_lock);
     MDB_txn *txn;
@@ -313,7 +317,7 @@ static err lmdb_range(struct meta *m, struct bytes prefix,
     if (e == ERR_NONE) {
         e = err_from_mdb(l, mdb_cursor_open(txn, l->dbi, &cursor));
         if (e == ERR_NONE) {
-            e = range_walk(l, cursor, prefix, each, arg);
+            e = range_walk(l, cursor, prefix, after, each, arg);
             mdb_cursor_close(cursor);
         }
         mdb_txn_abort(txn);

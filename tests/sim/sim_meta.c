@@ -112,11 +112,14 @@ static err sim_get(struct meta *m, struct bytes key, struct arena *a, struct met
     return out->value.data || p->value.len == 0 ? ERR_NONE : ERR_NO_MEMORY;
 }
 
-static err sim_range(struct meta *m, struct bytes prefix,
+static err sim_range(struct meta *m, struct bytes prefix, struct bytes after,
                      err (*each)(void *arg, const struct meta_kv *kv), void *arg)
 {
     (void)m;
-    for (u32 i = pair_at(prefix); i < pair_count && starts_with(pairs[i].key, prefix); i++) {
+    u32 first = pair_at(bytes_cmp(after, prefix) > 0 ? after : prefix);
+    if (after.len > 0 && first < pair_count && bytes_eq(pairs[first].key, after))
+        first++;
+    for (u32 i = first; i < pair_count && starts_with(pairs[i].key, prefix); i++) {
         struct meta_kv kv = { pairs[i].key, pairs[i].value, pairs[i].revision };
         err e = each(arg, &kv);
         if (e != ERR_NONE)

@@ -98,11 +98,11 @@ static inline err fault_meta_get(struct meta *m, struct bytes key, struct arena 
     (void)m;
     return meta_get(fault_meta_below, key, a, out);
 }
-static inline err fault_meta_range(struct meta *m, struct bytes prefix,
+static inline err fault_meta_range(struct meta *m, struct bytes prefix, struct bytes after,
                                    err (*each)(void *, const struct meta_kv *), void *arg)
 {
     (void)m;
-    return meta_range(fault_meta_below, prefix, each, arg);
+    return fault_meta_below->driver->range(fault_meta_below, prefix, after, each, arg);
 }
 static inline err fault_meta_commit(struct meta *m, const struct meta_txn *t)
 {

@@ -124,6 +124,28 @@ static void range_is_by_prefix_and_ascending(void **state)
     assert_int_equal(s.count, 1);
 }
 
+static const char *keys_behind(const char *prefix, const char *after)
+{
+    static struct seen s;
+    s = (struct seen){ 0 };
+    assert_int_equal(m->driver->range(m, bytes_str(prefix), bytes_str(after), see, &s), ERR_NONE);
+    return s.keys;
+}
+
+static void a_range_goes_on_behind_a_key(void **state)
+{
+    (void)state;
+    const char *keys[] = { "a/9", "b/1", "b/2", "b/3", "c" };
+    for (u32 i = 0; i < ARRAY_COUNT(keys); i++)
+        assert_int_equal(put_if(keys[i], "v", NULL), ERR_NONE);
+    assert_string_equal(keys_behind("", "b/1"), "b/2 b/3 c ");
+    assert_string_equal(keys_behind("", "b/15"), "b/2 b/3 c "); /* deleted meanwhile */
+    assert_string_equal(keys_behind("b/", "b/2"), "b/3 ");
+    assert_string_equal(keys_behind("b/", "a/9"), "b/1 b/2 b/3 ");
+    assert_string_equal(keys_behind("b/", "c"), "");
+    assert_string_equal(keys_behind("", "c"), "");
+}
+
 static void delete_prefix_takes_only_the_prefix(void **state)
 {
     (void)state;
@@ -294,6 +316,7 @@ int main(void)
         T(compares_guard_all_ops),
         T(deleted_and_made_again_differs),
         T(range_is_by_prefix_and_ascending),
+        T(a_range_goes_on_behind_a_key),
         T(delete_prefix_takes_only_the_prefix),
         T(state_survives_reopen),
         T(map_grows_to_its_bound_and_then_refuses),

@@ -55,9 +55,10 @@ static inline err rig_meta_get(struct meta *base, struct bytes key, struct arena
     return ERR_NONE;
 }
 
-static inline err rig_meta_range(struct meta *base, struct bytes prefix,
+static inline err rig_meta_range(struct meta *base, struct bytes prefix, struct bytes after,
                                  err (*each)(void *, const struct meta_kv *), void *arg)
 {
+    CHECK(after.len == 0);
     struct rig_meta *m = container_of(base, struct rig_meta, base);
     for (u32 i = 0; i < m->count; i++) {
         struct rig_pair *p = &m->pairs[i];
