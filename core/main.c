@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -32,6 +33,8 @@
 
 struct options {
     const char *file;
+    const char *recover_from; /* URL; NULL: no recovery */
+    bool force;
     const char *pairs[PAIRS_MAX];
     u32 pair_count;
 };
@@ -43,6 +46,10 @@ static void print_help(void)
            "  -c, --config FILE             read this file (default " DEFAULT_CONF " and\n"
            "                                " DEFAULT_CONF_DIR "/*.conf, when they are there)\n"
            "  -w KEY=VALUE                  set a key; wins over the files\n"
+           "      --recover-from URL        rebuild an empty node.data_dir from an object store\n"
+           "                                (docs/recovery.md), say what came back, exit\n"
+           "      --force                   with it: although a node seems to use the store, or\n"
+           "                                objects are missing there\n"
            "      --check-config            read the configuration, say whether it is good, exit\n"
            "      --print-config-reference  the reference page of all keys (Markdown)\n"
            "  -V, --version                 the version\n"
@@ -69,6 +76,11 @@ static err config_load(struct config *cfg, const struct options *o, char *why, s
         e = config_load_dir(cfg, DEFAULT_CONF_DIR, why, why_size);
     for (u32 i = 0; e == ERR_NONE && i < o->pair_count; i++)
         e = config_set_pair(cfg, o->pairs[i], CONFIG_COMMAND_LINE, why, why_size);
+    if (e == ERR_NONE && o->recover_from) {
+        char pair[2048];
+        snprintf(pair, sizeof pair, "store.url=%s", o->recover_from);
+        e = config_set_pair(cfg, pair, CONFIG_COMMAND_LINE, why, why_size);
+    }
     return e == ERR_NONE ? config_validate(cfg, why, why_size) : e;
 }
 
@@ -198,6 +210,67 @@ static err ports_free(const struct config *cfg, char *why, size_t why_size)
     return e;
 }
 
+/* ---- recovery ---- */
+
+static void recovery_pause(u64 ns)
+{
+    poll(NULL, 0, (int)MIN(ns / NS_PER_MS + 1, (u64)INT32_MAX));
+}
+
+static void recovery_tell(const struct recovery *r, const struct config *cfg)
+{
+    char made[32] = "";
+    time_t s = (time_t)(r->snapshot_ms / 1000);
+    struct tm tm;
+    if (r->metadata_kept)
+        printf("The metadata was there; the write-ahead log begins anew.\n");
+    else if (gmtime_r(&s, &tm) && strftime(made, sizeof made, "%Y-%m-%d %H:%M:%SZ", &tm) > 0)
+        printf("Metadata: the snapshot of %s, epoch %u, and %" PRIu64 " change sets after it.\n",
+               made, r->epoch, r->change_sets);
+    if (r->snapshots_damaged > 0)
+        printf("WARNING: %u newer snapshots are damaged and were passed over.\n",
+               r->snapshots_damaged);
+    if (r->changes_lost > 0)
+        printf("WARNING: %" PRIu64 " change sets, from a damaged one on, were left out: topics, "
+               "settings and deletions after %s may be missing.\n",
+               r->changes_lost, made);
+    printf("Objects: %" PRIu64 ", of which %" PRIu64 " (%" PRIu64 " blocks, %" PRIu64
+           " MiB) were newer than the metadata.\n",
+           r->objects, r->forward_objects, r->forward_blocks, r->forward_bytes / MIB);
+    if (r->blocks_beyond > 0)
+        printf("Left out: %" PRIu64 " blocks behind a gap; the records before them were never "
+               "uploaded.\n",
+               r->blocks_beyond);
+    if (r->blocks_unknown > 0)
+        printf("Left out: %" PRIu64
+               " blocks of topics that the metadata does not have (deleted, or "
+               "made in the last seconds).\n",
+               r->blocks_unknown);
+    if (r->objects_missing > 0)
+        printf("WARNING: %" PRIu64 " objects are missing; their records are lost (--force).\n",
+               r->objects_missing);
+    printf("\nNow start it with the same configuration, and store.url = %s%s\n",
+           config_str(cfg, CFG_store_url),
+           config_bool(cfg, CFG_store_readonly) ? " and store.readonly = true" : "");
+}
+
+static int recover(struct config *cfg, const struct options *o)
+{
+    char why[1024];
+    struct recovery r = { .force = o->force, .pause = recovery_pause };
+    signal(SIGPIPE, SIG_IGN);
+    log_set_level(config_str(cfg, CFG_log_level));
+    log_start(STDERR_FILENO);
+    err e = node_recover(cfg, &r, why, sizeof why);
+    log_stop();
+    if (e != ERR_NONE) {
+        fprintf(stderr, "leat: %s\n", why);
+        return 1;
+    }
+    recovery_tell(&r, cfg);
+    return 0;
+}
+
 static int run(struct config *cfg, const struct options *o)
 {
     char why[1024];
@@ -247,12 +320,14 @@ static int run(struct config *cfg, const struct options *o)
 
 int main(int argc, char **argv)
 {
-    enum { OPT_REFERENCE = 1000, OPT_CHECK };
+    enum { OPT_REFERENCE = 1000, OPT_CHECK, OPT_RECOVER, OPT_FORCE };
     static const struct option longs[] = {
         { "config", required_argument, NULL, 'c' },
         { "version", no_argument, NULL, 'V' },
         { "help", no_argument, NULL, 'h' },
         { "print-config-reference", no_argument, NULL, OPT_REFERENCE },
+        { "recover-from", required_argument, NULL, OPT_RECOVER },
+        { "force", no_argument, NULL, OPT_FORCE },
         { "check-config", no_argument, NULL, OPT_CHECK },
         { NULL, 0, NULL, 0 },
     };
@@ -276,6 +351,10 @@ int main(int argc, char **argv)
             return 0;
         } else if (opt == OPT_CHECK) {
             check_only = true;
+        } else if (opt == OPT_RECOVER) {
+            o.recover_from = optarg;
+        } else if (opt == OPT_FORCE) {
+            o.force = true;
         } else {
             fprintf(stderr, "Try: leat --help\n");
             return 2;
@@ -286,6 +365,10 @@ int main(int argc, char **argv)
                 argv[optind]);
         return 2;
     }
+    if (o.force && !o.recover_from) {
+        fprintf(stderr, "leat: --force goes with --recover-from only\n");
+        return 2;
+    }
     static struct config cfg;
     char why[512];
     config_init(&cfg);
@@ -293,7 +376,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "leat: %s\n", why);
         return 2;
     }
-    int status = check_only ? (puts("configuration is good"), 0) : run(&cfg, &o);
+    int status = check_only       ? (puts("configuration is good"), 0)
+                 : o.recover_from ? recover(&cfg, &o)
+                                  : run(&cfg, &o);
     config_free(&cfg);
     return status;
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "broker.h"
+#include "recovery.h"
 
 /* cfg is validated and outlives the node. On failure *out is NULL and `why` names cause and
  * remedy. `shards`: how many (node_shard_count of cfg). The metadata and store drivers that the
@@ -20,6 +21,9 @@ err node_open(struct config *cfg, u32 shards, struct node **out, char *why,
               size_t why_size) MUST_USE;
 /* core.shards, or one per CPU this process may use. */
 u32 node_shard_count(const struct config *cfg);
+/* Instead of node_open: rebuilds what an empty data directory needs from the store, and ends. Of
+ * `r` the caller sets `force` and `pause`; see recovery.h. */
+err node_recover(struct config *cfg, struct recovery *r, char *why, size_t why_size) MUST_USE;
 /* Recovers and starts serving; io of the shard exists. ERR_* with a message in
  * s->start_error. */
 err broker_start(struct shard *s) MUST_USE;

@@ -16,6 +16,7 @@ enum plant {
     PLANT_REMOVE_BEFORE_COMMIT, /* a merge deletes the runs it replaces before it is registered */
     PLANT_ORPHAN_RUNS_STAY,     /* the search for orphans passes over runs */
     PLANT_ACK_BEFORE_REGISTER,  /* leat.durability=object is taken for local */
+    PLANT_RECOVER_SKIPS,        /* recovery from the store forgets one change set */
     /* Of the fuzz targets, in the order of FUZZ_CANARIES (tests/fuzz/fuzz.mk). */
     PLANT_ARRAY_SHORT,         /* codec: the last of several elements is forgotten */
     PLANT_RECORD_BOUND,        /* batch: a record may be longer than its batch */
@@ -26,6 +27,7 @@ enum plant {
     PLANT_PRODUCER_BATCHES,    /* stored: a producer may have more batches than there is room for */
     PLANT_TOPIC_IDS,           /* start: two topics may have the same id */
     PLANT_LONG_POLL_STAYS,     /* node: the long poll of a client that left goes on */
+    PLANT_BACKUP_LENGTH,       /* backup: the last change may have fewer bytes than it says */
 };
 
 #ifdef LEAT_PLANT

@@ -16,6 +16,7 @@
 #ifndef LEAT_STORAGE_H
 #define LEAT_STORAGE_H
 
+#include "backup.h"
 #include "batch.h"
 #include "bg.h"
 #include "meta.h"
@@ -62,6 +63,7 @@ struct storage_env {
     const struct config *cfg;
     struct meta *meta;
     struct store *store;
+    struct backup *backup; /* of `meta` in `store`, which is what `meta` is then; NULL: none */
     const struct storage_ops *ops;
     /* The same for storage_prepare, when no broker is there yet; NULL: nothing is kept. */
     const struct storage_ops *replay_ops;

@@ -81,6 +81,9 @@ extern const struct store_driver store_file_driver;
  * (store_s3.c). */
 extern const struct store_driver store_s3_driver;
 
+/* The same without put and remove, which are ERR_DENIED. Takes `inner` over. */
+struct store *store_readonly(struct store *inner);
+
 #define STORE_NAME_MAX 255
 /* Non-empty, [a-z0-9./-], no component that is empty or starts with '.'. */
 bool store_name_valid(const char *name);

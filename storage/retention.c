@@ -5,8 +5,8 @@
  *
  *   live 0 ─► UNREGISTER (metadata) ─► GRACE (store.delete_delay) ─► REMOVE (object) ─► gone
  *
- *  1. The object is deleted only after the transaction that unregisters it is durable, and after a
- *     pause longer than a reader holds on to a block it has looked up.
+ *  1. The object is deleted only after the transaction that unregisters it is durable and in the
+ *     backup, and after a pause longer than a reader holds on to a block it has looked up.
  *  2. A bundle may hold blocks of other shards, if it was made under another shard count: then this
  *     shard takes its blocks out of the registration, and the one that takes the last deletes it.
  *  3. Anything that fails or is cut off by a stop is done again at the next start: a registration
@@ -43,6 +43,7 @@ struct collect {
     u64 id;
     u32 epoch;
     bool foreign, unregistered, keep_object;
+    u64 mark; /* of the transaction that unregistered it: backup_holds */
     u32 tries;
     err err;
 };
@@ -155,11 +156,17 @@ static void collects_begin(struct retention *r)
     }
 }
 
+static void collect_rest(struct collect *c, u64 ns);
+
 static void collect_rested(struct timer *t)
 {
     struct collect *c = container_of(t, struct collect, timer);
     struct retention *r = c->st->retention;
     list_remove(&c->link);
+    if (c->unregistered && !backup_holds(c->st->env->backup, c->mark)) {
+        collect_rest(c, RETRY_NS);
+        return;
+    }
     list_push_back(&r->waiting, &c->link);
     collects_begin(r);
 }
@@ -273,6 +280,7 @@ static void collect_unregister_done(struct bg_job *j)
         if (info != NULL)
             info_forget(r, info);
         c->unregistered = true;
+        c->mark = backup_mark(st->env->backup);
         c->tries = 0;
         if (c->keep_object)
             mem_free(c);
@@ -320,7 +328,7 @@ static struct collect *collect_new(struct retention *r, u64 id, u32 epoch)
 static void bundle_collect(struct retention *r, struct bundle_info *info)
 {
     CHECK(info->live == 0);
-    if (info->collecting || r->st->replaying)
+    if (info->collecting || r->st->replaying || storage_readonly(r->st))
         return;
     info->collecting = true;
     struct collect *c = collect_new(r, info->id, info->epoch);
@@ -346,6 +354,7 @@ void retention_discard(struct storage *st, u64 object, u32 epoch)
 {
     struct collect *c = collect_new(st->retention, object, epoch);
     c->unregistered = true;
+    c->mark = backup_mark(st->env->backup);
     collect_rest(c, config_u64(st->env->cfg, CFG_store_delete_delay_ms) * NS_PER_MS);
 }
 

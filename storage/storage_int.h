@@ -406,6 +406,10 @@ err wal_meta_fence(const struct storage *st, u32 epoch, struct meta_compare *c,
                    struct arena *a) MUST_USE;
 /* The key becomes `value` if `epoch` is the newest in it. Blocking. */
 err wal_meta_commit(const struct storage *st, u32 epoch, struct bytes value) MUST_USE;
+/* False: not a sound value of a w/ key. */
+bool wal_meta_state(struct bytes value, u64 *first_unregistered, u32 *epoch, u32 *segment_bytes);
+/* Of a log whose file is not there: it begins with segment `first` in the epoch after this one. */
+struct bytes wal_meta_fresh_value(u64 first, u32 epoch, u32 segment_bytes, struct arena *a);
 
 void wal_check(const struct wal *w);
 /* Room for a frame of `total` bytes in the open segment; seals and opens as needed. */
@@ -542,6 +546,11 @@ void *index_array(struct pindex *p, void *v, u32 *cap, u32 to, size_t item_bytes
 bool index_fits(const struct storage *st);
 bool index_room(struct storage *st);
 
+/* Nothing may change in the store. */
+static inline bool storage_readonly(const struct storage *st)
+{
+    return config_i64(st->env->cfg, CFG_store_readonly);
+}
 /* Tests may run without metrics. */
 static inline void storage_count(struct storage *st, enum metric_id id, u64 n)
 {

@@ -92,6 +92,7 @@ struct orphans {
     struct timer timer;
     bool busy;
     u32 count, removed;
+    u64 mark; /* what the check saw: backup_holds */
     err err;
     struct orphan {
         u64 bundle;
@@ -152,7 +153,7 @@ err uploader_create(struct storage *st)
     }
     up->orphans.st = st;
     st->uploader = up;
-    if (!st->replaying)
+    if (!st->replaying && !storage_readonly(st))
         timer_start(&st->shard->timers, &up->orphans.timer, st->shard->now_ns + ORPHAN_DELAY_NS,
                     orphans_begin);
     return ERR_NONE;
@@ -708,6 +709,10 @@ void uploader_kick(struct storage *st)
 {
     struct uploader *up = st->uploader;
     MAGIC_CHECK(up, UPLOADER_MAGIC);
+    if (storage_readonly(st)) { /* what is appended stays in the log */
+        st->uploads_gave_up = st->stopping;
+        return;
+    }
     if (st->stopping)
         timer_stop(&st->shard->timers, &up->retry_timer); /* once more at once, then never */
     bool pausing = timer_armed(&up->retry_timer) && st->upload_failures > 0;
@@ -812,6 +817,11 @@ static void orphans_begin(struct timer *t)
     struct storage *st = o->st;
     if (st->stopping)
         return;
+    /* What an older life let go of, a recovery might look for until there is a newer snapshot. */
+    if (!backup_holds(st->env->backup, 0)) {
+        timer_start(&st->shard->timers, t, st->shard->now_ns + ORPHAN_DELAY_NS, orphans_begin);
+        return;
+    }
     o->busy = true;
     o->list = mem_alloc(ORPHANS_MAX * sizeof *o->list);
     storage_count(st, M_store_lists, 1);
@@ -841,13 +851,28 @@ static void orphans_listed(struct bg_job *j)
         bg_submit(o->st->shard, &o->job, BG_META, orphans_check_run, orphans_checked);
 }
 
+/* One that was registered until a moment ago looks the same: a recovery might look for it until the
+ * backup says that it is gone. */
+static void orphans_settle(struct timer *t)
+{
+    struct orphans *o = container_of(t, struct orphans, timer);
+    struct storage *st = o->st;
+    o->busy = false;
+    if (st->stopping) {
+        orphans_end(o);
+    } else if (!backup_holds(st->env->backup, o->mark)) {
+        timer_start(&st->shard->timers, t, st->shard->now_ns + ORPHAN_DELAY_NS, orphans_settle);
+    } else {
+        o->busy = true;
+        bg_submit(st->shard, &o->job, BG_MISC, orphans_remove_run, orphans_removed);
+    }
+}
+
 static void orphans_checked(struct bg_job *j)
 {
     struct orphans *o = container_of(j, struct orphans, job);
-    if (o->st->stopping)
-        orphans_end(o);
-    else
-        bg_submit(o->st->shard, &o->job, BG_MISC, orphans_remove_run, orphans_removed);
+    o->mark = backup_mark(o->st->env->backup);
+    orphans_settle(&o->timer);
 }
 
 static void orphans_removed(struct bg_job *j)

@@ -93,6 +93,28 @@ bool wal_meta_is_clean(struct bytes value)
     return value.len >= WAL_META_HEAD_BYTES && (value.data[1] & (WAL_META_CLEAN | WAL_META_MEMORY));
 }
 
+bool wal_meta_state(struct bytes b, u64 *first_unregistered, u32 *epoch, u32 *segment_bytes)
+{
+    struct wal_meta m;
+    struct arena a;
+    arena_init(&a, 4096, 64 * MIB);
+    bool sound = wal_meta_parse(b, &a, &m);
+    if (sound) {
+        *first_unregistered = m.first_unregistered;
+        *epoch = m.epochs[m.epoch_count - 1].epoch;
+        *segment_bytes = m.segment_bytes;
+    }
+    arena_free(&a);
+    return sound;
+}
+
+struct bytes wal_meta_fresh_value(u64 first, u32 epoch, u32 segment_bytes, struct arena *a)
+{
+    struct wal_epoch ended = { epoch, first, first * segment_bytes };
+    struct wal w = { .segment_bytes = segment_bytes, .epochs = &ended, .epoch_count = 1 };
+    return wal_meta_value(&w, first, true, a);
+}
+
 /* ---- the fence ---- */
 
 err wal_meta_fence(const struct storage *st, u32 epoch, struct meta_compare *c, struct arena *a)

@@ -87,6 +87,12 @@ static err produce_item_append(struct part *part, struct produce_item *it)
 {
     err why;
     it->part = part;
+    if (config_bool(part->at->node->cfg, CFG_store_readonly)) {
+        produce_fail(it, ERR_POLICY_VIOLATION,
+                     "This node only looks at its object store "
+                     "(store.readonly): it takes no records");
+        return ERR_NONE;
+    }
     struct topic_entry *t = catalog_find(part->at, it->topic_name, it->topic_id);
     struct partition *p = partition_find(part->at, t, it->index, &why);
     if (!p) {

@@ -1,6 +1,7 @@
 /* Start-up and shutdown of a node; see node.h. */
 #include "node.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -176,6 +177,37 @@ static err node_open_stores(struct node *n, char *why, size_t why_size)
     err e = meta_open(config_str(n->cfg, CFG_meta_url), &n->env.meta, why, why_size);
     if (e == ERR_NONE)
         e = store_open(config_str(n->cfg, CFG_store_url), n->cfg, &n->env.store, why, why_size);
+    if (e == ERR_NONE && config_bool(n->cfg, CFG_store_readonly))
+        n->env.store = store_readonly(n->env.store);
+    return e;
+}
+
+/* Half of somebody's metadata is worse than none. */
+static err no_recovery_unfinished(struct node *n, char *why, size_t why_size)
+{
+    struct arena a;
+    struct meta_kv kv;
+    arena_init(&a, 1024, 65536);
+    err e = meta_get(n->env.meta, bytes_str(RECOVERY_KEY), &a, &kv);
+    arena_free(&a);
+    if (e == ERR_NOT_FOUND)
+        return ERR_NONE;
+    snprintf(why, why_size,
+             "a recovery into %s was begun and not finished: repeat it (leat --recover-from %s)",
+             config_str(n->cfg, CFG_node_data_dir), config_str(n->cfg, CFG_store_url));
+    return e == ERR_NONE ? ERR_CONFLICT : e;
+}
+
+static err node_open_backup(struct node *n, char *why, size_t why_size)
+{
+    struct rng rng;
+    err e = no_recovery_unfinished(n, why, why_size);
+    if (e != ERR_NONE || config_bool(n->cfg, CFG_store_readonly))
+        return e;
+    rng_init(&rng, n->seed + SHARDS_MAX + 1);
+    e = backup_open(n->env.meta, n->env.store, n->cfg, &rng, &n->env.backup, why, why_size);
+    if (e == ERR_NONE)
+        n->env.meta = backup_meta(n->env.backup);
     return e;
 }
 
@@ -296,6 +328,8 @@ err node_open(struct config *cfg, u32 shards, struct node **out, char *why, size
     if (e == ERR_NONE)
         e = node_open_stores(n, why, why_size);
     if (e == ERR_NONE)
+        e = node_open_backup(n, why, why_size);
+    if (e == ERR_NONE)
         e = node_load(n, why, why_size);
     if (e != ERR_NONE) {
         node_close(n);
@@ -310,6 +344,11 @@ err node_open(struct config *cfg, u32 shards, struct node **out, char *why, size
 
 void node_close(struct node *n)
 {
+    /* First: it sends the last changes, and closes the metadata behind it. */
+    if (n->env.backup) {
+        backup_close(n->env.backup);
+        n->env.meta = NULL;
+    }
     if (n->group.bg)
         bg_destroy(n->group.bg);
     topic_defaults_free(n);
@@ -332,6 +371,76 @@ void node_close(struct node *n)
     if (n->lock_fd >= 0)
         close(n->lock_fd);
     mem_free(n);
+}
+
+/* ---- recovery from the store ---- */
+
+static bool log_is_there(const struct config *cfg)
+{
+    bool found = false;
+    DIR *d = opendir(config_str(cfg, CFG_wal_path));
+    for (struct dirent *e = d ? readdir(d) : NULL; e && !found; e = readdir(d)) {
+        const char *dot = strrchr(e->d_name, '.');
+        found = dot && strcmp(dot, ".wal") == 0;
+    }
+    if (d)
+        closedir(d);
+    return found;
+}
+
+struct recovered_topics {
+    struct node *n;
+    struct topics_sorted sorted;
+    bool loaded;
+};
+
+/* Topics are read when the first question comes: they are back in the metadata then. */
+static bool recovered_exists(void *arg, const struct partition_key *k)
+{
+    struct recovered_topics *t = arg;
+    struct node *n = t->n;
+    if (!t->loaded) {
+        t->loaded = true;
+        if (meta_range(n->env.meta, bytes_str("t/"), topic_loaded, n) != ERR_NONE)
+            return false;
+        t->sorted = (struct topics_sorted){ n->topics, n->topic_count };
+        if (n->topic_count > 0)
+            qsort(n->topics, n->topic_count, sizeof *n->topics, topic_by_id);
+    }
+    return t->sorted.count > 0 && partition_exists(&t->sorted, k);
+}
+
+static err node_recover_open(struct node *n, struct recovery *r, char *why, size_t why_size)
+{
+    struct rng rng;
+    struct recovered_topics t = { .n = n };
+    rng_init(&rng, rng_seed_os());
+    r->cfg = n->cfg;
+    r->url = config_str(n->cfg, CFG_store_url);
+    r->meta = n->env.meta;
+    r->store = n->env.store;
+    r->rng = &rng;
+    r->log_there = log_is_there(n->cfg);
+    r->ops = &partition_replay_ops;
+    r->exists = recovered_exists;
+    r->exists_arg = &t;
+    err e = recovery_run(r, why, why_size);
+    n->env.meta = r->meta;
+    return e;
+}
+
+err node_recover(struct config *cfg, struct recovery *r, char *why, size_t why_size)
+{
+    struct node *n = MEM_NEW(struct node);
+    n->cfg = cfg;
+    n->lock_fd = -1;
+    err e = data_dir_lock(n, why, why_size);
+    if (e == ERR_NONE)
+        e = node_open_stores(n, why, why_size);
+    if (e == ERR_NONE)
+        e = node_recover_open(n, r, why, why_size);
+    node_close(n);
+    return e;
 }
 
 const char *node_start_error(const struct node *n)
@@ -357,9 +466,16 @@ void node_describe(const struct node *n, char *buf, size_t size)
 static void housekeeping(struct timer *t)
 {
     struct broker *b = container_of(t, struct broker, housekeeping);
-    retention_run(b);
+    if (!config_bool(b->node->cfg, CFG_store_readonly))
+        retention_run(b);
     u64 ms = config_u64(b->node->cfg, CFG_log_retention_check_interval_ms);
     timer_start(&b->shard.timers, t, b->shard.now_ns + ms * NS_PER_MS, housekeeping);
+}
+
+/* Does this shard send the metadata to the store? */
+static bool keeps_backup(const struct broker *b)
+{
+    return b->controller && b->node->env.backup;
 }
 
 err broker_start(struct shard *s)
@@ -388,7 +504,10 @@ err broker_start(struct shard *s)
     if (e != ERR_NONE)
         return e;
     timer_start(&s->timers, &b->housekeeping, s->now_ns + NS_PER_S, housekeeping);
-    cleaner_start(b);
+    if (!config_bool(n->cfg, CFG_store_readonly))
+        cleaner_start(b);
+    if (keeps_backup(b))
+        backup_start(n->env.backup, s);
     __atomic_store_n(&b->serving, true, __ATOMIC_RELEASE);
     return ERR_NONE;
 }
@@ -446,9 +565,12 @@ bool broker_drained(struct shard *s)
     }
     if (b->stop_step == STOP_NETS_WAIT && !node_serving(b->node)) {
         storage_stop(b->storage);
+        if (keeps_backup(b))
+            backup_stop(b->node->env.backup);
         b->stop_step = STOP_STORAGE_WAIT;
     }
-    if (b->stop_step == STOP_STORAGE_WAIT && storage_stopped(b->storage)) {
+    if (b->stop_step == STOP_STORAGE_WAIT && storage_stopped(b->storage) &&
+        (!keeps_backup(b) || backup_stopped(b->node->env.backup))) {
         broker_free(b);
         b->stop_step = STOP_DONE;
     }

@@ -32,7 +32,7 @@ $(BUILD)/fuzz/%_fuzz: $(BUILD)/fuzz/obj/tests/fuzz/%_fuzz.o $(FUZZ_HELP) $(FUZZ_
 	$(call quiet,LD)$(FUZZ_CC) $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(FUZZ_LIB) $(FUZZ_WRAP) $(LIBS)
 
 # In the order of include/plant.h: each target must find its own planted defect, starting from its corpus.
-FUZZ_CANARIES := codec batch compress config wal bundle stored start node
+FUZZ_CANARIES := codec batch compress config wal bundle stored start node backup
 FUZZ_CANARY_SECONDS ?= 300
 
 .PHONY: fuzz fuzz-programs fuzz-canaries

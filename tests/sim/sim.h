@@ -80,7 +80,8 @@ extern struct sim sim;
     X(meta_errors) X(acked_batches) X(retried_batches) X(read_batches) X(deletes) X(commits)   \
     X(topics_deleted) X(wal_full) X(uploads) X(cache_loads) X(shard_changes)                   \
     X(index_full) X(compactions) X(runs) X(records_removed) X(coalesced) X(ahead_used)            \
-    X(ahead_wasted) X(deferred) X(merges) X(merges_failed) X(wals_lost) X(object_batches)
+    X(ahead_wasted) X(deferred) X(merges) X(merges_failed) X(wals_lost) X(object_batches)         \
+    X(recoveries) X(forward_objects)
 /* clang-format on */
 struct sim_stats {
 #define X(name) u64 name;
@@ -134,12 +135,17 @@ u64 sim_next_event(void); /* UINT64_MAX: none */
 void sim_run_events(void);
 /* Something of the node becomes visible outside (a write, a commit, a put): a kill may strike. */
 void sim_effect(const char *what);
+/* Now, whatever is allowed; within a life only. */
+_Noreturn void sim_kill(const char *what);
 
 /* ---- lives (sim_core.c) ---- */
 enum life_end { LIFE_KILLED, LIFE_STOPPED, LIFE_REFUSED };
 /* Runs a node until it is killed, or, when asked to stop, is drained and closed. Each turn asks
  * `wants_stop`. `why` explains a refused start. */
 enum life_end life_run(bool (*wants_stop)(void), char *why, size_t why_size);
+
+/* leat --recover-from; LIFE_STOPPED: it came through. `pause` lets time pass. */
+enum life_end recover_run(void (*pause)(u64 ns), char *why, size_t why_size);
 
 /* ---- disk (sim_disk.c) ---- */
 struct sim_file;

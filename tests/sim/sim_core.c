@@ -159,6 +159,12 @@ void sim_run_events(void)
     }
 }
 
+void sim_kill(const char *what)
+{
+    TRACE("kill at effect %" PRIu64 ": %s", sim.effects, what);
+    longjmp(sim.kill, 1);
+}
+
 void sim_effect(const char *what)
 {
     if (!sim.running || !sim.kill_allowed)
@@ -166,8 +172,7 @@ void sim_effect(const char *what)
     sim.effects++;
     if (sim.kill_at == 0 || sim.effects < sim.kill_at)
         return;
-    TRACE("kill at effect %" PRIu64 ": %s", sim.effects, what);
-    longjmp(sim.kill, 1);
+    sim_kill(what);
 }
 
 /* ---- a life ---- */
@@ -343,6 +348,29 @@ enum life_end life_run(bool (*wants_stop)(void), char *why, size_t why_size)
     life_over();
     net_crash();
     TRACE("stopped");
+    return LIFE_STOPPED;
+}
+
+enum life_end recover_run(void (*pause)(u64 ns), char *why, size_t why_size)
+{
+    struct recovery r = { .pause = pause };
+    sim.life++;
+    sim.effects = 0;
+    sim.running = true;
+    why[0] = 0;
+    if (setjmp(sim.kill) != 0) {
+        life_over();
+        return LIFE_KILLED;
+    }
+    err e = node_recover(sim.cfg, &r, why, why_size);
+    life_over();
+    if (e != ERR_NONE)
+        return LIFE_REFUSED;
+    TRACE("recovered: epoch=%u change_sets=%" PRIu64 " objects=%" PRIu64 " forward=%" PRIu64
+          " beyond=%" PRIu64 " unknown=%" PRIu64,
+          r.epoch, r.change_sets, r.objects, r.forward_objects, r.blocks_beyond, r.blocks_unknown);
+    STAT(recoveries);
+    STAT_ADD(forward_objects, r.forward_objects);
     return LIFE_STOPPED;
 }
 

@@ -55,6 +55,8 @@ static void node_configure(void)
     set(CFG_log_cleaner_backoff_ms, (i64)rnd_log(1, 3000));
     set(CFG_log_cleaner_dedupe_bytes, one_in(3) ? (i64)rnd_log(1, 4096) : (i64)MIB);
     set(CFG_log_cleaner_io_max_bytes, one_in(3) ? (i64)rnd_log(100000, 10000000) : (i64)GIB);
+    set(CFG_store_snapshot_interval_ms, (i64)rnd_log(10, 5000));
+    set(CFG_store_heartbeat_ms, (i64)rnd_log(10, 20000));
     set(CFG_store_run_bytes, (i64)rnd_log(2000, 500000));
     /* From the seed itself: seeds that failed once keep their course. */
     if (sim.seed % 4 == 1)
@@ -229,8 +231,12 @@ static bool deadline_passed(const char *what)
              QUIET_NS / NS_PER_S, text, wal);
 }
 
+static bool tail_frozen;
+static void tail_freeze(void);
+
 static bool wants_stop(void)
 {
+    tail_freeze();
     switch (phase) {
     case PHASE_FAULTS:
         return sim.now_ns >= life_deadline;
@@ -250,8 +256,11 @@ static bool wants_stop(void)
     case PHASE_VERIFY:
     case PHASE_AGAIN:
         if (verify_done() && wal_is_trimmed() && compaction_is_done() && compact_verified() &&
-            collected())
+            collected()) {
+            if (tail_frozen && phase == PHASE_VERIFY)
+                sim_kill("the machine is lost");
             return true;
+        }
         (void)deadline_passed(!verify_done()          ? "the verifier still reads"
                               : !wal_is_trimmed()     ? "the WAL is not uploaded"
                               : !compaction_is_done() ? "the log is not compacted"
@@ -320,6 +329,76 @@ static void shards_change(void)
     set(CFG_memory_budget, config_i64(sim.cfg, CFG_memory_budget) / was * sim.shards);
 }
 
+/* ---- the data directory is lost ---- */
+
+/* A life without faults that stops cleanly: then all that was acknowledged is in the store. */
+static bool calm_life(void)
+{
+    char why[1200];
+    struct sim_faults faults = sim.faults;
+    memset(&sim.faults, 0, sizeof sim.faults);
+    store_outage_end();
+    sim.kill_allowed = false;
+    life_deadline = sim.now_ns + rnd_log(50 * NS_PER_MS, 5 * NS_PER_S);
+    enum life_end end = life_run(wants_stop, why, sizeof why);
+    sim.faults = faults;
+    if (end == LIFE_REFUSED)
+        sim_fail("start: without faults the node refuses to start: %s", why);
+    return end == LIFE_STOPPED;
+}
+
+static void recover_store_faults(void)
+{
+    struct sim_faults *f = &sim.faults;
+    *f = (struct sim_faults){ .store_fail = some(300),
+                              .store_flip = some(500),
+                              .meta_fail = some(100) };
+}
+
+/* The machine burns down; another one takes over, at the third or fourth try for certain. */
+static void data_lost(bool metadata_too)
+{
+    char why[1200];
+    struct sim_faults faults = sim.faults;
+    disk_forget();
+    if (metadata_too)
+        meta_forget();
+    TRACE("the disk is lost%s", metadata_too ? ", with the metadata" : "");
+    enum life_end end = LIFE_KILLED;
+    for (u32 i = 0; end != LIFE_STOPPED; i++) {
+        bool calm = i >= 3;
+        memset(&sim.faults, 0, sizeof sim.faults);
+        store_outage_end();
+        if (!calm)
+            recover_store_faults();
+        sim.kill_allowed = !calm;
+        sim.kill_at = rnd_log(1, 200);
+        u32 hit = sim.faults_hit;
+        end = recover_run(time_passes, why, sizeof why);
+        if (end == LIFE_REFUSED && sim.faults_hit == hit)
+            sim_fail("recovery from the store refuses: %s", why);
+        TRACE("recovery %s", end == LIFE_STOPPED ? "is through" : *why ? why : "was killed");
+    }
+    sim.faults = faults;
+}
+
+/* Once all is quiet, nothing more is sent but objects: the last ones are in no backup. */
+static bool tail_wanted;
+
+static void tail_freeze(void)
+{
+    struct backup *b = sim.node->env.backup;
+    bool topics_made =
+        !load_plan.compact || catalog_by_name(sim.node->brokers[0], bytes_str("compacted"));
+    if (!topics_made || !tail_wanted || tail_frozen || !load_quiet || !producers_idle() ||
+        !admin_idle() || !group_stable() || !compact_idle() || !backup_holds(b, backup_mark(b)))
+        return;
+    TRACE("from now on the backup of the metadata stands still");
+    tail_frozen = true;
+    set(CFG_store_snapshot_interval_ms, 3600000);
+    set(CFG_store_heartbeat_ms, 3600000);
+}
+
 static void faulty_lives(u32 count)
 {
     char why[1200];
@@ -339,6 +418,8 @@ static void faulty_lives(u32 count)
         if (end != LIFE_STOPPED)
             rot_life();
         shards_change();
+        if (one_in(8) && calm_life())
+            data_lost(!one_in(4));
     }
 }
 
@@ -391,7 +472,15 @@ void seed_run(u64 seed)
     load_start();
     phase = PHASE_FAULTS;
     faulty_lives((u32)rnd_between(0, 5));
+    /* What is deleted while the backup stands still would come back. */
+    tail_wanted =
+        one_in(2) && !load_plan.deletes && !load_plan.churn && topics[1].retention_bytes == 0;
     if (quiet_life(PHASE_DRAIN, one_in(2)) == LIFE_REFUSED)
         (void)quiet_life(PHASE_DRAIN, false);
+    if (tail_frozen || one_in(3))
+        data_lost(tail_frozen || !one_in(4));
+    tail_wanted = tail_frozen = false;
+    set(CFG_store_snapshot_interval_ms, (i64)rnd_log(10, 5000));
+    set(CFG_store_heartbeat_ms, (i64)rnd_log(10, 20000));
     (void)quiet_life(PHASE_AGAIN, false);
 }

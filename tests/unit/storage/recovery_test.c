@@ -1,0 +1,527 @@
+/* The metadata's backup and the recovery from the store, on real files: whose a place is, what a
+ * snapshot holds that was taken while things changed, what damage costs. Whole nodes with records
+ * are recovered by the simulator and tests/crash/recover. */
+#include "../unit.h"
+
+#include <string.h>
+
+#include "../../../storage/backup_int.h"
+#include "../../../storage/bundle_int.h"
+#include "recovery.h"
+#include "tmpdir.h"
+
+static struct tmpdir dir;
+static struct config cfg;
+static struct store *file_store;
+static struct store store; /* in front of it */
+static struct rng rng;
+static char why[1024];
+static struct meta *meddled; /* a put of a part changes this metadata */
+static u32 meddle_count;
+static err put_error; /* of all puts */
+
+/* ---- a store that looks on ---- */
+
+static void set(struct meta *m, const char *key, const char *value)
+{
+    struct meta_op op = { value ? META_PUT : META_DELETE, bytes_str(key),
+                          bytes_str(value ? value : "") };
+    struct meta_txn t = { NULL, &op, 0, 1 };
+    assert_int_equal(meta_commit(m, &t), ERR_NONE);
+}
+
+static err look_put(struct store *s, const struct store_object *o)
+{
+    struct backup_name n;
+    (void)s;
+    if (put_error != ERR_NONE)
+        return put_error;
+    bool part = backup_name_parse(o->name, &n) && n.kind == BACKUP_PART;
+    if (part && meddled) {
+        char key[32];
+        snprintf(key, sizeof key, "x/%u", meddle_count++);
+        set(meddled, key, "while");
+        set(meddled, "a/00001", NULL);
+        set(meddled, "z/99999", "changed");
+    }
+    return file_store->driver->put(file_store, o);
+}
+static err look_get(struct store *s, const char *name, u64 offset, u8 *buf, u32 len)
+{
+    (void)s;
+    return file_store->driver->get_range(file_store, name, offset, buf, len);
+}
+static err look_size(struct store *s, const char *name, u64 *out)
+{
+    (void)s;
+    return file_store->driver->size(file_store, name, out);
+}
+static err look_remove(struct store *s, const char *name)
+{
+    (void)s;
+    return file_store->driver->remove(file_store, name);
+}
+static err look_list(struct store *s, const char *prefix, err (*each)(void *, const char *, u64),
+                     void *arg)
+{
+    (void)s;
+    return file_store->driver->list(file_store, prefix, each, arg);
+}
+static const struct store_driver look_driver = { .scheme = "look",
+                                                 .put = look_put,
+                                                 .get_range = look_get,
+                                                 .size = look_size,
+                                                 .remove = look_remove,
+                                                 .list = look_list };
+
+/* ---- helpers ---- */
+
+static struct meta *meta_at(const char *name)
+{
+    char url[512];
+    struct meta *m;
+    snprintf(url, sizeof url, "lmdb://%s/%s", dir.path, name);
+    assert_int_equal(meta_open(url, &m, why, sizeof why), ERR_NONE);
+    return m;
+}
+
+/* A node's backup over the metadata `name`. */
+static struct backup *backup_at(const char *name)
+{
+    struct backup *b;
+    err e = backup_open(meta_at(name), &store, &cfg, &rng, &b, why, sizeof why);
+    if (e != ERR_NONE)
+        fprintf(stderr, "%s\n", why);
+    assert_int_equal(e, ERR_NONE);
+    return b;
+}
+
+static err backup_refused(const char *name)
+{
+    struct backup *b;
+    struct meta *m = meta_at(name);
+    err e = backup_open(m, &store, &cfg, &rng, &b, why, sizeof why);
+    assert_int_not_equal(e, ERR_NONE);
+    meta_close(m);
+    return e;
+}
+
+static void no_batch(struct storage *st, struct pindex *p, struct bytes b)
+{
+    (void)st, (void)p, (void)b;
+}
+static struct bytes no_snapshot(struct storage *st, struct pindex *p, struct arena *a)
+{
+    (void)st, (void)p, (void)a;
+    return (struct bytes){ NULL, 0 };
+}
+static const struct storage_ops ops = { no_batch, no_batch, no_snapshot, NULL };
+static u64 paused_ns;
+static struct backup *alive_beside; /* gives signs of life while the recovery waits */
+static void pause_count(u64 ns)
+{
+    paused_ns += ns;
+    if (alive_beside) {
+        struct backup_buf b = { 0 };
+        struct backup_head h = { BACKUP_ALIVE, 1, BACKUP_RUNNING, 99, 10000, 0, 0 };
+        assert_int_equal(backup_write(&store, (struct backup_name){ BACKUP_ALIVE, 1, 0, 0 }, false,
+                                      backup_buf_end(&b, h)),
+                         ERR_NONE);
+        backup_buf_free(&b);
+    }
+}
+
+static struct recovery recovery;
+static err recover_into(const char *name, bool force)
+{
+    recovery = (struct recovery){ .cfg = &cfg,
+                                  .url = "test://store",
+                                  .meta = meta_at(name),
+                                  .store = &store,
+                                  .rng = &rng,
+                                  .force = force,
+                                  .ops = &ops,
+                                  .pause = pause_count };
+    err e = recovery_run(&recovery, why, sizeof why);
+    if (recovery.meta != NULL)
+        meta_close(recovery.meta);
+    return e;
+}
+
+static void assert_value(struct meta *m, const char *key, const char *value)
+{
+    struct arena a;
+    struct meta_kv kv;
+    arena_init(&a, 1024, 64 * MIB);
+    err e = meta_get(m, bytes_str(key), &a, &kv);
+    assert_int_equal(e, value ? ERR_NONE : ERR_NOT_FOUND);
+    if (value)
+        assert_true(bytes_eq_str(kv.value, value));
+    arena_free(&a);
+}
+
+static void damage(struct backup_name n)
+{
+    char name[BACKUP_NAME_SIZE], path[600];
+    snprintf(path, sizeof path, "%s/store/%s", dir.path, backup_name(name, n));
+    FILE *f = fopen(path, "r+");
+    assert_non_null(f);
+    fputc('X', f);
+    fclose(f);
+}
+
+static bool in_store(struct backup_name n)
+{
+    char name[BACKUP_NAME_SIZE];
+    u64 bytes;
+    return store.driver->size(&store, backup_name(name, n), &bytes) == ERR_NONE;
+}
+
+/* ---- tests ---- */
+
+static void what_was_sent_is_recovered(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    struct meta *m = backup_meta(b);
+    set(m, "k/old", "1");
+    u64 mark = backup_mark(b);
+    assert_false(backup_holds(b, mark));
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    assert_true(backup_holds(b, mark));
+    set(m, "k/new", "2");
+    set(m, "k/old", NULL);
+    assert_false(backup_holds(b, backup_mark(b)));
+    backup_close(b);
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    assert_int_equal(recovery.epoch, 1);
+    m = meta_at("two");
+    assert_value(m, "k/new", "2");
+    assert_value(m, "k/old", NULL);
+    assert_value(m, RECOVERY_KEY, NULL);
+    meta_close(m);
+    backup_close(backup_at("two")); /* it is a node's now */
+}
+
+/* Parts are read while keys change: those before what was read, those behind it, new ones. */
+static void a_snapshot_taken_while_things_change_is_right(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    struct meta *m = backup_meta(b);
+    char key[32], *large = mem_alloc(300001);
+    memset(large, 'v', 300000);
+    for (u32 i = 0; i < 40; i++) {
+        snprintf(key, sizeof key, "a/%05u", i);
+        set(m, key, large);
+    }
+    set(m, "z/99999", "as it was");
+    meddled = m;
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    meddled = NULL;
+    assert_true(meddle_count >= 3); /* several parts */
+    assert_true(backup_holds(b, backup_mark(b)));
+    backup_close(b);
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    m = meta_at("two");
+    assert_value(m, "a/00000", large);
+    assert_value(m, "a/00001", NULL);
+    assert_value(m, "a/00039", large);
+    assert_value(m, "z/99999", "changed");
+    for (u32 i = 0; i < meddle_count; i++) {
+        snprintf(key, sizeof key, "x/%u", i);
+        assert_value(m, key, "while");
+    }
+    meta_close(m);
+    mem_free(large);
+}
+
+static void a_damaged_snapshot_is_passed_over(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    set(backup_meta(b), "k", "1");
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    backup_close(b);
+    b = backup_at("one"); /* the next life has an epoch of its own */
+    set(backup_meta(b), "k", "2");
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    backup_close(b);
+    damage((struct backup_name){ BACKUP_PART, 2, 0, 0 });
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    assert_int_equal(recovery.snapshots_damaged, 1);
+    struct meta *m = meta_at("two");
+    assert_value(m, "k", "1");
+    meta_close(m);
+}
+
+static void when_all_are_damaged_it_says_so(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    backup_close(b);
+    damage((struct backup_name){ BACKUP_END, 1, 0, 0 });
+    assert_int_equal(recover_into("two", false), ERR_CORRUPT);
+    assert_non_null(strstr(why, "is sound"));
+}
+
+static void damaged_changes_cost_what_is_behind_them(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    struct meta *m = backup_meta(b);
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    for (u32 i = 0; i < 3; i++) {
+        set(m, i == 0 ? "k/0" : i == 1 ? "k/1" : "k/2", "v");
+        assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    }
+    backup_close(b);
+    damage((struct backup_name){ BACKUP_CHANGES, 1, 0, 1 });
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    assert_int_equal(recovery.change_sets, 1);
+    assert_int_equal(recovery.changes_lost, 2);
+    m = meta_at("two");
+    assert_value(m, "k/0", "v");
+    assert_value(m, "k/1", NULL);
+    assert_value(m, "k/2", NULL);
+    meta_close(m);
+}
+
+static void the_store_may_be_away_for_long(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    struct meta *m = backup_meta(b);
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    u64 mark = backup_mark(b);
+    char *large = mem_alloc(5 * MIB + 1);
+    memset(large, 'v', 5 * MIB);
+    put_error = ERR_IO;
+    for (u32 i = 0; i < 10; i++) { /* more than is kept */
+        large[0] = (char)('0' + i);
+        set(m, "k", large);
+        assert_int_not_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    }
+    put_error = ERR_NONE;
+    assert_true(backup_holds(b, mark));
+    assert_false(backup_holds(b, backup_mark(b)));
+    for (u32 i = 0; i < 3 && !backup_holds(b, backup_mark(b)); i++)
+        (void)!backup_send_all(b, why, sizeof why);
+    assert_true(backup_holds(b, backup_mark(b)));
+    backup_close(b);
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    m = meta_at("two");
+    assert_value(m, "k", large);
+    meta_close(m);
+    mem_free(large);
+}
+
+static void a_place_has_one_owner(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    assert_int_equal(backup_refused("two"), ERR_CONFLICT); /* a new node on old data */
+    assert_non_null(strstr(why, "--recover-from"));
+    backup_close(b);
+    assert_int_equal(recover_into("three", false), ERR_NONE);
+    assert_int_equal(backup_refused("one"), ERR_CONFLICT); /* the old node, back again */
+    assert_non_null(strstr(why, "taken over"));
+    backup_close(backup_at("three"));
+}
+
+static void the_wrong_store_is_noticed(void **state)
+{
+    (void)state;
+    backup_close(backup_at("one"));
+    assert_int_equal(store.driver->remove(&store, "m/00000001/claim"), ERR_NONE);
+    assert_int_equal(backup_refused("one"), ERR_CONFLICT);
+    assert_non_null(strstr(why, "not the store"));
+}
+
+/* It was thought dead. */
+static void a_node_that_was_replaced_writes_no_more(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    set(backup_meta(b), "k", "1");
+    assert_int_equal(recover_into("two", true), ERR_NONE);
+    backup_close(b); /* looks round when it says good-bye */
+    assert_int_equal(backup_refused("one"), ERR_CONFLICT);
+    assert_false(in_store((struct backup_name){ BACKUP_ALIVE, 1, 0, 0 }));
+    backup_close(backup_at("two"));
+}
+
+static void a_living_node_is_left_alone(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    struct backup_buf buf = { 0 };
+    struct backup_head h = {
+        .kind = BACKUP_ALIVE, .epoch = 1, .part = BACKUP_RUNNING, .seq = 1, .through = 10000
+    };
+    struct backup_name n = { BACKUP_ALIVE, 1, 0, 0 };
+    assert_int_equal(backup_write(&store, n, false, backup_buf_end(&buf, h)), ERR_NONE);
+    backup_buf_free(&buf);
+    alive_beside = b;
+    assert_int_equal(recover_into("two", false), ERR_BUSY);
+    assert_non_null(strstr(why, "--force"));
+    alive_beside = NULL;
+    paused_ns = 0; /* silent from now on */
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    assert_true(paused_ns >= 20 * NS_PER_S);
+    backup_close(b);
+}
+
+static void what_is_not_empty_is_left_alone(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    backup_close(b);
+    struct meta *m = meta_at("two");
+    set(m, "t/other", "a topic");
+    meta_close(m);
+    assert_int_equal(recover_into("two", true), ERR_CONFLICT);
+    m = meta_at("two");
+    assert_value(m, "t/other", "a topic");
+    meta_close(m);
+    recovery = (struct recovery){ .cfg = &cfg,
+                                  .url = "x",
+                                  .meta = meta_at("three"),
+                                  .store = &store,
+                                  .rng = &rng,
+                                  .log_there = true,
+                                  .ops = &ops };
+    assert_int_equal(recovery_run(&recovery, why, sizeof why), ERR_EXISTS);
+    assert_non_null(strstr(why, "empty data directory"));
+    meta_close(recovery.meta);
+}
+
+static void an_unfinished_recovery_is_begun_anew(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    set(backup_meta(b), "k", "1");
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    backup_close(b);
+    struct meta *m = meta_at("two");
+    set(m, RECOVERY_KEY, "1");
+    set(m, "k/half", "of it");
+    meta_close(m);
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    m = meta_at("two");
+    assert_value(m, "k", "1");
+    assert_value(m, "k/half", NULL);
+    meta_close(m);
+}
+
+static void an_empty_place_is_told_from_a_damaged_one(void **state)
+{
+    (void)state;
+    assert_int_equal(recover_into("two", false), ERR_NOT_FOUND);
+    assert_non_null(strstr(why, "no snapshot"));
+}
+
+/* A registration whose object is not there. */
+static void missing_objects_are_told(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    struct arena a;
+    u8 *raw;
+    char key[META_KEY_SIZE];
+    arena_init(&a, 4096, MIB);
+    struct bundle_reg reg = { .epoch = 3, .object_bytes = 1000, .block_count = 1 };
+    struct partition_key k = { { { 1 } }, 0 };
+    struct block block = { .last_offset = 5, .pos = 32, .bytes = 180, .data_bytes = 100 };
+    struct bytes value = bundle_reg_begin(&a, &reg, &raw);
+    bundle_reg_set(raw, 0, &k, &block);
+    bundle_reg_end(raw, value.len);
+    struct meta_op op = { META_PUT, meta_key_bundle(key, bundle_id(0, 7)), value };
+    struct meta_txn t = { NULL, &op, 0, 1 };
+    assert_int_equal(meta_commit(backup_meta(b), &t), ERR_NONE);
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    backup_close(b);
+    assert_int_equal(recover_into("two", false), ERR_NOT_FOUND);
+    assert_non_null(strstr(why, "b/0000/0000000000000007-00000003"));
+    assert_int_equal(recover_into("two", true), ERR_NONE);
+    assert_int_equal(recovery.objects_missing, 1);
+    struct meta *m = meta_at("two");
+    assert_value(m, "b/0000/0000000000000007", NULL);
+    meta_close(m);
+    arena_free(&a);
+}
+
+static void a_look_changes_nothing(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    set(backup_meta(b), "k", "1");
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    backup_close(b);
+    cfg.values[CFG_store_readonly] = true;
+    put_error = ERR_DENIED;
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    struct meta *m = meta_at("two");
+    assert_value(m, "k", "1");
+    meta_close(m);
+    assert_false(in_store((struct backup_name){ BACKUP_CLAIM, 2, 0, 0 }));
+    struct store *s = store_readonly(&store);
+    struct store_object o = { .name = "x" };
+    assert_int_equal(s->driver->put(s, &o), ERR_DENIED);
+    assert_int_equal(s->driver->remove(s, "m/00000001/claim"), ERR_DENIED);
+    u64 bytes;
+    assert_int_equal(s->driver->size(s, "m/00000001/claim", &bytes), ERR_NONE);
+    mem_free(s);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    char url[512];
+    tmpdir_make(&dir);
+    config_init(&cfg);
+    rng_init(&rng, 7);
+    put_error = ERR_NONE;
+    meddle_count = 0;
+    snprintf(url, sizeof url, "file://%s/store?sync=false", dir.path);
+    assert_int_equal(store_open(url, &cfg, &file_store, why, sizeof why), ERR_NONE);
+    store = (struct store){ .driver = &look_driver };
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    file_store->driver->close(file_store);
+    config_free(&cfg);
+    tmpdir_remove(&dir);
+    return 0;
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(what_was_sent_is_recovered),
+        T(a_snapshot_taken_while_things_change_is_right),
+        T(a_damaged_snapshot_is_passed_over),
+        T(when_all_are_damaged_it_says_so),
+        T(damaged_changes_cost_what_is_behind_them),
+        T(the_store_may_be_away_for_long),
+        T(a_place_has_one_owner),
+        T(the_wrong_store_is_noticed),
+        T(a_node_that_was_replaced_writes_no_more),
+        T(a_living_node_is_left_alone),
+        T(what_is_not_empty_is_left_alone),
+        T(an_unfinished_recovery_is_begun_anew),
+        T(an_empty_place_is_told_from_a_damaged_one),
+        T(missing_objects_are_told),
+        T(a_look_changes_nothing),
+    };
+    return cmocka_run_group_tests_name("recovery", tests, NULL, NULL);
+}
