@@ -26,6 +26,7 @@ test-parts:
 		"e2e-shard=b=tests/e2e/run --jobs 3 --title e2e-shard -w net.advertise=shard --only $(SHARD_TESTS)" \
 		"crash=b=tests/crash/run --rounds $(CRASH_ROUNDS)" \
 		"restart=b=tests/crash/restart --mib 256 --rounds 1 --limit 3" \
+		"recover=b=tests/crash/recover" \
 		"stress=b=tests/crash/stress --seconds 2 --shards 2" \
 		"real-input=b=tests/e2e/real_input.sh" \
 		"s3=c=tests/s3/run"
@@ -44,6 +45,7 @@ soak: deps
 		"real-input=a=tests/e2e/real_input.sh --full" \
 		"crash=a=tests/crash/run --rounds $(SOAK_CRASH_ROUNDS)" \
 		"restart=a=tests/crash/restart --mib 1500 --rounds 3" \
+		"recover=a=tests/crash/recover --gib 20 -w wal.size=1g -w memory.budget=512m" \
 		"stress=a=tests/crash/stress --seconds 20" \
 		"s3=a=$(SUB) s3" \
 		"sim=a=$(SUB) sim SEEDS=10000" \

@@ -98,15 +98,15 @@ def java():
     return kafka("java")
 
 
-def install_java():
-    """The Java client test, compiled. Returns the class path."""
+def install_java(program="ClientTest"):
+    """A program of java/, compiled. Returns the class path."""
     install_kafka()
-    source = os.path.join(HERE, "java", "ClientTest.java")
+    source = os.path.join(HERE, "java", program + ".java")
     compiler = os.path.join(os.path.dirname(java()), "javac")
     if not os.path.exists(compiler):
         compiler = need("javac", "openjdk-17-jdk-headless")
     with locked("java"):
-        directory = built(os.path.join(CACHE, "e2e-java"), fingerprint(source, compiler), lambda d: run_quietly(
+        directory = built(os.path.join(CACHE, "e2e-java-" + program), fingerprint(source, compiler), lambda d: run_quietly(
             [compiler, "-Xlint:-options", "-nowarn", "-cp", kafka_jars(), "-d", d, source], "javac"))
     return f"{directory}:{kafka_jars()}"
 
