@@ -30,7 +30,7 @@ _leat() {
     -w) compopt -o nospace
         mapfile -t COMPREPLY < <(compgen -S = -W "$(_leat_known_keys)" -- "$cur") ;;
     *) mapfile -t COMPREPLY < <(compgen -W "-c --config -w -h --help -V --version --check-config \
-        --print-config-reference" -- "$cur") ;;
+        --print-config-reference --recover-from --force" -- "$cur") ;;
     esac
 }
 

@@ -5,7 +5,7 @@
 
 #include "bundle_int.h"
 
-static u8 *file_load(const char *path, u32 *len)
+u8 *show_file_load(const char *path, u32 *len)
 {
     FILE *f = fopen(path, "rb");
     if (f == NULL) {
@@ -120,7 +120,7 @@ static int show_blocks(const char *path, const u8 *bytes, const struct bundle_fo
 int show_bundle(const char *path, int verbose)
 {
     u32 len;
-    u8 *bytes = file_load(path, &len);
+    u8 *bytes = show_file_load(path, &len);
     if (bytes == NULL)
         return 1;
     int status = 1;

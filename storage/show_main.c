@@ -9,8 +9,9 @@ static int usage(FILE *out, int status)
 {
     fputs("Usage: leat-show wal FILE [-v]            a write-ahead log (wal.path/*.wal)\n"
           "       leat-show bundle FILE [-v | -vv]   an object of the store: bundle or run\n"
+          "       leat-show backup FILE [-v]         an object below m/ in the store: metadata\n"
           "\n"
-          "  -v             print frames or blocks, too\n"
+          "  -v             print frames, blocks or changes, too\n"
           "  -vv            print batches, too\n"
           "  -h, --help     this text\n"
           "  -V, --version  the version\n"
@@ -36,5 +37,7 @@ int main(int argc, char **argv)
         return show_wal(argv[2], verbose);
     if (strcmp(argv[1], "bundle") == 0)
         return show_bundle(argv[2], verbose);
+    if (strcmp(argv[1], "backup") == 0)
+        return show_backup(argv[2], verbose);
     return usage(stderr, 2);
 }

@@ -30,6 +30,17 @@ static const char *object_check(const char *name, u64 want)
     return "is not there";
 }
 
+/* The metadata's own backup (m/) is not registered anywhere; backup.c keeps it small. */
+static u32 data_objects(void)
+{
+    const char *name;
+    struct bytes data;
+    u32 count = 0;
+    for (u32 i = 0; store_object_at(i, &name, &data); i++)
+        count += strncmp(name, "m/", 2) != 0;
+    return count;
+}
+
 bool store_is_clean(char *why, size_t why_size)
 {
     struct bytes key, value;
@@ -44,7 +55,7 @@ bool store_is_clean(char *why, size_t why_size)
             sim_fail("store: the registered object %s %s", name, wrong);
         named++;
     }
-    u32 there = store_object_count();
+    u32 there = data_objects();
     snprintf(why, why_size, "%u objects, %u of them registered", there, named);
     CHECK(named <= there);
     return named == there;

@@ -37,7 +37,7 @@ static struct pair *pair_find(struct bytes key)
 
 static bool starts_with(struct bytes b, struct bytes prefix)
 {
-    return b.len >= prefix.len && memcmp(b.data, prefix.data, prefix.len) == 0;
+    return b.len >= prefix.len && (prefix.len == 0 || memcmp(b.data, prefix.data, prefix.len) == 0);
 }
 
 static struct bytes own(struct bytes b)

@@ -396,7 +396,7 @@ static void tail_freeze(void)
     TRACE("from now on the backup of the metadata stands still");
     tail_frozen = true;
     set(CFG_store_snapshot_interval_ms, 3600000);
-    set(CFG_store_heartbeat_ms, 3600000);
+    set(CFG_store_heartbeat_ms, 30000);
 }
 
 static void faulty_lives(u32 count)
