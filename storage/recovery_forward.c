@@ -7,7 +7,9 @@
  *
  *  1. Of a partition blocks are taken only while the offsets go on without a gap. Uploads finish
  *     out of order: what was in the gap was in the lost log only.
- *  2. A segment may have been uploaded by two lives. The later one counts; both hold the same.
+ *  2. A segment may have been uploaded by two lives. The later one counts; both hold the same. One
+ *     of an epoch before those that the w/ key names is not taken: a node that was replaced, and
+ *     does not know it yet, may still put objects.
  *  3. Producers are brought up to the last block that was taken, so that a batch that is sent again
  *     is still recognised.
  *  4. Every log begins anew behind all segments and epochs that the store has seen, so no name is
@@ -52,9 +54,9 @@ struct taken { /* a block that may be registered */
 
 struct log_state {
     bool known;
-    u64 first; /* segment not registered */
+    struct wal_meta_state meta;
     u64 next;  /* no object of this segment or a later one is there */
-    u32 epoch, segment_bytes;
+    u32 epoch; /* no object of a later one is there */
 };
 
 struct forward {
@@ -159,7 +161,8 @@ static err log_one(void *arg, const struct meta_kv *kv)
     if (sscanf(text, "%4x", &index) != 1 || index >= SHARDS_MAX)
         return ERR_NONE;
     struct log_state *l = &f->logs[index];
-    l->known = wal_meta_state(kv->value, &l->first, &l->epoch, &l->segment_bytes);
+    l->known = wal_meta_state(kv->value, &l->meta);
+    l->epoch = l->meta.epoch;
     return l->known ? ERR_NONE : ERR_CORRUPT;
 }
 
@@ -281,11 +284,12 @@ static err candidates_read(struct forward *f)
         struct log_state *l = &f->logs[bundle_wal(o->id)];
         u64 seq = bundle_seq(o->id);
         l->epoch = MAX(l->epoch, MIN(o->epoch, UINT32_MAX - 8));
-        if (object_is_run(o->id) || seq >= l->first + SEQ_AHEAD_MAX)
+        u64 first = l->meta.first_unregistered;
+        if (object_is_run(o->id) || seq >= first + SEQ_AHEAD_MAX)
             continue;
         l->next = MAX(l->next, seq + 1);
         bool newest = i + 1 == f->object_count || f->objects[i + 1].id != o->id;
-        if (o->registered || seq < l->first || !newest)
+        if (o->registered || seq < first || o->epoch < l->meta.oldest_epoch || !newest)
             continue;
         struct bundle_footer foot;
         err e = ERR_CORRUPT;
@@ -477,9 +481,10 @@ static void logs_begin_anew(struct forward *f)
         char key[META_KEY_SIZE];
         if (!l->known && l->next == 0)
             continue;
-        u32 segment_bytes = l->known ? l->segment_bytes : SEGMENT_BYTES_ANY;
+        u32 segment_bytes = l->known ? l->meta.segment_bytes : SEGMENT_BYTES_ANY;
+        u64 first = MAX(l->meta.first_unregistered, l->next);
         put_op(f, meta_key_wal(key, i),
-               wal_meta_fresh_value(MAX(l->first, l->next), l->epoch, segment_bytes, &f->arena));
+               wal_meta_fresh_value(first, l->epoch + 1, segment_bytes, &f->arena));
     }
 }
 

@@ -406,8 +406,13 @@ err wal_meta_fence(const struct storage *st, u32 epoch, struct meta_compare *c,
                    struct arena *a) MUST_USE;
 /* The key becomes `value` if `epoch` is the newest in it. Blocking. */
 err wal_meta_commit(const struct storage *st, u32 epoch, struct bytes value) MUST_USE;
+struct wal_meta_state {
+    u64 first_unregistered;
+    u32 segment_bytes;
+    u32 oldest_epoch, epoch; /* of those that may have unregistered segments */
+};
 /* False: not a sound value of a w/ key. */
-bool wal_meta_state(struct bytes value, u64 *first_unregistered, u32 *epoch, u32 *segment_bytes);
+bool wal_meta_state(struct bytes value, struct wal_meta_state *out);
 /* Of a log whose file is not there: it begins with segment `first` in the epoch after this one. */
 struct bytes wal_meta_fresh_value(u64 first, u32 epoch, u32 segment_bytes, struct arena *a);
 

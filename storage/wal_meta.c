@@ -93,17 +93,15 @@ bool wal_meta_is_clean(struct bytes value)
     return value.len >= WAL_META_HEAD_BYTES && (value.data[1] & (WAL_META_CLEAN | WAL_META_MEMORY));
 }
 
-bool wal_meta_state(struct bytes b, u64 *first_unregistered, u32 *epoch, u32 *segment_bytes)
+bool wal_meta_state(struct bytes b, struct wal_meta_state *out)
 {
     struct wal_meta m;
     struct arena a;
     arena_init(&a, 4096, 64 * MIB);
     bool sound = wal_meta_parse(b, &a, &m);
-    if (sound) {
-        *first_unregistered = m.first_unregistered;
-        *epoch = m.epochs[m.epoch_count - 1].epoch;
-        *segment_bytes = m.segment_bytes;
-    }
+    if (sound)
+        *out = (struct wal_meta_state){ m.first_unregistered, m.segment_bytes, m.epochs[0].epoch,
+                                        m.epochs[m.epoch_count - 1].epoch };
     arena_free(&a);
     return sound;
 }

@@ -7,6 +7,7 @@
 
 #include "../../../storage/backup_int.h"
 #include "../../../storage/bundle_int.h"
+#include "batches.h"
 #include "recovery.h"
 #include "tmpdir.h"
 
@@ -426,6 +427,111 @@ static void an_empty_place_is_told_from_a_damaged_one(void **state)
     assert_non_null(strstr(why, "no snapshot"));
 }
 
+/* ---- objects beyond the metadata ---- */
+
+static const struct partition_key part0 = { { { 7 } }, 0 };
+
+static void put_bundle(u64 seq, u32 epoch, i64 base, u32 records)
+{
+    struct bundle_builder b;
+    char name[BUNDLE_NAME_SIZE];
+    struct bytes batch = batch_make(base, records, 100, 1000);
+    bundle_builder_init(&b, 0, seq, epoch, MIB);
+    bundle_builder_add(&b, &part0, base, base + (i64)records - 1, 1000 + records, batch);
+    bundle_builder_seal(&b);
+    struct store_object o = { .name = bundle_name(name, bundle_id(0, seq), epoch),
+                              .parts = b.parts,
+                              .part_count = b.part_count };
+    assert_int_equal(store.driver->put(&store, &o), ERR_NONE);
+    bundle_builder_free(&b);
+    batch_drop(batch);
+}
+
+/* A node whose log 0 has not registered segments from 10 on, in epoch 4. */
+static void node_with_a_log(void)
+{
+    struct backup *b = backup_at("one");
+    struct arena a;
+    char key[META_KEY_SIZE];
+    arena_init(&a, 4096, MIB);
+    struct meta_op op = { META_PUT, meta_key_wal(key, 0), wal_meta_fresh_value(10, 4, MIB, &a) };
+    struct meta_txn t = { NULL, &op, 0, 1 };
+    assert_int_equal(meta_commit(backup_meta(b), &t), ERR_NONE);
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    backup_close(b);
+    arena_free(&a);
+}
+
+static bool registered(struct meta *m, u64 seq, u32 epoch)
+{
+    struct arena a;
+    struct meta_kv kv;
+    struct bundle_reg reg;
+    char key[META_KEY_SIZE];
+    arena_init(&a, 4096, MIB);
+    bool there = meta_get(m, meta_key_bundle(key, bundle_id(0, seq)), &a, &kv) == ERR_NONE &&
+                 bundle_reg_decode(kv.value, &reg) == ERR_NONE && reg.epoch == epoch;
+    arena_free(&a);
+    return there;
+}
+
+static void newer_objects_are_taken_up_to_a_gap(void **state)
+{
+    (void)state;
+    node_with_a_log();
+    put_bundle(9, 4, 1000, 5); /* of a segment that is registered: a leftover */
+    put_bundle(10, 4, 0, 10);
+    put_bundle(11, 4, 10, 10); /* uploaded by two lives */
+    put_bundle(11, 5, 10, 10);
+    put_bundle(13, 5, 25, 10); /* 20 to 24 never came */
+    put_bundle(14, 5, 35, 10);
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    assert_int_equal(recovery.forward_objects, 2);
+    assert_int_equal(recovery.blocks_beyond, 2);
+    struct meta *m = meta_at("two");
+    assert_true(registered(m, 10, 4) && registered(m, 11, 5));
+    assert_false(registered(m, 9, 4) || registered(m, 13, 5) || registered(m, 14, 5));
+    struct arena a;
+    struct meta_kv kv;
+    struct wal_meta_state w;
+    char key[META_KEY_SIZE];
+    arena_init(&a, 4096, MIB);
+    assert_int_equal(meta_get(m, meta_key_wal(key, 0), &a, &kv), ERR_NONE);
+    assert_true(wal_meta_state(kv.value, &w) && wal_meta_is_clean(kv.value));
+    assert_int_equal(w.first_unregistered, 15); /* no name is given twice */
+    assert_true(w.oldest_epoch > 5);
+    arena_free(&a);
+    meta_close(m);
+}
+
+static void objects_of_a_node_that_was_replaced_are_not_taken(void **state)
+{
+    (void)state;
+    node_with_a_log();
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    put_bundle(10, 4, 0, 10); /* it did not know yet */
+    assert_int_equal(recover_into("three", false), ERR_NONE);
+    assert_int_equal(recovery.forward_objects, 0);
+}
+
+static void a_damaged_newer_object_ends_its_partition(void **state)
+{
+    (void)state;
+    node_with_a_log();
+    put_bundle(10, 4, 0, 10);
+    put_bundle(11, 4, 10, 10);
+    char path[600];
+    snprintf(path, sizeof path, "%s/store/b/0000/000000000000000a-00000004", dir.path);
+    FILE *f = fopen(path, "r+");
+    assert_non_null(f);
+    fseek(f, 200, SEEK_SET);
+    fputs("damage", f);
+    fclose(f);
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    assert_int_equal(recovery.forward_objects, 0);
+    assert_int_equal(recovery.blocks_beyond, 2);
+}
+
 /* A registration whose object is not there. */
 static void missing_objects_are_told(void **state)
 {
@@ -520,6 +626,9 @@ int main(void)
         T(what_is_not_empty_is_left_alone),
         T(an_unfinished_recovery_is_begun_anew),
         T(an_empty_place_is_told_from_a_damaged_one),
+        T(newer_objects_are_taken_up_to_a_gap),
+        T(objects_of_a_node_that_was_replaced_are_not_taken),
+        T(a_damaged_newer_object_ends_its_partition),
         T(missing_objects_are_told),
         T(a_look_changes_nothing),
     };
