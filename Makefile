@@ -36,7 +36,7 @@ lib = $(BUILD)/lib$(1).a
 LIB_ALL := $(foreach l,broker storage net shard base,$(call lib,$(l)))
 REAL := $(call lib,real)
 
-PROGRAMS := $(BUILD)/leat $(BUILD)/leatctl $(BUILD)/leat-bench $(BUILD)/leat-show $(BUILD)/leat-floor
+PROGRAMS := $(BUILD)/leat $(BUILD)/leatctl $(BUILD)/leat-bench $(BUILD)/leat-show $(BUILD)/leat-floor $(BUILD)/leat-rangeget
 .PHONY: all clean
 all: $(PROGRAMS)
 .DELETE_ON_ERROR:

@@ -15,3 +15,12 @@ $(BUILD)/unit/bench_test: $(call obj,tests/unit/perf/bench_test.c) $(BENCH_TESTE
 	$(LINK) -lcmocka
 UNIT += $(BUILD)/unit/bench_test
 unit: $(BUILD)/unit/bench_test
+
+# What catching up costs those that tail, and how much of the store's speed it gets: minutes.
+# More options through ISOLATION, for example: make isolation ISOLATION="--store versitygw"
+ISOLATION ?=
+$(BUILD)/leat-rangeget: $(call obj,perf/rangeget.c) $(call lib,storage) $(call lib,shard) $(call lib,base) $(REAL)
+	$(LINK)
+.PHONY: isolation
+isolation: $(BUILD)/leat $(BUILD)/leat-bench $(BUILD)/leat-rangeget
+	BUILD=$(BUILD) perf/isolation $(ISOLATION)

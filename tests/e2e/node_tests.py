@@ -530,6 +530,16 @@ def a_slow_object_holds_nobody_up(work):
 
 
 @case
+def catch_up_beside_the_tail(work):
+    """The short form of perf/isolation: consumers read an old topic from the store while others tail. The times
+    are not held to anything: other tests run meanwhile."""
+    program = os.path.join(harness.HERE, "..", "..", "perf", "isolation")
+    done = subprocess.run([program, "--quick", "--dir", work], capture_output=True, text=True, timeout=200)
+    print(done.stdout + done.stderr)
+    expect(done.returncode, 0, "exit code of perf/isolation --quick")
+
+
+@case
 def partitions_are_bounded(work):
     """topics.max_partitions counts all topics, and what one request makes."""
     node = Node(work, "topics.max_partitions=20", "num.partitions=3")
