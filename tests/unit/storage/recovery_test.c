@@ -116,7 +116,9 @@ static struct bytes no_snapshot(struct storage *st, struct pindex *p, struct are
     (void)st, (void)p, (void)a;
     return (struct bytes){ NULL, 0 };
 }
-static const struct storage_ops ops = { no_batch, no_batch, no_snapshot, NULL };
+static const struct storage_ops ops = { .recovered = no_batch,
+                                        .restored = no_batch,
+                                        .snapshot = no_snapshot };
 static u64 paused_ns;
 static struct backup *alive_beside; /* gives signs of life while the recovery waits */
 static void pause_count(u64 ns)
