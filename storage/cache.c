@@ -307,7 +307,9 @@ static bool make_room(struct cache *c, enum read_class class, u64 bytes, bool un
 static void load_run(struct bg_job *j)
 {
     struct cache_block *b = container_of(j, struct cache_block, job);
-    b->err = b->store->driver->get_range(b->store, b->name, b->key.pos, b->raw, b->key.bytes);
+    struct store *store =
+        store_for(b->store, b->load_class == READ_CATCHUP ? STORE_CATCHUP : STORE_TAIL);
+    b->err = store->driver->get_range(store, b->name, b->key.pos, b->raw, b->key.bytes);
     if (b->err != ERR_NONE)
         return;
     struct bundle_entry e;

@@ -27,6 +27,10 @@
 #define SNAP_BYTES_MAX GIB
 /* Tailing readers are rarely later than this. */
 #define IMAGE_KEEP_NS NS_PER_S
+/* So many images a shard are there as soon as they are needed; more come at this pace: while their
+ * memory is touched for the first time they cost more than they save. */
+#define IMAGES_FEW 16u
+#define IMAGE_GROW_NS (200 * NS_PER_MS)
 /* Giving memory back: so often, so many images a turn. */
 #define GIVE_BACK_NS NS_PER_S
 #define GIVE_BACK_MAX 8u
@@ -222,18 +226,17 @@ static void image_prepare(struct storage *st)
     if (st->image_job.busy || st->stopping || st->image_count >= st->image_max)
         return;
     st->job_count++;
+    st->image_grow_ns = st->shard->now_ns + IMAGE_GROW_NS;
     bg_submit(st->shard, &st->image_job, BG_PUT, image_job_run, image_job_done);
 }
 
-static bool image_registered_any(const struct storage *st)
+/* More memory, at a pace, while what waits for its upload fills a good part of what there is. */
+static void images_grow(struct storage *st)
 {
-    list_for(it, &st->sealed_images) {
-        const struct segment *seg = list_entry(it, struct image, link)->seg;
-        CHECK(seg != NULL);
-        if (seg->state == SEG_REGISTERED)
-            return true;
-    }
-    return false;
+    bool few = st->image_count < IMAGES_FEW;
+    bool wanted = (u64)st->sealed_unregistered * 100 > (u64)st->image_count * UPLOADS_RELAXED;
+    if (few || (wanted && st->shard->now_ns >= st->image_grow_ns))
+        image_prepare(st);
 }
 
 /* False: none now; room is told when there is one. */
@@ -243,12 +246,16 @@ static bool image_find(struct storage *st)
         return true;
     if (st->image_count == 0 && image_add(st, image_memory(st)))
         return true;
-    image_prepare(st);
+    if (st->image_count < IMAGES_FEW)
+        image_prepare(st);
     if (image_evict(st, SEG_REGISTERED, 0))
         return true;
-    /* While memory is made ready the log does not wait for it: reading one segment back later
-     * costs less than producers that stand still now. */
-    return image_evict(st, SEG_DURABLE, 0) || (!st->image_job.busy && image_evict_one(st));
+    /* Later, the log does not wait for memory: one segment read back costs less than producers that
+     * stand still. */
+    if (st->image_count >= IMAGES_FEW && image_evict(st, SEG_DURABLE, 0))
+        return true;
+    image_prepare(st);
+    return !st->image_job.busy && image_evict_one(st);
 }
 
 static struct image *image_acquire(struct storage *st)
@@ -258,8 +265,8 @@ static struct image *image_acquire(struct storage *st)
     struct list *l = list_pop_front(&st->free_images);
     CHECK(l != NULL);
     /* The next one is made ready while this one fills. */
-    if (list_empty(&st->free_images) && !image_registered_any(st))
-        image_prepare(st);
+    if (list_empty(&st->free_images))
+        images_grow(st);
     struct image *im = list_entry(l, struct image, link);
     MEM_UNPOISON(im->bytes, st->wal.segment_bytes);
     return im;

@@ -457,6 +457,8 @@ err uploader_create(struct storage *st) MUST_USE; /* fills st->uploader */
 /* At start, blocking: every b/ key; blocks of partitions this shard owns and st->known accepts go
  * to pindex_add_block. `env->error` on failure. */
 err uploader_load(struct storage *st) MUST_USE;
+/* Up to so many percent of the images that wait for their upload, uploads give way. */
+#define UPLOADS_RELAXED 40u
 void uploader_kick(struct storage *st);       /* something is DURABLE, or the shard is stopping */
 u32 uploader_slots(const struct storage *st); /* uploads at a time */
 u32 uploader_puts(const struct storage *st);  /* puts in flight */
@@ -521,6 +523,7 @@ struct storage {
     u32 image_count, image_max, spare_max, spare_used;
     struct bg_job image_job;  /* maps and touches the memory of one more image */
     u8 *image_bytes;          /* what it mapped */
+    u64 image_grow_ns;        /* not before this */
     struct timer image_timer; /* gives memory back; armed while there is more than one image */
     u32 sealed_unregistered;  /* SEALED … UPLOADING */
     u32 job_count;            /* bg jobs of index.c, segment.c and storage.c in flight */

@@ -40,17 +40,16 @@
 #define UPLOAD_SLOW_NS (30 * NS_PER_S)
 /* Uploads are background work: the disk is shared with the WAL, whose flushes wait for everything
  * that was written before them. What is not uploaded yet decides how fast they go, as a part of
- * what the log and the memory of images can hold: up to RELAXED percent at EASE_MIN percent of the
- * rate at which their segment was filled, so that a burst has the disk to itself; from there on
- * faster, up to EASE_MAX; so a steady load settles where uploads keep up with it. From HURRIED
- * percent on they are not paced at all, because a full log stops all producers, and an image that
- * has to go before its upload is read back. Nor while producers wait for them (ack.c). Never less
- * than PACE_MIN bytes/s. */
+ * what the log and the images there are can hold: up to UPLOADS_RELAXED percent at EASE_MIN percent
+ * of the rate at which their segment was filled, so that a burst has the disk to itself; from there
+ * on faster, up to EASE_MAX, while images grow; so a steady load settles where uploads keep up with
+ * it. From HURRIED percent on they are not paced at all, because a full log stops all producers,
+ * and an image that has to go before its upload is read back. Nor while producers wait for them
+ * (ack.c). Never less than PACE_MIN bytes/s. */
 #define EASE_MAX 150u
 #define EASE_MIN 20u
 #define PACE_MIN (8 * MIB)
 #define PACE_TICK_NS (50 * NS_PER_MS)
-#define RELAXED 40u
 #define HURRIED 85u
 #define COMMIT_BYTES_MAX (1 * GIB)
 #define ORPHANS_MAX 4096u
@@ -625,13 +624,13 @@ static void rest_update(struct uploader *up)
 /* What waits, in percent of what log and images can hold. */
 static u32 waiting_percent(const struct storage *st)
 {
-    u32 room = MIN(st->wal.slot_count, st->image_max);
+    u32 room = MIN(st->wal.slot_count, MAX(st->image_count, 1u));
     return (u32)((u64)st->sealed_unregistered * 100 / room);
 }
 
 bool uploader_behind(const struct storage *st)
 {
-    return st->upload_failures > 0 || waiting_percent(st) >= RELAXED;
+    return st->upload_failures > 0 || waiting_percent(st) >= UPLOADS_RELAXED;
 }
 
 /* 0: as fast as it goes. */
@@ -644,8 +643,8 @@ static u64 upload_pace(const struct uploader *up, const struct segment *seg)
     if (st->stopping || alone || awaited || waiting >= HURRIED)
         return 0;
     u32 ease = EASE_MIN;
-    if (waiting > RELAXED)
-        ease += (EASE_MAX - EASE_MIN) * (waiting - RELAXED) / (HURRIED - RELAXED);
+    if (waiting > UPLOADS_RELAXED)
+        ease += (EASE_MAX - EASE_MIN) * (waiting - UPLOADS_RELAXED) / (HURRIED - UPLOADS_RELAXED);
     u64 fill_ns = MAX(seg->sealed_ns - seg->opened_ns, NS_PER_MS);
     u64 all = MAX((u64)seg->used * ease / 100 * NS_PER_S / fill_ns, PACE_MIN);
     return MAX(all / up->busy, 1u);
