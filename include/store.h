@@ -56,6 +56,9 @@ struct store_driver {
     err (*remove)(struct store *s, const char *name);
     err (*list)(struct store *s, const char *prefix,
                 err (*each)(void *arg, const char *name, u64 bytes), void *arg);
+    /* A page of list: see store_list_page. NULL: all is listed for each page. */
+    err (*list_page)(struct store *s, const char *prefix, const char *after, u32 max,
+                     err (*each)(void *arg, const char *name, u64 bytes), void *arg);
     /* Deletes `count` objects; the first error, after all were tried. NULL: one by one. */
     err (*remove_many)(struct store *s, const char *const *names, u32 count);
     /* The same store, for requests of a class; never fails. NULL: classes are all the same. */
@@ -92,6 +95,10 @@ err store_remove_many(struct store *s, const char *const *names, u32 count);
 /* The handle to ask through for that class: store_for(s, STORE_GC)->driver->remove(…). It lives as
  * long as the store and is not closed. Any thread. */
 struct store *store_for(struct store *s, enum store_class c);
+/* Names behind `after` ("": from the first on), ascending, `max` at most; none: there are no more.
+ * Stops on an error from `each` and returns it. */
+err store_list_page(struct store *s, const char *prefix, const char *after, u32 max,
+                    err (*each)(void *arg, const char *name, u64 bytes), void *arg);
 /* (use s->driver->fn directly for the others) */
 
 #endif

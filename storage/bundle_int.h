@@ -155,6 +155,7 @@ void bundle_reg_get(const struct bundle_reg *reg, u32 i, u64 bundle, struct part
 struct bundle_info { /* of a bundle or run */
     u64 id;
     i64 created_ms;
+    u64 bytes; /* of the object */
     u32 epoch;
     u32 live;     /* blocks of this shard's partitions that are still wanted */
     bool foreign; /* other shards have blocks in it, too (made under another shard count) */
@@ -167,11 +168,9 @@ struct bundle_info *retention_bundle(const struct storage *st, u64 bundle); /* N
 void retention_bundle_add(struct storage *st, u64 bundle, const struct bundle_reg *reg, u32 live,
                           bool foreign);
 
-/* A run's registration was deleted, because another took its place: its object goes after the grace
- * time. */
+/* A run's registration was deleted, because another took its place; the same transaction wrote it
+ * down as discarded. */
 void retention_run_replaced(struct storage *st, u64 run);
-/* An object that may be there and that no registration named or ever will. */
-void retention_discard(struct storage *st, u64 object, u32 epoch);
 
 /* ---- cached blocks: cache.c ---- */
 

@@ -4,7 +4,7 @@
 #ifndef LEAT_COMPACT_INT_H
 #define LEAT_COMPACT_INT_H
 
-#include "bundle_int.h"
+#include "discard.h"
 #include "hash.h"
 
 /* ---- rewrite.c: the mechanism ---- */
@@ -48,7 +48,7 @@ struct rewrite {
     i64 cover_from;           /* and what the new run stands for before it */
     struct block *blocks;
     u32 block_count, block_at;
-    u64 *runs; /* among the sources: their registrations go */
+    struct discarded *runs; /* among the sources: their registrations go */
     u32 run_count, bundle_count;
     i64 created_ms;
     bool changed;

@@ -434,6 +434,9 @@ static err register_object(struct forward *f, u32 from, u32 to)
             bundle_reg_set(raw, n++, &f->blocks[i].key, &f->blocks[i].block);
     bundle_reg_end(raw, value.len);
     put_op(f, meta_key_bundle(key, o->id), value);
+    /* An older life's whose data was about to be stored anew may have been taken for an orphan. */
+    struct meta_op wanted = { META_DELETE, discard_key(key, o->id, o->epoch), { NULL, 0 } };
+    backup_buf_add(&f->ops, &wanted);
     f->r->forward_objects++;
     f->r->objects++;
     return ERR_NONE;

@@ -1,21 +1,19 @@
 /* Retention: where a partition's log may start, and objects that nobody refers to any more.
  *
  * Every bundle and run with blocks of this shard's partitions has a bundle_info that counts the
- * blocks still in an index. At 0 it is collected:
+ * blocks still in an index. At 0 one transaction takes its registration away and writes it down as
+ * discarded; discard.c does the rest.
  *
- *   live 0 ─► UNREGISTER (metadata) ─► GRACE (store.delete_delay) ─► REMOVE (object) ─► gone
- *
- *  1. The object is deleted only after the transaction that unregisters it is durable and in the
- *     backup, and after a pause longer than a reader holds on to a block it has looked up.
- *  2. A bundle may hold blocks of other shards, if it was made under another shard count: then this
+ *  1. A bundle may hold blocks of other shards, if it was made under another shard count: then this
  *     shard takes its blocks out of the registration, and the one that takes the last deletes it.
- *  3. Anything that fails or is cut off by a stop is done again at the next start: a registration
- *     without live blocks is loaded with live 0, an object without registration is an orphan
- *     (uploader.c). So nothing here has to be remembered.
+ *  2. Anything that fails or is cut off by a stop is done again at the next start: a registration
+ *     without live blocks is loaded with live 0. So nothing here has to be remembered.
  */
-#include "bundle_int.h"
-
 #include <stdio.h>
+
+#include "discard.h"
+#include "plant.h"
+#include "scrub.h"
 
 #define RETENTION_MAGIC 0x5e7e0001u
 #define RETRY_NS (5 * NS_PER_S)
@@ -28,8 +26,9 @@ struct retention {
     struct storage *st;
     struct bundle_info *bundles; /* uthash by id */
     u32 bundle_count;
+    u64 bundle_bytes;
     struct list waiting; /* collects whose job has not begun */
-    struct list resting; /* in GRACE or before a retry */
+    struct list resting; /* before a retry */
     u32 running;
     bool started; /* the shard turns: jobs may run */
     struct timer start_timer;
@@ -40,15 +39,22 @@ struct collect {
     struct timer timer;
     struct list link;
     struct storage *st;
-    u64 id;
-    u32 epoch;
-    bool foreign, unregistered, keep_object;
-    u64 mark; /* of the transaction that unregistered it: backup_holds */
+    bool foreign;
+    struct discarded object;
     u32 tries;
     err err;
 };
 
 static void collects_begin(struct retention *r);
+
+static void gauges_set(const struct retention *r)
+{
+    struct metrics *m = r->st->shard->metrics;
+    if (m == NULL)
+        return;
+    metric_set(m, M_registered_objects, r->bundle_count);
+    metric_set(m, M_registered_bytes, r->bundle_bytes);
+}
 
 /* Not from within a start that may yet fail and take everything down again. */
 static void start_fire(struct timer *t)
@@ -67,12 +73,14 @@ err retention_create(struct storage *st)
     list_init(&r->resting);
     st->retention = r;
     timer_start(&st->shard->timers, &r->start_timer, st->shard->now_ns, start_fire);
-    return ERR_NONE;
+    err e = discard_create(st);
+    return e != ERR_NONE ? e : scrub_create(st);
 }
 
 bool retention_idle(const struct storage *st)
 {
-    return st->retention == NULL || st->retention->running == 0;
+    return st->retention == NULL ||
+           (st->retention->running == 0 && discard_idle(st) && scrub_idle(st));
 }
 
 static void collects_free(struct storage *st, struct list *l)
@@ -92,6 +100,8 @@ void retention_free(struct storage *st)
         return;
     MAGIC_CHECK(r, RETENTION_MAGIC);
     CHECK(r->running == 0);
+    discard_free(st);
+    scrub_free(st);
     timer_stop(&st->shard->timers, &r->start_timer);
     collects_free(st, &r->waiting);
     collects_free(st, &r->resting);
@@ -138,8 +148,6 @@ i64 pindex_retention_offset(const struct pindex *p, i64 bytes, i64 min_timestamp
 
 static void collect_unregister_run(struct bg_job *j);
 static void collect_unregister_done(struct bg_job *j);
-static void collect_remove_run(struct bg_job *j);
-static void collect_remove_done(struct bg_job *j);
 
 static void collects_begin(struct retention *r)
 {
@@ -149,43 +157,31 @@ static void collects_begin(struct retention *r)
     while (r->running < COLLECTS_RUNNING_MAX && !list_empty(&r->waiting) && !st->stopping) {
         struct collect *c = list_entry(list_pop_front(&r->waiting), struct collect, link);
         r->running++;
-        if (c->unregistered)
-            bg_submit(st->shard, &c->job, BG_MISC, collect_remove_run, collect_remove_done);
-        else
-            bg_submit(st->shard, &c->job, BG_META, collect_unregister_run, collect_unregister_done);
+        c->object.since_ms = discard_now_ms(st);
+        bg_submit(st->shard, &c->job, BG_META, collect_unregister_run, collect_unregister_done);
     }
 }
-
-static void collect_rest(struct collect *c, u64 ns);
 
 static void collect_rested(struct timer *t)
 {
     struct collect *c = container_of(t, struct collect, timer);
     struct retention *r = c->st->retention;
     list_remove(&c->link);
-    if (c->unregistered && !backup_holds(c->st->env->backup, c->mark)) {
-        collect_rest(c, RETRY_NS);
-        return;
-    }
     list_push_back(&r->waiting, &c->link);
     collects_begin(r);
 }
 
-static void collect_rest(struct collect *c, u64 ns)
-{
-    list_push_back(&c->st->retention->resting, &c->link);
-    timer_start(&c->st->shard->timers, &c->timer, c->st->shard->now_ns + ns, collect_rested);
-}
-
-static void collect_failed(struct collect *c, const char *what)
+static void collect_failed(struct collect *c)
 {
     char name[BUNDLE_NAME_SIZE];
-    LOG(WARN, bundle_not_deleted,
-        "shard=%u object=%s what=\"%s\" error=%s text=\"%s\" tries=%u effect=\"it takes up space "
-        "until a later try\"",
-        c->st->shard->index, bundle_name(name, c->id, c->epoch), what, err_name(c->err),
+    struct shard *s = c->st->shard;
+    LOG(WARN, object_not_unregistered,
+        "shard=%u object=%s error=%s text=\"%s\" tries=%u effect=\"it takes up space until a "
+        "later try\"",
+        s->index, bundle_name(name, c->object.id, c->object.epoch), err_name(c->err),
         err_text(c->err), c->tries + 1);
-    collect_rest(c, RETRY_NS << MIN(c->tries, 6u));
+    list_push_back(&c->st->retention->resting, &c->link);
+    timer_start(&s->timers, &c->timer, s->now_ns + (RETRY_NS << MIN(c->tries, 6u)), collect_rested);
     c->tries++;
 }
 
@@ -228,25 +224,21 @@ static err unregister_shared(struct collect *c, struct bytes key, struct arena *
     e = bundle_reg_decode(kv.value, &reg);
     if (e != ERR_NONE)
         return e;
-    struct bytes rest = reg_without_mine(c->st, &reg, c->id, a);
-    c->keep_object = rest.data != NULL;
+    struct bytes rest = reg_without_mine(c->st, &reg, c->object.id, a);
     struct meta_compare compare = { .key = key, .revision = kv.revision };
-    struct meta_op op = { rest.data != NULL ? META_PUT : META_DELETE, key, rest };
-    struct meta_txn t = { &compare, &op, 1, 1 };
+    struct discard_note note;
+    struct meta_op ops[2] = { { rest.data != NULL ? META_PUT : META_DELETE, key, rest },
+                              discard_op(&note, &c->object) };
+    struct meta_txn t = { &compare, ops, 1, rest.data != NULL ? 1 : 2 };
     return meta_commit(m, &t);
-}
-
-static void objects_tell(const struct retention *r)
-{
-    if (r->st->shard->metrics != NULL)
-        metric_set(r->st->shard->metrics, M_store_objects, r->bundle_count);
 }
 
 static void info_forget(struct retention *r, struct bundle_info *info)
 {
     HASH_DEL(r->bundles, info);
     r->bundle_count--;
-    objects_tell(r);
+    r->bundle_bytes -= info->bytes;
+    gauges_set(r);
     mem_free(info);
 }
 
@@ -254,7 +246,7 @@ static void collect_unregister_run(struct bg_job *j)
 {
     struct collect *c = container_of(j, struct collect, job);
     char buf[META_KEY_SIZE];
-    struct bytes key = meta_key_bundle(buf, c->id);
+    struct bytes key = meta_key_bundle(buf, c->object.id);
     if (c->foreign) {
         struct arena a;
         arena_init(&a, 64 * KIB, REG_BYTES_MAX);
@@ -262,67 +254,26 @@ static void collect_unregister_run(struct bg_job *j)
         arena_free(&a);
         return;
     }
-    struct meta_op op = { META_DELETE, key, { NULL, 0 } };
-    struct meta_txn t = { NULL, &op, 0, 1 };
+    struct discard_note note;
+    struct meta_op ops[2] = { { META_DELETE, key, { NULL, 0 } }, discard_op(&note, &c->object) };
+    struct meta_txn t = { NULL, ops, 0, 2 };
     c->err = meta_commit(c->st->env->meta, &t);
 }
 
 static void collect_unregister_done(struct bg_job *j)
 {
     struct collect *c = container_of(j, struct collect, job);
-    struct storage *st = c->st;
-    struct retention *r = st->retention;
+    struct retention *r = c->st->retention;
     r->running--;
     if (c->err != ERR_NONE) {
-        collect_failed(c, "unregister");
+        collect_failed(c);
     } else {
-        struct bundle_info *info = retention_bundle(st, c->id);
+        struct bundle_info *info = retention_bundle(c->st, c->object.id);
         if (info != NULL)
             info_forget(r, info);
-        c->unregistered = true;
-        c->mark = backup_mark(st->env->backup);
-        c->tries = 0;
-        if (c->keep_object)
-            mem_free(c);
-        else
-            collect_rest(c, config_u64(st->env->cfg, CFG_store_delete_delay_ms) * NS_PER_MS);
+        mem_free(c);
     }
     collects_begin(r);
-}
-
-static void collect_remove_run(struct bg_job *j)
-{
-    struct collect *c = container_of(j, struct collect, job);
-    struct store *store = c->st->env->store;
-    char name[BUNDLE_NAME_SIZE];
-    c->err = store->driver->remove(store, bundle_name(name, c->id, c->epoch));
-}
-
-static void collect_remove_done(struct bg_job *j)
-{
-    struct collect *c = container_of(j, struct collect, job);
-    struct storage *st = c->st;
-    st->retention->running--;
-    if (st->shard->metrics != NULL) {
-        metric_add(st->shard->metrics, M_store_deletes, 1);
-        metric_add(st->shard->metrics, c->err == ERR_NONE ? M_retention_objects : M_store_errors,
-                   1);
-    }
-    if (c->err != ERR_NONE)
-        collect_failed(c, "delete the object");
-    else
-        mem_free(c);
-    collects_begin(st->retention);
-}
-
-static struct collect *collect_new(struct retention *r, u64 id, u32 epoch)
-{
-    struct collect *c = MEM_NEW(struct collect);
-    c->st = r->st;
-    c->id = id;
-    c->epoch = epoch;
-    list_init(&c->link);
-    return c;
 }
 
 static void bundle_collect(struct retention *r, struct bundle_info *info)
@@ -331,8 +282,11 @@ static void bundle_collect(struct retention *r, struct bundle_info *info)
     if (info->collecting || r->st->replaying || storage_readonly(r->st))
         return;
     info->collecting = true;
-    struct collect *c = collect_new(r, info->id, info->epoch);
+    struct collect *c = MEM_NEW(struct collect);
+    c->st = r->st;
     c->foreign = info->foreign;
+    c->object = (struct discarded){ .id = info->id, .epoch = info->epoch, .bytes = info->bytes };
+    list_init(&c->link);
     list_push_back(&r->waiting, &c->link);
     collects_begin(r);
 }
@@ -343,19 +297,8 @@ void retention_run_replaced(struct storage *st, u64 run)
     MAGIC_CHECK(r, RETENTION_MAGIC);
     CHECK(object_is_run(run));
     struct bundle_info *info = retention_bundle(st, run);
-    if (info == NULL || info->collecting)
-        return; /* the log start passed it meanwhile */
-    u32 epoch = info->epoch;
-    info_forget(r, info);
-    retention_discard(st, run, epoch);
-}
-
-void retention_discard(struct storage *st, u64 object, u32 epoch)
-{
-    struct collect *c = collect_new(st->retention, object, epoch);
-    c->unregistered = true;
-    c->mark = backup_mark(st->env->backup);
-    collect_rest(c, config_u64(st->env->cfg, CFG_store_delete_delay_ms) * NS_PER_MS);
+    if (info != NULL && !info->collecting) /* else the log start passed it meanwhile */
+        info_forget(r, info);
 }
 
 /* ---- the count ---- */
@@ -377,12 +320,14 @@ void retention_bundle_add(struct storage *st, u64 bundle, const struct bundle_re
     b->id = bundle;
     b->epoch = reg->epoch;
     b->created_ms = reg->created_ms;
+    b->bytes = reg->object_bytes;
     b->live = live;
     b->foreign = foreign;
     b->cover_from = reg->cover_from;
     HASH_ADD(hh, r->bundles, id, sizeof b->id, b);
     r->bundle_count++;
-    objects_tell(r);
+    r->bundle_bytes += b->bytes;
+    gauges_set(r);
     if (live == 0)
         bundle_collect(r, b);
 }
@@ -394,6 +339,8 @@ void retention_block_gone(struct storage *st, u64 bundle)
     struct bundle_info *b = retention_bundle(st, bundle);
     CHECK(b != NULL);
     CHECK(b->live > 0);
+    if (PLANTED(PLANT_DISCARD_LIVE) && b->live == 2)
+        discard_unregistered(st, b->id, b->epoch, b->bytes);
     if (--b->live == 0)
         bundle_collect(r, b);
 }

@@ -24,9 +24,9 @@
  *  2. The last batch of the range always stays (without records, if need be), so a run ends where
  *     its sources did, and a partition's end never goes back.
  *  3. The object is complete before the transaction, and the index changes after it, in one step
- *     with the counts of objects (retention.c). A crash before the transaction leaves an object
- *     nobody refers to, whose name no later life writes; the pass over orphans removes it. A crash
- *     after it leaves the replaced runs' objects as orphans.
+ *     with the counts of objects (retention.c). The transaction also writes down the replaced runs
+ *     as discarded (discard.c). A crash before it leaves an object nobody refers to, whose name no
+ *     later life writes: an orphan (scrub.c).
  *  4. The transaction fails when the w/ key says that another life of this WAL began: a run must
  *     not be registered by a process that was taken for dead.
  *  5. Meanwhile the log start may pass some or all of the range, or the partition may be dropped:
@@ -35,15 +35,14 @@
  *  6. When the filter changes nothing and the only source is one run, nothing is written, unless
  *     the log becomes clean to a higher offset by it: that is written down in registrations.
  *  7. Without a filter the run holds what its sources held: images in memory may go on to serve it.
- *  8. An object that was put, or may have been, and is not going to be registered is handed to
- *     retention.c. Once its registration was tried it is left alone, whatever the answer: an orphan
- *     then.
+ *  8. An object that was put, or may have been, and is not going to be registered is discarded.
+ *     Once its registration was tried it is left alone, whatever the answer: an orphan of the next
+ *     life then.
  *
  * The number of a run is used up when it begins.
  */
-#include "compact_int.h"
-
 #include "clock.h"
+#include "compact_int.h"
 #include "plant.h"
 
 #define CHUNK_BYTES ((u32)MIB)
@@ -91,7 +90,8 @@ static void source_add(struct rewrite *r, const struct block *b, u32 count)
         return;
     }
     r->runs = mem_realloc(r->runs, (r->run_count + 1) * sizeof *r->runs);
-    r->runs[r->run_count++] = b->bundle;
+    r->runs[r->run_count++] =
+        (struct discarded){ .id = info->id, .epoch = info->epoch, .bytes = info->bytes };
     if (!PLANTED(PLANT_RUN_FORGETS_COVER))
         r->cover_from = MIN(r->cover_from, info->cover_from);
 }
@@ -386,7 +386,7 @@ static void put_done(struct bg_job *j)
         return;
     }
     storage_count(r->st, M_store_errors, r->err != ERR_NONE);
-    retention_discard(r->st, r->id, r->st->wal.epoch);
+    discard_unregistered(r->st, r->id, r->st->wal.epoch, r->builder.bytes);
     if (given_up(r))
         give_up(r);
     else
@@ -475,16 +475,19 @@ static void commit_run(struct bg_job *j)
     if (PLANTED(PLANT_REMOVE_BEFORE_COMMIT) && r->filter == NULL)
         sources_remove(r);
     arena_reset(&r->arena);
-    struct meta_op *ops = arena_alloc(&r->arena, (n + 1) * sizeof *ops);
+    struct meta_op *ops = arena_alloc(&r->arena, (2 * n + 1) * sizeof *ops);
     struct meta_compare *compares = arena_alloc(&r->arena, (n + 2) * sizeof *compares);
     char *keys = arena_alloc(&r->arena, (n + 2) * META_KEY_SIZE);
-    CHECK(ops != NULL && compares != NULL && keys != NULL);
-    struct meta_txn t = { compares, ops, 0, n + 1 };
+    struct discard_note *notes = arena_alloc(&r->arena, (n + 1) * sizeof *notes);
+    CHECK(ops != NULL && compares != NULL && keys != NULL && notes != NULL);
+    struct meta_txn t = { compares, ops, 0, 2 * n + 1 };
     ops[0] = (struct meta_op){ META_PUT, meta_key_bundle(keys, r->id), reg_value(r) };
-    for (u32 i = 0; i < n; i++)
-        ops[1 + i] = (struct meta_op){ META_DELETE,
-                                       meta_key_bundle(keys + (1 + i) * META_KEY_SIZE, r->runs[i]),
-                                       { NULL, 0 } };
+    for (u32 i = 0; i < n; i++) {
+        char *key = keys + (1 + i) * META_KEY_SIZE;
+        ops[1 + i] =
+            (struct meta_op){ META_DELETE, meta_key_bundle(key, r->runs[i].id), { NULL, 0 } };
+        ops[1 + n + i] = discard_op(&notes[i], &r->runs[i]);
+    }
     compares[0].key = meta_key_wal(keys + (n + 1) * META_KEY_SIZE, r->st->wal.index);
     compares[1] = (struct meta_compare){ ops[0].key, 0 };
     r->err = commit_conditions(r, &t);
@@ -501,6 +504,8 @@ static void commit(struct rewrite *r)
     struct storage *st = r->st;
     set_step(r, REWRITE_COMMIT);
     r->tries++;
+    for (u32 i = 0; i < r->run_count; i++)
+        r->runs[i].since_ms = discard_now_ms(st);
     storage_count(st, M_meta_commits, 1);
     bg_submit(st->shard, &r->job, BG_META, commit_run, commit_done);
 }
@@ -526,7 +531,7 @@ static void swap(struct rewrite *r)
     }
     mem_free(blocks);
     for (u32 i = 0; i < r->run_count; i++)
-        retention_run_replaced(st, r->runs[i]);
+        retention_run_replaced(st, r->runs[i].id);
     r->written = true;
     r->written_bytes = reg.object_bytes;
     count(r, M_compaction_runs, M_merge_runs, 1);

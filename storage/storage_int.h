@@ -13,7 +13,8 @@
  *   bundle.c       the object format
  *   reader.c       storage_read;  lookup.c: storage_lookup
  *   cache.c        blocks in memory;  ahead.c: which of them are loaded before they are asked for
- *   retention.c    pindex_retention_offset, collection of objects nobody refers to
+ *   retention.c    pindex_retention_offset, registrations of objects nobody refers to
+ *   discard.c      deletes what is unregistered, after the grace time;  scrub.c: orphans
  *   rewrite.c      blocks of a partition → a run (an object of one partition) in their place
  *   compact.c      the filter of key compaction;  cleaner.c: a round of it over a partition
  *   merge.c        which blocks of bundles and small runs become a larger run, and when
@@ -541,6 +542,9 @@ struct storage {
     struct cache *cache;
     struct ahead *ahead;
     struct retention *retention;
+    struct discard *discard; /* of the node, on shard 0; else NULL, as the next */
+    struct scrub *scrub;
+    i64 steady_base_ms;     /* see discard_now_ms */
     struct clean *cleaning; /* the round of this shard; NULL: none */
     struct merge *merge;
     u32 run_number; /* of the next run of this life */

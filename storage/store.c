@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "check.h"
 #include "place.h"
 
@@ -68,6 +69,57 @@ struct store *store_for(struct store *s, enum store_class c)
 {
     CHECK((u32)c < STORE_CLASSES);
     return s->driver->of_class ? s->driver->of_class(s, c) : s;
+}
+
+/* ---- pages ---- */
+
+struct page_name {
+    char *name;
+    u64 bytes;
+};
+struct page { /* the first names behind `after`, ascending */
+    const char *after;
+    struct page_name *names;
+    u32 count, max;
+};
+
+static err page_see(void *arg, const char *name, u64 bytes)
+{
+    struct page *p = arg;
+    if (strcmp(name, p->after) <= 0)
+        return ERR_NONE;
+    u32 lo = 0, hi = p->count;
+    while (lo < hi) {
+        u32 mid = lo + (hi - lo) / 2;
+        if (strcmp(p->names[mid].name, name) < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    if (lo == p->max)
+        return ERR_NONE;
+    if (p->count == p->max)
+        mem_free(p->names[--p->count].name);
+    memmove(p->names + lo + 1, p->names + lo, (p->count - lo) * sizeof *p->names);
+    p->names[lo] = (struct page_name){ mem_strndup(bytes_str(name)), bytes };
+    p->count++;
+    return ERR_NONE;
+}
+
+err store_list_page(struct store *s, const char *prefix, const char *after, u32 max,
+                    err (*each)(void *arg, const char *name, u64 bytes), void *arg)
+{
+    if (s->driver->list_page)
+        return s->driver->list_page(s, prefix, after, max, each, arg);
+    struct page p = { .after = after, .names = mem_alloc(max * sizeof *p.names), .max = max };
+    err e = s->driver->list(s, prefix, page_see, &p);
+    for (u32 i = 0; i < p.count; i++) {
+        if (e == ERR_NONE)
+            e = each(arg, p.names[i].name, p.names[i].bytes);
+        mem_free(p.names[i].name);
+    }
+    mem_free(p.names);
+    return e;
 }
 
 bool store_name_valid(const char *name)

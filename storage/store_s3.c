@@ -286,20 +286,24 @@ static err s3_remove_many(struct store *st, const char *const *names, u32 count)
 
 struct listing {
     const struct s3_place *place;
+    u32 seen;
     err (*each)(void *arg, const char *name, u64 bytes);
     void *arg;
 };
 
 static err list_key(void *arg, const char *key, u64 bytes)
 {
-    const struct listing *l = arg;
+    struct listing *l = arg;
     size_t skip = strlen(l->place->prefix);
     if (skip > 0) {
         if (strncmp(key, l->place->prefix, skip) != 0 || key[skip] != '/')
             return ERR_NONE;
         skip++;
     }
-    return store_name_valid(key + skip) ? l->each(l->arg, key + skip, bytes) : ERR_NONE;
+    if (!store_name_valid(key + skip))
+        return ERR_NONE;
+    l->seen++;
+    return l->each(l->arg, key + skip, bytes);
 }
 
 static err list_check(const struct s3_request *q, const struct s3_reply *r)
@@ -311,8 +315,18 @@ static err list_check(const struct s3_request *q, const struct s3_reply *r)
     return whole || (r->body && strstr(r->body, "<ListBucketResult/>")) ? ERR_NONE : ERR_CORRUPT;
 }
 
-/* The query's names must ascend: continuation-token, list-type, prefix. */
-static bool list_query(const struct s3 *s, const char *prefix, const char *token, char *out)
+static void list_key_add(const struct s3 *s, const char *name, struct s3_text *t)
+{
+    if (*s->place.prefix) {
+        s3_text_escape(t, s->place.prefix, strlen(s->place.prefix), false);
+        s3_text_escape(t, "/", 1, false);
+    }
+    s3_text_escape(t, name, strlen(name), false);
+}
+
+/* The query's names must ascend: continuation-token, list-type, max-keys, prefix, start-after. */
+static bool list_query(const struct s3 *s, const char *prefix, const char *after, u32 max,
+                       const char *token, char *out)
 {
     struct s3_text t = s3_text_in(out, QUERY_SIZE);
     if (*token) {
@@ -320,27 +334,31 @@ static bool list_query(const struct s3 *s, const char *prefix, const char *token
         s3_text_escape(&t, token, strlen(token), false);
         s3_text_add(&t, "&");
     }
-    s3_text_add(&t, "list-type=2&prefix=");
-    if (*s->place.prefix) {
-        s3_text_escape(&t, s->place.prefix, strlen(s->place.prefix), false);
-        s3_text_escape(&t, "/", 1, false);
+    s3_text_add(&t, "list-type=2&");
+    if (max > 0)
+        s3_text_addf(&t, "max-keys=%u&", max);
+    s3_text_add(&t, "prefix=");
+    list_key_add(s, prefix, &t);
+    if (*after) {
+        s3_text_add(&t, "&start-after=");
+        list_key_add(s, after, &t);
     }
-    s3_text_escape(&t, prefix, strlen(prefix), false);
     return !t.full;
 }
 
-static err s3_list(struct store *st, const char *prefix,
-                   err (*each)(void *arg, const char *name, u64 bytes), void *arg)
+/* `max` 0: all; else one page with a name in it. */
+static err s3_list_page(struct store *st, const char *prefix, const char *after, u32 max,
+                        err (*each)(void *arg, const char *name, u64 bytes), void *arg)
 {
     struct s3_handle *h = s3_of(st);
-    struct listing listing = { &h->s->place, each, arg };
+    struct listing listing = { &h->s->place, 0, each, arg };
     struct s3_list *page = MEM_NEW(struct s3_list);
     char *query = mem_alloc(QUERY_SIZE), token[S3_TOKEN_SIZE] = "";
     struct s3_reply r;
     s3_reply_init(&r);
     err e;
     for (;;) {
-        CHECK(list_query(h->s, prefix, token, query));
+        CHECK(list_query(h->s, prefix, after, max, token, query));
         struct s3_request q = {
             .op = S3_LIST, .method = "GET", .query = query, .check = list_check
         };
@@ -348,7 +366,7 @@ static err s3_list(struct store *st, const char *prefix,
         e = e == ERR_NOT_FOUND ? ERR_IO : e; /* the bucket is not there */
         if (e == ERR_NONE)
             e = s3_list_parse(r.body, r.body_len, page, list_key, &listing);
-        if (e != ERR_NONE || !page->truncated)
+        if (e != ERR_NONE || !page->truncated || (max > 0 && listing.seen > 0))
             break;
         /* A store that names no next page, or the same one, would be asked for ever. */
         if (!*page->next || strcmp(page->next, token) == 0) {
@@ -361,6 +379,12 @@ static err s3_list(struct store *st, const char *prefix,
     mem_free(query);
     mem_free(page);
     return e;
+}
+
+static err s3_list(struct store *st, const char *prefix,
+                   err (*each)(void *arg, const char *name, u64 bytes), void *arg)
+{
+    return s3_list_page(st, prefix, "", 0, each, arg);
 }
 
 /* ---- metrics ---- */
@@ -462,6 +486,7 @@ const struct store_driver store_s3_driver = {
     .size = s3_size,
     .remove = s3_remove,
     .list = s3_list,
+    .list_page = s3_list_page,
     .remove_many = s3_remove_many,
     .of_class = s3_of_class,
     .metrics = s3_metrics,

@@ -15,19 +15,15 @@
  *  3. The blocks enter the index before segment_registered, in the same step: a reader finds each
  *     batch in the WAL or in a block at every moment.
  *  4. Objects that no transaction refers to (a crash between PUT and COMMIT) are harmless: their
- *     name holds the WAL epoch of that life, so no later life writes it again, and collect_orphans
- *     removes it. A repeated PUT in the same life replaces the object as a whole.
+ *     name holds the WAL epoch of that life, so no later life writes it again, and scrub.c
+ *     finds it. A repeated PUT in the same life replaces the object as a whole.
  *  5. Failures are repeated for ever with growing pauses, except while stopping: then one is
  *     enough, for the WAL holds everything; and after another life has begun (ERR_FENCED).
  *
  * Partitions may be dropped at any moment: slots hold keys, no pointers, and look them up again.
  */
-#include "bundle_int.h"
-
-#include <stdio.h>
-
 #include "clock.h"
-#include "plant.h"
+#include "discard.h"
 
 #define UPLOADER_MAGIC 0x0b10ad01u
 #define UPLOAD_STEPS(X) \
@@ -52,9 +48,7 @@
 #define PACE_TICK_NS (50 * NS_PER_MS)
 #define HURRIED 85u
 #define COMMIT_BYTES_MAX (1 * GIB)
-#define ORPHANS_MAX 4096u
 #define UPLOADS_MAX 64u /* of store.uploads: config.def */
-#define ORPHAN_DELAY_NS (2 * NS_PER_S)
 
 enum upload_step {
 #define X(id, name) UPLOAD_##id,
@@ -78,26 +72,11 @@ struct upload {
     struct bg_job job;
     struct arena arena; /* of the commit */
     struct meta_txn txn;
-    struct upload *next; /* registered by the same transaction */
+    struct upload *next;      /* registered by the same transaction */
+    struct discard_note note; /* nothing of the object is wanted any more */
     err err;
     u64 started_ns, job_ns;
     u64 pace; /* atomic, the job reads it: bytes/s, 0 = as fast as it goes */
-};
-
-/* One pass over the store after start. */
-struct orphans {
-    struct bg_job job;
-    struct storage *st;
-    struct timer timer;
-    bool busy;
-    u32 count, removed;
-    u64 mark; /* what the check saw: backup_holds */
-    err err;
-    struct orphan {
-        u64 bundle;
-        u32 epoch;
-        bool keep;
-    } * list;
 };
 
 struct uploader {
@@ -113,7 +92,6 @@ struct uploader {
     bool gave_up; /* stopping and something failed, or fenced */
     bool kicking;
     u64 txn_number;
-    struct orphans orphans;
 };
 
 static void observe_since(struct storage *st, enum metric_hist_id id, u64 since_ns)
@@ -136,8 +114,6 @@ static void upload_set_step(struct upload *u, enum upload_step to)
 
 /* ---- life ---- */
 
-static void orphans_begin(struct timer *t);
-
 err uploader_create(struct storage *st)
 {
     struct uploader *up = MEM_NEW(struct uploader);
@@ -150,11 +126,7 @@ err uploader_create(struct storage *st)
         up->slots[i].st = st;
         arena_init(&up->slots[i].arena, 16 * KIB, COMMIT_BYTES_MAX);
     }
-    up->orphans.st = st;
     st->uploader = up;
-    if (!st->replaying && !storage_readonly(st))
-        timer_start(&st->shard->timers, &up->orphans.timer, st->shard->now_ns + ORPHAN_DELAY_NS,
-                    orphans_begin);
     return ERR_NONE;
 }
 
@@ -175,7 +147,7 @@ u32 uploader_puts(const struct storage *st)
 bool uploader_idle(const struct storage *st)
 {
     const struct uploader *up = st->uploader;
-    return up == NULL || (up->busy == 0 && !timer_armed(&up->retry_timer) && !up->orphans.busy);
+    return up == NULL || (up->busy == 0 && !timer_armed(&up->retry_timer));
 }
 
 void uploader_free(struct storage *st)
@@ -184,15 +156,13 @@ void uploader_free(struct storage *st)
     if (up == NULL)
         return;
     MAGIC_CHECK(up, UPLOADER_MAGIC);
-    CHECK(up->busy == 0 && !up->orphans.busy);
+    CHECK(up->busy == 0);
     timer_stop(&st->shard->timers, &up->retry_timer);
     timer_stop(&st->shard->timers, &up->watch_timer);
     timer_stop(&st->shard->timers, &up->pace_timer);
-    timer_stop(&st->shard->timers, &up->orphans.timer);
     for (u32 i = 0; i < up->slot_count; i++)
         arena_free(&up->slots[i].arena);
     mem_free(up->slots);
-    mem_free(up->orphans.list);
     MAGIC_POISON(up);
     mem_free(up);
     st->uploader = NULL;
@@ -497,6 +467,10 @@ static void commit_add_upload(struct upload *u, struct meta_txn *t)
         commit_add(t, &u->arena, meta_key_bundle(buf, bundle_id(st->wal.index, seg->seq)), value);
         t->compares[t->compare_count++] =
             (struct meta_compare){ .key = t->ops[t->op_count - 1].key, .revision = 0 };
+    } else if (u->builder.entry_count > 0) {
+        struct discarded object = { bundle_id(st->wal.index, seg->seq), st->wal.epoch,
+                                    u->builder.bytes, discard_now_ms(st) };
+        t->ops[t->op_count++] = discard_op(&u->note, &object);
     }
     for (u32 i = 0; i < seg->snap_count; i++) {
         const struct segment_snapshot *s = &seg->snaps[i];
@@ -553,7 +527,9 @@ static void upload_finish(struct upload *u)
         u->registered[i] = entry_partition(u, &b->entries[i]) != NULL;
         live += u->registered[i];
     }
-    struct bundle_reg reg = { .epoch = b->epoch, .created_ms = st->shard->now_ms };
+    struct bundle_reg reg = { .epoch = b->epoch,
+                              .object_bytes = b->bytes,
+                              .created_ms = st->shard->now_ms };
     if (registered > 0)
         retention_bundle_add(st, id, &reg, live, false);
     for (u32 i = 0; i < b->entry_count; i++) {
@@ -723,158 +699,4 @@ void uploader_kick(struct storage *st)
     pace_all(up);
     commit_next(up);
     up->kicking = false;
-}
-
-/* ---- orphans: objects of earlier lives, bundles and runs, that are not registered ---- */
-
-static void orphans_listed(struct bg_job *j);
-static void orphans_checked(struct bg_job *j);
-static void orphans_removed(struct bg_job *j);
-
-static err orphans_see(void *arg, const char *name, u64 bytes)
-{
-    struct orphans *o = arg;
-    u64 bundle;
-    u32 epoch;
-    (void)bytes;
-    if (!bundle_name_parse(name, &bundle, &epoch))
-        return ERR_NONE; /* not ours */
-    if (PLANTED(PLANT_ORPHAN_RUNS_STAY) && object_is_run(bundle))
-        return ERR_NONE;
-    struct storage *st = o->st;
-    bool mine = bundle_wal(bundle) == st->wal.index;
-    /* WALs of an earlier, larger shard count have no writer any more: shard 0 looks after them. */
-    if (!mine && !(st->wal.index == 0 && bundle_wal(bundle) >= st->env->shard_count))
-        return ERR_NONE;
-    if (mine && epoch >= st->wal.epoch)
-        return ERR_NONE;
-    if (o->count == ORPHANS_MAX)
-        return ERR_BUSY; /* the next start goes on */
-    o->list[o->count++] = (struct orphan){ .bundle = bundle, .epoch = epoch };
-    return ERR_NONE;
-}
-
-/* wal.index and wal.epoch do not change after start, so the job may read them. */
-static void orphans_list_run(struct bg_job *j)
-{
-    struct orphans *o = container_of(j, struct orphans, job);
-    struct store *store = o->st->env->store;
-    static const char kinds[] = { 'b', 'r' };
-    o->err = ERR_NONE;
-    for (u32 i = 0; i < ARRAY_COUNT(kinds) && o->err == ERR_NONE; i++) {
-        char prefix[16];
-        snprintf(prefix, sizeof prefix, "%c/%04x/", kinds[i], o->st->wal.index);
-        if (o->st->wal.index == 0)
-            prefix[2] = '\0';
-        o->err = store->driver->list(store, prefix, orphans_see, o);
-    }
-}
-
-static void orphans_check_run(struct bg_job *j)
-{
-    struct orphans *o = container_of(j, struct orphans, job);
-    struct arena a;
-    arena_init(&a, 64 * KIB, COMMIT_BYTES_MAX);
-    for (u32 i = 0; i < o->count; i++) {
-        struct orphan *n = &o->list[i];
-        char key[META_KEY_SIZE];
-        struct meta_kv kv;
-        struct bundle_reg reg;
-        arena_reset(&a);
-        err e = meta_get(o->st->env->meta, meta_key_bundle(key, n->bundle), &a, &kv);
-        if (e == ERR_NONE)
-            n->keep = bundle_reg_decode(kv.value, &reg) != ERR_NONE || reg.epoch == n->epoch;
-        else
-            n->keep = e != ERR_NOT_FOUND;
-    }
-    arena_free(&a);
-}
-
-static void orphans_remove_run(struct bg_job *j)
-{
-    struct orphans *o = container_of(j, struct orphans, job);
-    struct store *store = o->st->env->store;
-    char *text = mem_alloc(o->count * (size_t)BUNDLE_NAME_SIZE);
-    const char **names = mem_alloc(o->count * sizeof *names);
-    u32 n = 0;
-    for (u32 i = 0; i < o->count; i++)
-        if (!o->list[i].keep) {
-            names[n] = bundle_name(text + n * (size_t)BUNDLE_NAME_SIZE, o->list[i].bundle,
-                                   o->list[i].epoch);
-            n++;
-        }
-    /* What is left after an error is found again at the next start. */
-    if (n > 0 && store_remove_many(store, names, n) == ERR_NONE)
-        o->removed = n;
-    mem_free(names);
-    mem_free(text);
-}
-
-static void orphans_begin(struct timer *t)
-{
-    struct orphans *o = container_of(t, struct orphans, timer);
-    struct storage *st = o->st;
-    if (st->stopping)
-        return;
-    /* What an older life let go of, a recovery might look for until there is a newer snapshot. */
-    if (!backup_holds(st->env->backup, 0)) {
-        timer_start(&st->shard->timers, t, st->shard->now_ns + ORPHAN_DELAY_NS, orphans_begin);
-        return;
-    }
-    o->busy = true;
-    o->list = mem_alloc(ORPHANS_MAX * sizeof *o->list);
-    storage_count(st, M_store_lists, 1);
-    bg_submit(st->shard, &o->job, BG_MISC, orphans_list_run, orphans_listed);
-}
-
-static void orphans_end(struct orphans *o)
-{
-    if (o->removed > 0)
-        LOG(INFO, orphans_removed, "shard=%u objects=%u", o->st->shard->index, o->removed);
-    mem_free(o->list);
-    o->list = NULL;
-    o->busy = false;
-}
-
-static void orphans_listed(struct bg_job *j)
-{
-    struct orphans *o = container_of(j, struct orphans, job);
-    if (o->err != ERR_NONE && o->err != ERR_BUSY)
-        LOG(WARN, orphans_not_listed,
-            "shard=%u error=%s effect=\"objects that were never registered "
-            "stay until the next start\"",
-            o->st->shard->index, err_name(o->err));
-    if (o->count == 0 || o->st->stopping)
-        orphans_end(o);
-    else
-        bg_submit(o->st->shard, &o->job, BG_META, orphans_check_run, orphans_checked);
-}
-
-/* One that was registered until a moment ago looks the same: a recovery might look for it until the
- * backup says that it is gone. */
-static void orphans_settle(struct timer *t)
-{
-    struct orphans *o = container_of(t, struct orphans, timer);
-    struct storage *st = o->st;
-    o->busy = false;
-    if (st->stopping) {
-        orphans_end(o);
-    } else if (!backup_holds(st->env->backup, o->mark)) {
-        timer_start(&st->shard->timers, t, st->shard->now_ns + ORPHAN_DELAY_NS, orphans_settle);
-    } else {
-        o->busy = true;
-        bg_submit(st->shard, &o->job, BG_MISC, orphans_remove_run, orphans_removed);
-    }
-}
-
-static void orphans_checked(struct bg_job *j)
-{
-    struct orphans *o = container_of(j, struct orphans, job);
-    o->mark = backup_mark(o->st->env->backup);
-    orphans_settle(&o->timer);
-}
-
-static void orphans_removed(struct bg_job *j)
-{
-    orphans_end(container_of(j, struct orphans, job));
 }

@@ -258,6 +258,21 @@ static struct listed listed_of(const char *prefix, u64 stop_at, err *e)
     return l;
 }
 
+/* All of it in pages, each of which begins behind the last name of the one before. */
+static struct listed paged_of(const char *prefix, u32 max, err *e)
+{
+    struct listed l = { .ordered = true };
+    u64 before;
+    do {
+        char after[sizeof l.last];
+        memcpy(after, l.last, sizeof after);
+        before = l.count;
+        *e = store_list_page(store, prefix, after, max, listed_add, &l);
+        l.ordered &= l.count - before <= max;
+    } while (*e == ERR_NONE && l.count > before);
+    return l;
+}
+
 static bool case_list(void)
 {
     enum { PUTTERS = 8 };
@@ -286,6 +301,12 @@ static bool case_list(void)
     NEED(e == ERR_NONE && l.count == 0, "%" PRIu64 " below l/none", l.count);
     l = listed_of("l/", 10, &e);
     NEED(e == ERR_BUSY && l.count == 10, "the list does not stop when asked to");
+    l = paged_of("l/", 300, &e);
+    NEED(e == ERR_NONE && l.count == LIST_OBJECTS && l.ordered,
+         "%s, %" PRIu64 " listed in pages", err_name(e), l.count);
+    l = paged_of("l/03/", 64, &e);
+    NEED(e == ERR_NONE && l.count == LIST_OBJECTS / 7 && l.ordered,
+         "%s, %" PRIu64 " below l/03/ in pages", err_name(e), l.count);
     return true;
 }
 

@@ -1,10 +1,38 @@
-/* The clean store: what lies in the store is what the metadata names, to the byte. Asked at the
- * end, when nothing changes any more; then it must come true after the grace time. */
+/* The store against the metadata, seen from outside:
+ *   - an object is never removed while a registration names it
+ *   - the registered objects are there, of the length that is registered
+ *   - at the end, when faults are over and the grace time has passed, there are no others, and no
+ *     notes of what is to be deleted */
 #include <stdio.h>
 #include <string.h>
 
 #include "../../storage/bundle_int.h"
 #include "load.h"
+
+/* The metadata's own backup (m/) is not registered anywhere; backup.c keeps it small. */
+static bool is_backup(const char *name)
+{
+    return strncmp(name, "m/", 2) == 0;
+}
+
+static bool is_registered(const char *name)
+{
+    u64 id;
+    u32 epoch;
+    char key[META_KEY_SIZE];
+    struct bytes value;
+    struct bundle_reg reg;
+    if (!bundle_name_parse(name, &id, &epoch))
+        sim_fail("store: \"%s\" is no name of an object", name);
+    return meta_pair_find(meta_key_bundle(key, id), &value) &&
+           bundle_reg_decode(value, &reg) == ERR_NONE && reg.epoch == epoch;
+}
+
+void check_object_removed(const char *name)
+{
+    if (!is_backup(name) && is_registered(name))
+        sim_fail("store: object %s is removed while the metadata names it", name);
+}
 
 /* The object of a registration; false: the key is another kind's. */
 static bool registered_object(struct bytes key, struct bytes value, char *name, u64 *bytes)
@@ -30,14 +58,13 @@ static const char *object_check(const char *name, u64 want)
     return "is not there";
 }
 
-/* The metadata's own backup (m/) is not registered anywhere; backup.c keeps it small. */
 static u32 data_objects(void)
 {
     const char *name;
     struct bytes data;
     u32 count = 0;
     for (u32 i = 0; store_object_at(i, &name, &data); i++)
-        count += strncmp(name, "m/", 2) != 0;
+        count += !is_backup(name);
     return count;
 }
 
@@ -46,8 +73,9 @@ bool store_is_clean(char *why, size_t why_size)
     struct bytes key, value;
     char name[BUNDLE_NAME_SIZE];
     u64 bytes;
-    u32 named = 0;
+    u32 named = 0, notes = 0;
     for (u32 i = 0; meta_pair_at(i, &key, &value); i++) {
+        notes += key.len > 2 && memcmp(key.data, "d/", 2) == 0;
         if (!registered_object(key, value, name, &bytes))
             continue;
         const char *wrong = object_check(name, bytes);
@@ -56,7 +84,8 @@ bool store_is_clean(char *why, size_t why_size)
         named++;
     }
     u32 there = data_objects();
-    snprintf(why, why_size, "%u objects, %u of them registered", there, named);
+    snprintf(why, why_size, "%u objects, %u of them registered; %u are to be deleted", there, named,
+             notes);
     CHECK(named <= there);
-    return named == there;
+    return named == there && notes == 0;
 }

@@ -11,6 +11,7 @@
  *   sim_meta.c    the metadata store                  (meta.h)
  *   sim_os.c      the few calls of start-up that go round io.h (data directory, entropy)
  *   client.c      the Kafka protocol, seen from outside
+ *   check_store.c the store against the metadata
  *   load_*.c      producers, consumers, administrators
  *   model.c       what was promised, and the checks
  *
@@ -81,7 +82,7 @@ extern struct sim sim;
     X(topics_deleted) X(wal_full) X(uploads) X(cache_loads) X(shard_changes)                   \
     X(index_full) X(compactions) X(runs) X(records_removed) X(coalesced) X(ahead_used)            \
     X(ahead_wasted) X(deferred) X(merges) X(merges_failed) X(wals_lost) X(object_batches)         \
-    X(recoveries) X(forward_objects)
+    X(recoveries) X(forward_objects) X(removes) X(orphans)
 /* clang-format on */
 struct sim_stats {
 #define X(name) u64 name;
@@ -204,11 +205,13 @@ void store_install(void);
 void meta_install(void);
 void store_outage_end(void);
 u32 store_object_count(void);
+void check_object_removed(const char *name); /* check_store.c */
 
 /* ---- images (tests/fuzz/world.c): what lies on the disk and in the stores, from outside ---- */
 /* The i-th, or false; views, valid until the next change. */
 bool disk_file_at(u32 i, const char **path, u8 **media, u64 *bytes);
 bool meta_pair_at(u32 i, struct bytes *key, struct bytes *value);
+bool meta_pair_find(struct bytes key, struct bytes *value);
 bool store_object_at(u32 i, const char **name, struct bytes *data);
 /* A file as a reader sees it now: what is only cached is settled. */
 void disk_settle(void);

@@ -166,6 +166,14 @@ bool meta_pair_at(u32 i, struct bytes *key, struct bytes *value)
     return true;
 }
 
+bool meta_pair_find(struct bytes key, struct bytes *value)
+{
+    const struct pair *p = pair_find(key);
+    if (p)
+        *value = p->value;
+    return p != NULL;
+}
+
 void meta_pair_put(struct bytes key, struct bytes value)
 {
     revision++;

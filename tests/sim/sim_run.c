@@ -9,6 +9,7 @@
 #include "sim_run.h"
 
 #define QUIET_NS (180 * NS_PER_S)
+#define LOOK_EVERY_NS (50 * NS_PER_MS) /* at the whole store */
 
 static u64 life_deadline;
 static enum { PHASE_FAULTS, PHASE_DRAIN, PHASE_VERIFY, PHASE_AGAIN } phase;
@@ -44,6 +45,7 @@ static void node_configure(void)
     set(CFG_store_tail_bytes, one_in(2) ? 0 : (i64)rnd_log(4 * KIB, MIB));
     set(CFG_store_retry_ms, (i64)rnd_log(1, 500));
     set(CFG_store_delete_delay_ms, (i64)rnd_log(1, 20000));
+    set(CFG_store_scrub_interval_ms, (i64)rnd_log(10, 20000));
     set(CFG_bg_threads, (i64)rnd_between(1, 4));
     set(CFG_net_recv_buffers, (i64)16 << rnd(3));
     set(CFG_net_recv_buffer_bytes, (i64)1024 << rnd(5));
@@ -211,9 +213,13 @@ static bool compaction_is_done(void)
  * that were given up in it are found by the next. */
 static bool collected(void)
 {
+    static u64 looked_ns;
     char why[200];
     if (phase != PHASE_AGAIN)
         return true;
+    if (sim.now_ns < looked_ns + LOOK_EVERY_NS && sim.now_ns < phase_deadline)
+        return false;
+    looked_ns = sim.now_ns;
     bool clean = store_is_clean(why, sizeof why);
     if (!clean && sim.now_ns >= phase_deadline)
         TRACE("the store: %s", why);

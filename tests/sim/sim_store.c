@@ -184,6 +184,8 @@ static err sim_remove(struct store *s, const char *name)
     struct object *o = object_find(name);
     if (o) {
         TRACE("object %s is removed", name);
+        STAT(removes);
+        check_object_removed(name);
         mem_free(o->name);
         mem_free(o->data);
         u32 i = (u32)(o - objects);
@@ -194,20 +196,29 @@ static err sim_remove(struct store *s, const char *name)
     return fault(sim.faults.store_fail) ? ERR_IO : ERR_NONE;
 }
 
-static err sim_list(struct store *s, const char *prefix,
-                    err (*each)(void *arg, const char *name, u64 bytes), void *arg)
+static err sim_list_page(struct store *s, const char *prefix, const char *after, u32 max,
+                         err (*each)(void *arg, const char *name, u64 bytes), void *arg)
 {
     (void)s;
     if (call_fails())
         return ERR_IO;
     size_t len = strlen(prefix);
-    for (u32 i = object_at(prefix); i < object_count && strncmp(objects[i].name, prefix, len) == 0;
-         i++) {
+    for (u32 i = object_at(strcmp(after, prefix) > 0 ? after : prefix);
+         max > 0 && i < object_count && strncmp(objects[i].name, prefix, len) == 0; i++) {
+        if (strcmp(objects[i].name, after) == 0)
+            continue;
+        max--;
         err e = each(arg, objects[i].name, objects[i].bytes);
         if (e != ERR_NONE)
             return e;
     }
     return ERR_NONE;
+}
+
+static err sim_list(struct store *s, const char *prefix,
+                    err (*each)(void *arg, const char *name, u64 bytes), void *arg)
+{
+    return sim_list_page(s, prefix, "", UINT32_MAX, each, arg);
 }
 
 static const struct store_driver sim_driver = {
@@ -219,6 +230,7 @@ static const struct store_driver sim_driver = {
     .size = sim_size,
     .remove = sim_remove,
     .list = sim_list,
+    .list_page = sim_list_page,
 };
 
 static err sim_open(const char *url, const struct config *cfg, struct store **out, char *why,

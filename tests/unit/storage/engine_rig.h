@@ -19,8 +19,8 @@
 /* ---- drivers that can be told to fail ---- */
 
 struct fault {
-    u32 puts, gets, removes, commits;       /* calls; atomic */
-    u32 fail_puts, fail_gets, fail_commits; /* so many of the next calls fail */
+    u32 puts, gets, removes, commits;                     /* calls; atomic */
+    u32 fail_puts, fail_gets, fail_removes, fail_commits; /* so many of the next calls fail */
     err error;
     u32 hold_gets;    /* reads wait until it is 0 */
     u32 hold_catchup; /* those of the catch-up lane */
@@ -79,6 +79,8 @@ static inline err fault_remove(struct store *s, const char *name)
 {
     (void)s;
     __atomic_fetch_add(&fault.removes, 1, __ATOMIC_RELAXED);
+    if (fault_take(&fault.fail_removes))
+        return fault.error;
     return fault_store_below->driver->remove(fault_store_below, name);
 }
 static inline err fault_list(struct store *s, const char *prefix,

@@ -201,7 +201,7 @@ static void bundles_become_runs_and_go(void **state)
     assert_true(metric(M_put_run_bytes) >= metric(M_merge_written_bytes));
     /* Each byte twice, and a tenth of them once more; headers are large with blocks so small. */
     assert_in_range(metric(M_store_amplification), 200, 220);
-    assert_int_equal(metric(M_store_objects), engine_keys("r/"));
+    assert_int_equal(metric(M_registered_objects), engine_keys("r/"));
     restart();
     engine_check_all();
     engine_fill(MIB);

@@ -189,6 +189,45 @@ static void list_walks_folders_by_prefix(void **state)
     s->driver->close(s);
 }
 
+struct paged {
+    char last[STORE_NAME_MAX + 1];
+    u32 count;
+};
+
+static err paged_add(void *arg, const char *name, u64 bytes)
+{
+    struct paged *p = arg;
+    (void)bytes;
+    assert_true(strcmp(p->last, name) < 0);
+    snprintf(p->last, sizeof p->last, "%s", name);
+    p->count++;
+    return ERR_NONE;
+}
+
+static void pages_ascend_and_leave_nothing_out(void **state)
+{
+    (void)state;
+    struct store *s = store_at("");
+    char name[64];
+    for (u32 i = 0; i < 100; i++) { /* folders of a few, and not in order */
+        snprintf(name, sizeof name, "b/%04x/%02u", i * 7 % 13, i * 37 % 100);
+        assert_int_equal(put_text(s, name, "x", false), ERR_NONE);
+    }
+    for (u32 max = 1; max < 120; max += 17) {
+        struct paged p = { 0 };
+        u32 before;
+        do {
+            char after[sizeof p.last];
+            memcpy(after, p.last, sizeof after);
+            before = p.count;
+            assert_int_equal(store_list_page(s, "b/", after, max, paged_add, &p), ERR_NONE);
+            assert_true(p.count - before <= max);
+        } while (p.count > before);
+        assert_int_equal(p.count, 100);
+    }
+    s->driver->close(s);
+}
+
 static void unfinished_files_are_cleaned_and_never_listed(void **state)
 {
     (void)state;
@@ -304,6 +343,7 @@ int main(void)
         T(put_replaces_unless_if_absent),
         T(remove_is_idempotent),
         T(list_walks_folders_by_prefix),
+        T(pages_ascend_and_leave_nothing_out),
         T(unfinished_files_are_cleaned_and_never_listed),
         T(failed_put_leaves_nothing),
         T(full_disk_is_told_as_such),
