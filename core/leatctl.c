@@ -239,6 +239,8 @@ static const struct ctl_command commands[] = {
     { "metrics", "", "the node's metrics", false, print_metrics },
     { "health", "", "whether it is ready, and what it waits for", false, print_health },
     { "cost", "[model] [NAME=PRICE]...", "what the object store costs", true, cost_run },
+    { "store", "[du | verify]", "the object store: state, use by topic, all checksums", true,
+      leatctl_store },
 };
 
 static const struct ctl_command *command_find(const char *name)

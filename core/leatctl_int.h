@@ -42,4 +42,6 @@ bool ctl_ask(struct ctl *c, const char *method, const char *path, const char *va
  * reference. */
 json_t *ctl_reply_json(struct ctl *c, struct ctl_reply *reply) MUST_USE;
 
+void leatctl_store(struct ctl *c, int count, char **words); /* leatctl_store.c */
+
 #endif

@@ -4,6 +4,7 @@
  *   GET /healthz            200 while the process serves at all
  *   GET /readyz             200 when ops->ready says so, else 503 with the reason
  *   GET /v1/status          JSON: node, version, uptime, and what ops->status adds
+ *   …  /v1/store, …         what ops->page serves: the node's own pages (node_pages.h)
  *   GET /v1/config          JSON array of all keys
  *   GET /v1/config/KEY      JSON object of one key
  *   PUT /v1/config/KEY      body: the new value; 200, 400 refused, 404 unknown, 409 needs a restart
@@ -26,6 +27,10 @@ struct admin; /* opaque */
 struct admin_ops {
     /* Does the node serve clients? When not, says why. */
     bool (*ready)(struct admin_ops *ops, char *why, size_t why_size);
+    /* A page of the node's own below /v1/: `path` is what follows, without a query. Returns the
+     * HTTP status and adds JSON to `out`; 0: there is no such page. May be NULL. */
+    unsigned (*page)(struct admin_ops *ops, const char *method, const char *path, const char *body,
+                     struct metric_text *out);
     /* Appends the members of a JSON object, each with a comma in front: `,"shards":2`. */
     void (*status)(struct admin_ops *ops, struct metric_text *out);
 };

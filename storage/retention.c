@@ -102,6 +102,7 @@ void retention_free(struct storage *st)
     CHECK(r->running == 0);
     discard_free(st);
     scrub_free(st);
+    store_jobs_stop(st);
     timer_stop(&st->shard->timers, &r->start_timer);
     collects_free(st, &r->waiting);
     collects_free(st, &r->resting);

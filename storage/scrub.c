@@ -147,12 +147,7 @@ static void pass_done(struct scrub *s)
 
 /* ---- against the metadata ---- */
 
-struct lives { /* the newest epoch of the log that was asked for last; names come sorted */
-    u32 wal, epoch;
-    bool known;
-};
-
-static err newest_epoch(struct meta *m, u32 wal, struct lives *l)
+static err newest_epoch(struct meta *m, u32 wal, struct scrub_lives *l)
 {
     char key[META_KEY_SIZE];
     struct meta_kv kv;
@@ -161,33 +156,40 @@ static err newest_epoch(struct meta *m, u32 wal, struct lives *l)
     struct arena a;
     arena_init(&a, 4 * KIB, MIB);
     err e = meta_get(m, meta_key_wal(key, wal), &a, &kv);
-    *l = (struct lives){ wal, e == ERR_NONE ? wal_meta_epoch(kv.value) : 0, true };
+    *l = (struct scrub_lives){ wal, e == ERR_NONE ? wal_meta_epoch(kv.value) : 0, true };
     arena_free(&a);
     return e == ERR_NOT_FOUND ? ERR_NONE : e;
 }
 
-static err is_orphan(struct scrub *s, const struct found *f, struct lives *lives, bool *yes)
+static err is_discarded(struct meta *m, u64 id, u32 epoch, bool *yes)
 {
-    struct meta *m = s->st->env->meta;
-    u32 wal = bundle_wal(f->id);
-    *yes = false;
-    if (wal < s->st->env->shard_count) {
-        err e = newest_epoch(m, wal, lives);
-        if (e != ERR_NONE || f->epoch >= lives->epoch)
-            return e;
-    }
-    bool registered;
-    err e = discard_is_registered(m, f->id, f->epoch, &registered);
-    if (e != ERR_NONE || registered)
-        return e;
     char key[META_KEY_SIZE];
     struct meta_kv kv;
     struct arena a;
     arena_init(&a, KIB, MIB);
-    e = meta_get(m, discard_key(key, f->id, f->epoch), &a, &kv);
+    err e = meta_get(m, discard_key(key, id, epoch), &a, &kv);
     arena_free(&a);
-    *yes = e == ERR_NOT_FOUND;
+    *yes = e == ERR_NONE;
     return e == ERR_NOT_FOUND ? ERR_NONE : e;
+}
+
+err scrub_classify(struct storage *st, u64 id, u32 epoch, struct scrub_lives *lives,
+                   enum scrub_found *out)
+{
+    struct meta *m = st->env->meta;
+    u32 wal = bundle_wal(id);
+    bool registered = false, discarded = false;
+    err e = discard_is_registered(m, id, epoch, &registered);
+    if (e == ERR_NONE && !registered)
+        e = is_discarded(m, id, epoch, &discarded);
+    if (e == ERR_NONE && wal < st->env->shard_count)
+        e = newest_epoch(m, wal, lives);
+    bool over = wal >= st->env->shard_count || epoch < lives->epoch;
+    *out = registered  ? OBJECT_REGISTERED
+           : discarded ? OBJECT_DISCARDED
+           : over      ? OBJECT_ORPHAN
+                       : OBJECT_RECENT;
+    return e;
 }
 
 /* Leaves the orphans at the front. */
@@ -196,13 +198,13 @@ static void check_run(struct bg_job *j)
     struct scrub *s = container_of(j, struct scrub, job);
     struct discard_note *notes = mem_alloc(SCRUB_PAGE * sizeof *notes);
     struct meta_op *ops = mem_alloc(SCRUB_PAGE * sizeof *ops);
-    struct lives lives = { 0 };
+    struct scrub_lives lives = { 0 };
     u32 n = 0;
     for (u32 i = 0; i < s->count && s->err == ERR_NONE; i++) {
         const struct found f = s->found[i];
-        bool orphan = false;
-        s->err = is_orphan(s, &f, &lives, &orphan);
-        if (!orphan)
+        enum scrub_found what = OBJECT_RECENT;
+        s->err = scrub_classify(s->st, f.id, f.epoch, &lives, &what);
+        if (s->err != ERR_NONE || what != OBJECT_ORPHAN)
             continue;
         struct discarded d = { f.id, f.epoch, f.bytes, s->now_ms };
         ops[n] = discard_op(&notes[n], &d);

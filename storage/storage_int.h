@@ -479,6 +479,9 @@ void retention_free(struct storage *st);
 /* One block less refers to the bundle: behind the log start, or its partition was dropped. */
 void retention_block_gone(struct storage *st, u64 bundle);
 
+/* store_job.c: those that run end. Nothing of them may be in the background. */
+void store_jobs_stop(struct storage *st);
+
 /* cleaner.c: a round is going on; the engine may not be freed. A stop ends it soon. */
 bool cleaner_idle(const struct storage *st);
 void cleaner_stop(struct storage *st);
@@ -544,8 +547,9 @@ struct storage {
     struct retention *retention;
     struct discard *discard; /* of the node, on shard 0; else NULL, as the next */
     struct scrub *scrub;
-    i64 steady_base_ms;     /* see discard_now_ms */
-    struct clean *cleaning; /* the round of this shard; NULL: none */
+    struct store_job *store_jobs[2]; /* that run, by kind */
+    i64 steady_base_ms;              /* see discard_now_ms */
+    struct clean *cleaning;          /* the round of this shard; NULL: none */
     struct merge *merge;
     u32 run_number; /* of the next run of this life */
 };

@@ -256,6 +256,9 @@ static void upload_pause(struct uploader *up, const struct upload *u, const char
         " remedy=\"%s\"",
         st->shard->index, what, u->name, err_name(e), err_text(e), st->upload_failures,
         st->stopping ? 0 : pause / NS_PER_MS, failure_remedy(e));
+    if (st->shard->metrics != NULL)
+        metric_set(st->shard->metrics, M_upload_retry_time,
+                   (u64)(st->shard->now_ms + (i64)(pause / NS_PER_MS)) / 1000);
     if (!st->stopping)
         timer_start(&st->shard->timers, &up->retry_timer, st->shard->now_ns + pause, retry_fire);
 }
@@ -575,6 +578,8 @@ static void upload_commit_done(struct bg_job *j)
         next = u->next;
         upload_finish(u);
     }
+    if (st->shard->metrics != NULL)
+        metric_set(st->shard->metrics, M_upload_time, (u64)(st->shard->now_ms / 1000));
     uploader_kick(st);
 }
 

@@ -217,6 +217,26 @@ static enum MHD_Result serve_status(struct request *r)
     return answer(r, MHD_HTTP_OK, type_json, t.data, t.len);
 }
 
+/* False: the node has no such page, and *result is not set. */
+static bool serve_node_page(struct request *r, const char *method, enum MHD_Result *result)
+{
+    static const char prefix[] = "/v1/";
+    struct admin_ops *ops = r->admin->ops;
+    if (!ops->page || strncmp(r->url, prefix, sizeof prefix - 1) != 0)
+        return false;
+    struct metric_text t = { 0 };
+    r->body[r->body_len] = '\0';
+    unsigned status = r->body_too_large
+                          ? MHD_HTTP_CONTENT_TOO_LARGE
+                          : ops->page(ops, method, r->url + sizeof prefix - 1, r->body, &t);
+    if (status == 0) {
+        metric_text_free(&t);
+        return false;
+    }
+    *result = answer(r, status, type_json, t.data, t.len);
+    return true;
+}
+
 static enum MHD_Result serve(struct request *r, const char *method)
 {
     static const char prefix[] = "/v1/config";
@@ -226,6 +246,9 @@ static enum MHD_Result serve(struct request *r, const char *method)
         r->key = r->url[n] ? r->url + n + 1 : "";
         return serve_config(r, method);
     }
+    enum MHD_Result done;
+    if (serve_node_page(r, method, &done))
+        return done;
     bool get = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
     if (get && strcmp(r->url, "/metrics") == 0)
         return serve_metrics(r);
@@ -238,7 +261,7 @@ static enum MHD_Result serve(struct request *r, const char *method)
     if (get && strcmp(r->url, "/") == 0)
         return answer_text(r, MHD_HTTP_OK,
                            "leat " LEAT_VERSION
-                           "\n/metrics\n/healthz\n/readyz\n/v1/status\n/v1/config");
+                           "\n/metrics\n/healthz\n/readyz\n/v1/status\n/v1/store\n/v1/config");
     return answer_error(r, get ? MHD_HTTP_NOT_FOUND : MHD_HTTP_METHOD_NOT_ALLOWED,
                         get ? "no such page" : "method not allowed");
 }

@@ -9,6 +9,7 @@
 #include "check.h"
 #include "log.h"
 #include "mem.h"
+#include "node_pages.h"
 
 struct node_admin {
     struct admin_ops ops;
@@ -16,7 +17,8 @@ struct node_admin {
     struct node *node;
     struct admin *http;    /* NULL when admin.listen is empty */
     const char *not_ready; /* atomic; NULL when ready */
-    char io_text[512];     /* what the kernel offers; written before the node is ready */
+    struct node_pages *pages;
+    char io_text[512]; /* what the kernel offers; written before the node is ready */
 };
 
 /* ---- health of the shards ---- */
@@ -133,6 +135,13 @@ static void node_status(struct admin_ops *ops, struct metric_text *out)
     metric_text_add(out, "]");
 }
 
+static unsigned node_page(struct admin_ops *ops, const char *method, const char *path,
+                          const char *body, struct metric_text *out)
+{
+    const struct node_admin *a = container_of(ops, struct node_admin, ops);
+    return node_page_serve(a->pages, method, path, body, out);
+}
+
 static const char *api_name(i32 key)
 {
     const struct api *api = key >= 0 && key <= INT16_MAX ? api_find((i16)key) : NULL;
@@ -160,6 +169,8 @@ err node_admin_start(struct node *n, struct node_admin **out, char *why, size_t 
     a->node = n;
     a->ops.ready = node_ready;
     a->ops.status = node_status;
+    a->ops.page = node_page;
+    a->pages = node_pages_create(n);
     a->not_ready = "recovering";
     a->registry.api_name = api_name;
     for (u32 i = 0; i < n->group.count; i++)
@@ -168,6 +179,7 @@ err node_admin_start(struct node *n, struct node_admin **out, char *why, size_t 
         metric_registry_hook(&a->registry, store_metrics, n->env.store);
     err e = admin_start(n->cfg, &a->registry, &a->ops, &a->http, why, why_size);
     if (e) {
+        node_pages_free(a->pages);
         mem_free(a);
         *out = NULL;
         return e;
@@ -180,6 +192,7 @@ err node_admin_start(struct node *n, struct node_admin **out, char *why, size_t 
 void node_admin_stopping(struct node_admin *a)
 {
     topic_defaults_close(a->node);
+    node_pages_close(a->pages);
     __atomic_store_n(&a->not_ready, "stopping", __ATOMIC_RELEASE);
 }
 
@@ -187,6 +200,7 @@ void node_admin_ready(struct node_admin *a)
 {
     /* Shards create their io on their own threads; it is there once the node is ready. */
     snprintf(a->io_text, sizeof a->io_text, "%s", io_features(a->node->brokers[0]->shard.io)->text);
+    node_pages_ready(a->pages);
     __atomic_store_n(&a->not_ready, NULL, __ATOMIC_RELEASE);
 }
 
@@ -195,5 +209,6 @@ void node_admin_stop(struct node_admin *a)
     if (!a)
         return;
     admin_stop(a->http);
+    node_pages_free(a->pages);
     mem_free(a);
 }

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import sys
 import subprocess
@@ -962,6 +963,85 @@ def bundles_become_runs(work):
     expect(deleted["Responses"][0]["ErrorCode"], 0, "DeleteTopics")
     wait_for("nothing is left of the topic", lambda: objects("b") + objects("r") == 0, 60)
     expect(node.stop(), 0, "exit code")
+
+
+# ---- the object store ----
+def leatctl(node, *words):
+    """(exit status, output) of leatctl."""
+    done = subprocess.run([os.path.join(harness.BUILD, "leatctl"), "-A", f"127.0.0.1:{node.admin}", *words],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+    return done.returncode, done.stdout
+
+
+def stored(node):
+    """{path: bytes} of the objects of a file:// store."""
+    root = f"{node.directory}/data/store"
+    return {os.path.join(d, f): os.path.getsize(os.path.join(d, f))
+            for d, _, files in os.walk(root) for f in files if not f.startswith(".")}
+
+
+@case
+def the_store_comes_clean(work):
+    """Writing, deleting topics and records, compaction and kill -9: in the end the store holds what the metadata
+    names, byte for byte, and every checksum is right. Damage is named."""
+    from confluent_kafka import Producer
+    node = Node(work, "wal.segment_bytes=2m", "message.max.bytes=1m", "max.decompressed.message.bytes=1m",
+                "wal.seal_age=200ms", "store.delete_delay=1s", "store.scrub_interval=1s",
+                "log.retention.check.interval.ms=500")
+    node.start()
+    broker = node.broker()
+    kept = broker.topic(partitions=4, prefix="kept")
+    load = Load(node.address, kept.name, 4)
+    for i in range(4):
+        gone = broker.topic(partitions=2, prefix=f"gone{i}")
+        keys = broker.topic(partitions=1, prefix=f"keys{i}", configs=[("cleanup.policy", "compact"),
+                                                                    ("min.cleanable.dirty.ratio", "0.01")])
+        producer = Producer({"bootstrap.servers": node.address, "linger.ms": 5})
+        for n in range(3000):
+            producer.produce(keys.name, b"x" * 200, b"key %d" % (n % 50))
+            producer.produce(gone.name, b"y" * 1000)
+            producer.poll(0)
+        producer.flush(60)
+        time.sleep(0.5)
+        broker.call(raw_protocol.DELETE_TOPICS, 6, {"TimeoutMs": 10000,
+                                                    "Topics": [{"Name": gone.name, "TopicId": bytes(16)}]})
+        node.kill()
+        node.start()
+        wait_for("ready", node.ready)
+        broker = node.broker()
+    load.finish()
+    expect(load.errors, [], "errors of the producer")
+    status, text = leatctl(node, "store", "verify", "--rate", "0")
+    expect(status, 0, f"verify while it is used: {text}")
+
+    def clean():
+        use = json.loads(leatctl(node, "store", "du", "--json")[1])
+        return use if use["discarded_objects"] == 0 and use["bytes"] == sum(stored(node).values()) and \
+            use["objects"] == len(stored(node)) else None
+    use = wait_for("the store holds what the metadata names", clean, 60)
+    expect(sum(t["bytes"] for t in use["topics"]) + use["overhead_bytes"], use["bytes"], "du adds up")
+    expect([t for t in use["topics"] if t["name"].startswith("gone")], [], "deleted topics")
+    status, text = leatctl(node, "store")
+    expect((status, f"objects          {use['objects']}," in text), (0, True), f"leatctl store: {text}")
+    report = json.loads(leatctl(node, "store", "verify", "--rate", "0", "--json")[1])
+    expect([report[k] for k in ("state", "objects_done", "bytes_done", "faults_total", "orphans_total")],
+           ["done", use["objects"], use["bytes"], 0, 0], "verify")
+    check_numbers(read_numbers(node.address, kept.name, 4, load.count()), load)
+    path = max(stored(node), key=lambda p: stored(node)[p])
+    with open(path, "r+b") as f:
+        f.seek(3000)
+        byte = f.read(1)
+        f.seek(3000)
+        f.write(bytes([byte[0] ^ 1]))
+    status, text = leatctl(node, "store", "verify", "--rate", "0")
+    name = os.path.relpath(path, f"{node.directory}/data/store")
+    named = re.search(re.escape(name) + r": the block fails its checksums \(CORRUPT\): topic (\S+) partition \d+ "
+                      r"offsets \d+\.\.\d+\n", text)
+    expect((status, named is not None), (1, True), f"damage is named: {text}")
+    expect(leatctl(node, "store", "nonsense")[0], 2, "wrong usage")
+    print(f"{use['objects']} objects, {use['bytes']} bytes")
+    expect(node.stop(), 0, "exit code")
+    expect(leatctl(node, "store")[0], 3, "no node")
 
 
 def main():

@@ -2,12 +2,16 @@
  *   - an object is never removed while a registration names it
  *   - the registered objects are there, of the length that is registered
  *   - at the end, when faults are over and the grace time has passed, there are no others, and no
- *     notes of what is to be deleted */
+ *     notes of what is to be deleted
+ *   - and `leatctl store verify` finds nothing wrong with them. It also runs in lives with faults,
+ *     which may end it at any point. */
 #include <stdio.h>
 #include <string.h>
 
 #include "../../storage/bundle_int.h"
+#include "broker.h"
 #include "load.h"
+#include "store_job.h"
 
 /* The metadata's own backup (m/) is not registered anywhere; backup.c keeps it small. */
 static bool is_backup(const char *name)
@@ -88,4 +92,51 @@ bool store_is_clean(char *why, size_t why_size)
              notes);
     CHECK(named <= there);
     return named == there && notes == 0;
+}
+
+/* ---- the node's own jobs ---- */
+
+static struct storage *storage_of(struct shard *s)
+{
+    return broker_of(s)->storage;
+}
+
+static struct store_job *job_start(enum store_job_kind kind)
+{
+    /* The memory of a job goes with its life. */
+    struct store_job *j = store_job_create(kind, &sim.node->group, storage_of);
+    if (!store_job_start(j, one_in(2) ? 0 : rnd_log(10000, 10000000)))
+        sim_fail("store: a new job is running already");
+    STAT(store_jobs);
+    return j;
+}
+
+static bool job_is_done(struct store_job *j)
+{
+    struct metric_text t = { 0 };
+    bool done = store_job_show(j, &t) && strstr(t.data, "\"state\":\"done\"") != NULL;
+    if (done && strstr(t.data, "\"faults_total\":0,") == NULL)
+        sim_fail("store: verify finds a fault: %s", t.data);
+    metric_text_free(&t);
+    return done;
+}
+
+void store_jobs_sometimes(void)
+{
+    static u32 life;
+    if (sim.life == life || !one_in(1000))
+        return;
+    life = sim.life;
+    (void)job_start(one_in(2) ? STORE_JOB_DU : STORE_JOB_VERIFY);
+}
+
+bool store_is_verified(void)
+{
+    static struct store_job *j;
+    static u32 life;
+    if (life != sim.life) {
+        life = sim.life;
+        j = job_start(STORE_JOB_VERIFY);
+    }
+    return job_is_done(j);
 }

@@ -82,7 +82,7 @@ extern struct sim sim;
     X(topics_deleted) X(wal_full) X(uploads) X(cache_loads) X(shard_changes)                   \
     X(index_full) X(compactions) X(runs) X(records_removed) X(coalesced) X(ahead_used)            \
     X(ahead_wasted) X(deferred) X(merges) X(merges_failed) X(wals_lost) X(object_batches)         \
-    X(recoveries) X(forward_objects) X(removes) X(orphans)
+    X(recoveries) X(forward_objects) X(removes) X(orphans) X(store_jobs)
 /* clang-format on */
 struct sim_stats {
 #define X(name) u64 name;
@@ -205,7 +205,10 @@ void store_install(void);
 void meta_install(void);
 void store_outage_end(void);
 u32 store_object_count(void);
-void check_object_removed(const char *name); /* check_store.c */
+/* check_store.c */
+void check_object_removed(const char *name);
+void store_jobs_sometimes(void);
+bool store_is_verified(void);
 
 /* ---- images (tests/fuzz/world.c): what lies on the disk and in the stores, from outside ---- */
 /* The i-th, or false; views, valid until the next change. */

@@ -245,6 +245,7 @@ static bool wants_stop(void)
     tail_freeze();
     switch (phase) {
     case PHASE_FAULTS:
+        store_jobs_sometimes();
         return sim.now_ns >= life_deadline;
     case PHASE_DRAIN:
         if (sim.now_ns >= life_deadline && !load_quiet) {
@@ -262,7 +263,7 @@ static bool wants_stop(void)
     case PHASE_VERIFY:
     case PHASE_AGAIN:
         if (verify_done() && wal_is_trimmed() && compaction_is_done() && compact_verified() &&
-            collected()) {
+            collected() && (phase == PHASE_VERIFY || store_is_verified())) {
             if (tail_frozen && phase == PHASE_VERIFY)
                 sim_kill("the machine is lost");
             return true;

@@ -1,0 +1,188 @@
+/* See node_pages.h. */
+#include "node_pages.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../broker/broker_int.h"
+#include "mem.h"
+#include "store_job.h"
+
+#define VERIFY_RATE (64 * MIB)
+
+enum { HTTP_OK = 200, HTTP_ACCEPTED = 202, HTTP_BAD = 400, HTTP_NOT_FOUND = 404 };
+enum { HTTP_METHOD = 405, HTTP_CONFLICT = 409, HTTP_UNAVAILABLE = 503 };
+
+struct node_pages {
+    struct node *node;
+    pthread_mutex_t lock; /* of the main thread and the admin thread */
+    bool open;
+    struct store_job *jobs[STORE_JOB_KINDS];
+};
+
+static struct storage *storage_of(struct shard *s)
+{
+    return broker_of(s)->storage;
+}
+
+/* ---- life ---- */
+
+struct node_pages *node_pages_create(struct node *n)
+{
+    struct node_pages *p = MEM_NEW(struct node_pages);
+    p->node = n;
+    pthread_mutex_init(&p->lock, NULL);
+    for (u32 i = 0; i < STORE_JOB_KINDS; i++)
+        p->jobs[i] = store_job_create((enum store_job_kind)i, &n->group, storage_of);
+    return p;
+}
+
+static void open_set(struct node_pages *p, bool open)
+{
+    pthread_mutex_lock(&p->lock);
+    p->open = open;
+    pthread_mutex_unlock(&p->lock);
+}
+
+void node_pages_ready(struct node_pages *p)
+{
+    open_set(p, true);
+}
+
+void node_pages_close(struct node_pages *p)
+{
+    open_set(p, false);
+}
+
+void node_pages_free(struct node_pages *p)
+{
+    for (u32 i = 0; i < STORE_JOB_KINDS; i++)
+        store_job_free(p->jobs[i]);
+    pthread_mutex_destroy(&p->lock);
+    mem_free(p);
+}
+
+/* ---- the state of the store ---- */
+
+static unsigned refuse(struct metric_text *out, unsigned status, const char *why)
+{
+    metric_text_add(out, "{\"error\":\"%s\"}\n", why);
+    return status;
+}
+
+static u64 sum(const struct node *n, enum metric_id id)
+{
+    u64 v = 0;
+    for (u32 i = 0; i < n->group.count; i++)
+        v += metric_get(n->brokers[i]->shard.metrics, id);
+    return v;
+}
+
+static u64 largest(const struct node *n, enum metric_id id)
+{
+    u64 v = 0;
+    for (u32 i = 0; i < n->group.count; i++)
+        v = MAX(v, metric_get(n->brokers[i]->shard.metrics, id));
+    return v;
+}
+
+static void url_show(struct metric_text *out, const char *url)
+{
+    metric_text_add(out, "{\"url\":\"");
+    for (const char *c = url; *c; c++)
+        if ((u8)*c >= ' ')
+            metric_text_add(out, "%s%c", *c == '"' || *c == '\\' ? "\\" : "", *c);
+    metric_text_add(out, "\"");
+}
+
+static unsigned state_show(const struct node *n, struct metric_text *out)
+{
+    u64 failures = largest(n, M_upload_failures);
+    err e = (err) - (i64)largest(n, M_upload_error);
+    url_show(out, config_str(n->cfg, CFG_store_url));
+    metric_text_add(out,
+                    ",\"uploads\":\"%s\",\"backlog_segments\":%" PRIu64
+                    ",\"backlog_bytes\":%" PRIu64 ",\"last_upload_seconds\":%" PRIu64
+                    ",\"failures\":%" PRIu64 ",\"error\":\"%s\",\"next_try_seconds\":%" PRIu64,
+                    failures > 0 ? "fail" : "ok", sum(n, M_segments_sealed),
+                    sum(n, M_wal_appended_lsn) -
+                        MIN(sum(n, M_wal_appended_lsn), sum(n, M_wal_uploaded_lsn)),
+                    largest(n, M_upload_time), failures, failures > 0 ? err_text(e) : "",
+                    failures > 0 ? largest(n, M_upload_retry_time) : 0);
+    metric_text_add(out,
+                    ",\"objects\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"discarded_objects\":%" PRIu64
+                    ",\"discarded_bytes\":%" PRIu64 ",\"deleted_objects\":%" PRIu64
+                    ",\"orphans_found\":%" PRIu64,
+                    sum(n, M_registered_objects), sum(n, M_registered_bytes),
+                    sum(n, M_discarded_objects), sum(n, M_discarded_bytes),
+                    sum(n, M_retention_objects), sum(n, M_orphans));
+    metric_text_add(out,
+                    ",\"listed_seconds\":%" PRIu64 ",\"listed_objects\":%" PRIu64
+                    ",\"listed_bytes\":%" PRIu64 ",\"errors\":%" PRIu64 "}\n",
+                    sum(n, M_scrub_time), sum(n, M_scrub_objects), sum(n, M_scrub_bytes),
+                    sum(n, M_store_errors));
+    return HTTP_OK;
+}
+
+/* ---- jobs ---- */
+
+/* "" is the default. */
+static bool rate_parse(const char *body, u64 *rate)
+{
+    static const struct config_def def = { .name = "rate", .type = CONFIG_SIZE, .max = INT64_MAX };
+    i64 v;
+    char text[64];
+    *rate = VERIFY_RATE;
+    if (*body == '\0')
+        return true;
+    if (strncmp(body, "rate=", 5) != 0)
+        return false;
+    snprintf(text, sizeof text, "%s", body + 5);
+    text[strcspn(text, "\r\n")] = '\0';
+    if (config_parse(&def, text, &v, NULL, 0) != ERR_NONE)
+        return false;
+    *rate = (u64)v;
+    return true;
+}
+
+static unsigned job_start(struct node_pages *p, struct store_job *j, const char *body,
+                          struct metric_text *out)
+{
+    u64 rate;
+    if (!rate_parse(body, &rate))
+        return refuse(out, HTTP_BAD, "the body is not rate=BYTES");
+    pthread_mutex_lock(&p->lock);
+    bool open = p->open, started = open && store_job_start(j, rate);
+    pthread_mutex_unlock(&p->lock);
+    if (started)
+        metric_text_add(out, "{\"state\":\"running\"}\n");
+    return started ? HTTP_ACCEPTED
+           : !open ? refuse(out, HTTP_UNAVAILABLE, "the node is not ready")
+                   : refuse(out, HTTP_CONFLICT, "it is running already");
+}
+
+static unsigned job_page(struct node_pages *p, struct store_job *j, const char *method,
+                         const char *body, struct metric_text *out)
+{
+    if (strcmp(method, "POST") == 0)
+        return job_start(p, j, body, out);
+    if (strcmp(method, "DELETE") == 0)
+        store_job_cancel(j);
+    else if (strcmp(method, "GET") != 0)
+        return refuse(out, HTTP_METHOD, "method not allowed");
+    return store_job_show(j, out) ? HTTP_OK : refuse(out, HTTP_NOT_FOUND, "it never ran");
+}
+
+unsigned node_page_serve(struct node_pages *p, const char *method, const char *path,
+                         const char *body, struct metric_text *out)
+{
+    if (strcmp(path, "store") == 0)
+        return strcmp(method, "GET") == 0 ? state_show(p->node, out)
+                                          : refuse(out, HTTP_METHOD, "method not allowed");
+    if (strcmp(path, "store/du") == 0)
+        return job_page(p, p->jobs[STORE_JOB_DU], method, body, out);
+    if (strcmp(path, "store/verify") == 0)
+        return job_page(p, p->jobs[STORE_JOB_VERIFY], method, body, out);
+    return 0;
+}
