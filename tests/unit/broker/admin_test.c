@@ -34,7 +34,7 @@ static void status(struct admin_ops *ops, struct metric_text *out)
     metric_text_add(out, ",\"shards\":2");
 }
 
-static struct admin_ops ops = { ready, status };
+static struct admin_ops ops = { .ready = ready, .status = status };
 
 static int setup(void **state)
 {
