@@ -251,7 +251,6 @@ static void failures_lose_nothing(void **state)
     (void)state;
     engine_start();
     eng->cfg.values[CFG_store_retry_ms] = 1;
-    eng->cfg.values[CFG_store_delete_delay_ms] = 3600000; /* nor is the collector */
     for (u32 k = 0; k < 9; k++) {
         u64 failed = metric(M_merges_failed);
         u32 *fails = k % 3 == 0 ? &fault.fail_gets : &fault.fail_puts;
