@@ -263,7 +263,7 @@ class Leat:
         self.process = None
 
     def command(self):
-        settings = [f"node.data_dir={self.directory}/data", f"net.listen=127.0.0.1:{self.port}",
+        settings = [f"node.data_dir={self.directory}/data", "wal.size=1g", f"net.listen=127.0.0.1:{self.port}",
                     f"admin.listen=127.0.0.1:{self.admin}", *self.settings]
         return [self.program] + [part for s in settings for part in ("-w", s)]
 
