@@ -612,9 +612,9 @@ static err place_take(struct backup *b, struct rng *rng, const struct backup_cla
                       "its own",
                       url);
     if (e != ERR_NONE)
-        snprintf(why, why_size, "taking %s for this node: %s; %s", url, err_text(e),
-                 e == ERR_DISK_FULL ? "free space where store.url and meta.url point"
-                                    : "check the store and the metadata");
+        snprintf(why, why_size, "taking %s for this node, whose metadata is in %s: %s; %s", url,
+                 config_str(b->cfg, CFG_meta_url), err_text(e),
+                 e == ERR_DISK_FULL ? "free space there" : "check both");
     return e;
 }
 

@@ -974,10 +974,11 @@ def leatctl(node, *words):
 
 
 def stored(node):
-    """{path: bytes} of the objects of a file:// store."""
+    """{path: bytes} of the objects of a file:// store that metadata names: all but the metadata's own backup."""
     root = f"{node.directory}/data/store"
     return {os.path.join(d, f): os.path.getsize(os.path.join(d, f))
-            for d, _, files in os.walk(root) for f in files if not f.startswith(".")}
+            for d, _, files in os.walk(root) for f in files
+            if not f.startswith(".") and not os.path.relpath(d, root).startswith("m")}
 
 
 @case
