@@ -13,11 +13,11 @@
  *  4. A segment object lives until it is registered, its slot is free (seq < trimmed_seq), and it
  *     has neither image nor pins.
  *
- * Memory: at most image_max images plus spare_max for uploads of evicted segments. Images are
- * mapped when first needed and kept. New memory comes after what is uploaded and no longer wanted,
- * because its first touch costs up to 1.7 s of CPU a GiB (measured), but before what still waits
- * for its upload, because reading that back costs 0.15 s of CPU a GiB and the disk's time, always.
- */
+ * Memory: at most image_max images plus spare_max for uploads of evicted segments. What is uploaded
+ * and no longer wanted is used again first. The first few images are waited for; more are made at a
+ * pace while uploads are behind, because a first touch costs up to 1.7 s of CPU a GiB (measured),
+ * and meanwhile what waits for its upload gives way, the youngest first: it is read back later for
+ * 0.15 s a GiB and the disk's time. What was of no use for memory.keep goes back to the system. */
 #include <stdio.h>
 
 #include "batch.h"
@@ -230,12 +230,12 @@ static void image_prepare(struct storage *st)
     bg_submit(st->shard, &st->image_job, BG_PUT, image_job_run, image_job_done);
 }
 
-/* More memory, at a pace, while what waits for its upload fills a good part of what there is. */
+/* More memory while what waits for its upload fills a good part of what there is; beyond a few
+ * images at a pace. */
 static void images_grow(struct storage *st)
 {
-    bool few = st->image_count < IMAGES_FEW;
     bool wanted = (u64)st->sealed_unregistered * 100 > (u64)st->image_count * UPLOADS_RELAXED;
-    if (few || (wanted && st->shard->now_ns >= st->image_grow_ns))
+    if (wanted && (st->image_count < IMAGES_FEW || st->shard->now_ns >= st->image_grow_ns))
         image_prepare(st);
 }
 

@@ -58,6 +58,22 @@ static void images_are_bounded_and_unregistered_ones_give_way(void **s)
     assert_null(at.seg->image);
 }
 
+/* A log that is written now and then goes on with the memory it has. */
+static void a_trickle_takes_little_memory(void **s)
+{
+    (void)s;
+    struct storage *st = rig->st;
+    for (u32 i = 0; i < 6; i++) {
+        fill(1);
+        while (rig_register(true))
+            ;
+        u64 until = st->shard->now_ns + NS_PER_S + NS_PER_S / 10;
+        while (st->shard->now_ns < until)
+            rig_turn();
+    }
+    assert_in_range(st->image_count, 1, 4);
+}
+
 /* Of what waits for its upload nothing goes, and what is written next gets memory again. */
 static void idle_memory_is_given_back(void **s)
 {
@@ -192,6 +208,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(registered_images_stay_until_needed),
         T(images_are_bounded_and_unregistered_ones_give_way),
+        T(a_trickle_takes_little_memory),
         T(idle_memory_is_given_back),
         T(large_batches_lie_as_in_their_bundle),
         T(referenced_images_stay),
