@@ -230,12 +230,24 @@ static void image_prepare(struct storage *st)
     bg_submit(st->shard, &st->image_job, BG_PUT, image_job_run, image_job_done);
 }
 
-/* More memory while what waits for its upload fills a good part of what there is; beyond a few
- * images at a pace. */
+static bool image_registered_any(const struct storage *st)
+{
+    list_for(it, &st->sealed_images) {
+        const struct segment *seg = list_entry(it, struct image, link)->seg;
+        CHECK(seg != NULL);
+        if (seg->state == SEG_REGISTERED)
+            return true;
+    }
+    return false;
+}
+
+/* More memory: the first few images whenever there is none to use again, so that no segment has to
+ * wait for its own; more at a pace while what waits for its upload fills a good part of them. */
 static void images_grow(struct storage *st)
 {
-    bool wanted = (u64)st->sealed_unregistered * 100 > (u64)st->image_count * UPLOADS_RELAXED;
-    if (wanted && (st->image_count < IMAGES_FEW || st->shard->now_ns >= st->image_grow_ns))
+    bool behind = (u64)st->sealed_unregistered * 100 > (u64)st->image_count * UPLOADS_RELAXED;
+    if (st->image_count < IMAGES_FEW ? !image_registered_any(st)
+                                     : behind && st->shard->now_ns >= st->image_grow_ns)
         image_prepare(st);
 }
 
