@@ -294,21 +294,6 @@ static void lose_the_disk(void)
     assert_int_equal(unlink(path), 0);
 }
 
-/* What engine_try_start began. */
-static void refused_down(void)
-{
-    bg_quiesce(eng->group.bg);
-    bg_destroy(eng->group.bg);
-    io_destroy(eng->shard.io);
-    eng->shard.io = NULL;
-    struct metrics *m = eng->shard.metrics;
-    shard_free(&eng->shard);
-    metrics_destroy(m);
-    fault_store_below->driver->close(fault_store_below);
-    meta_close(fault_meta_below);
-    eng->st = NULL;
-}
-
 static void a_log_in_memory_begins_from_what_is_registered(void **state)
 {
     (void)state;
@@ -380,7 +365,7 @@ static void a_lost_disk_is_missed_unless_all_is_in_the_store(void **state)
     lose_the_disk();
     assert_int_equal(engine_try_start(), ERR_CORRUPT);
     assert_non_null(strstr(eng->env.error, "wal.missing"));
-    refused_down();
+    engine_refused();
     eng->all_object = true;
     engine_start();
     assert_int_equal(pindex_next_offset(eng->parts[0].p), 1);
@@ -422,7 +407,7 @@ static void disk_and_memory_follow_each_other(void **state)
     engine_set("wal.path", "none");
     assert_int_equal(engine_try_start(), ERR_CORRUPT);
     assert_non_null(strstr(eng->env.error, "wal.path = none"));
-    refused_down();
+    engine_refused();
     engine_set("wal.path", path);
     engine_start(); /* as the message says */
     engine_seal_all();

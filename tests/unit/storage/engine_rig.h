@@ -299,9 +299,9 @@ static inline void engine_turn(void)
         }                                             \
     } while (0)
 
-static inline void engine_down(void)
+/* What engine_try_start began, when storage refused. */
+static inline void engine_refused(void)
 {
-    storage_free(eng->st);
     eng->st = NULL;
     bg_quiesce(eng->group.bg);
     bg_destroy(eng->group.bg);
@@ -312,6 +312,12 @@ static inline void engine_down(void)
     metrics_destroy(m);
     fault_store_below->driver->close(fault_store_below);
     meta_close(fault_meta_below);
+}
+
+static inline void engine_down(void)
+{
+    storage_free(eng->st);
+    engine_refused();
 }
 
 static inline void engine_stop(void)

@@ -267,16 +267,7 @@ static void damaged_registration_refuses_to_start(void **state)
     assert_int_equal(engine_try_start(), ERR_CORRUPT);
     assert_non_null(strstr(eng->env.error, "b/0000/0000000000000000"));
     assert_non_null(strstr(eng->env.error, "restore"));
-    bg_quiesce(eng->group.bg);
-    bg_destroy(eng->group.bg);
-    io_destroy(eng->shard.io);
-    eng->shard.io = NULL;
-    struct metrics *m = eng->shard.metrics;
-    shard_free(&eng->shard);
-    metrics_destroy(m);
-    fault_store_below->driver->close(fault_store_below);
-    meta_close(fault_meta_below);
-    eng->st = NULL;
+    engine_refused();
 }
 
 /* Another process has begun with this log's metadata: its epoch is in the w/ key. */
