@@ -36,6 +36,9 @@ const char *__asan_default_options(void)
 static const void *live[LIVE_SLOTS];
 static u32 live_count;
 static bool watching;
+/* The thread that lives the lives. libFuzzer has another one, which allocates when it starts: at any
+ * moment of the first life. */
+static _Thread_local bool watched;
 
 static u32 live_home(const void *p)
 {
@@ -45,7 +48,7 @@ static u32 live_home(const void *p)
 static void on_malloc(const volatile void *p, size_t size)
 {
     (void)size;
-    if (!watching || !p)
+    if (!watching || !watched || !p)
         return;
     if (live_count > LIVE_SLOTS / 2)
         abort();
@@ -72,7 +75,7 @@ static void live_fill(u32 hole)
 
 static void on_free(const volatile void *p)
 {
-    if (live_count == 0 || !p)
+    if (live_count == 0 || !watched || !p)
         return;
     u32 i = live_home((const void *)p);
     while (live[i] && live[i] != (const void *)p)
@@ -154,6 +157,7 @@ void world_init(void)
     if (done)
         return;
     done = true;
+    watched = true;
     log_threshold = LOG_ERROR + 1;
     sim_failed = abort;
     __sanitizer_install_malloc_and_free_hooks(on_malloc, on_free);
