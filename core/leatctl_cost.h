@@ -32,7 +32,7 @@
     NUMBER(volume_gib, 16384, "largest volume")                                     \
     NUMBER(volume_rate, 125, "MiB/s a volume includes")                             \
     NUMBER(nodes_min, 3, "machines there are at least")                             \
-    NUMBER(segment_mib, 8, "wal.segment_bytes")                                     \
+    NUMBER(segment_mib, 16, "wal.segment_bytes")                                     \
     NUMBER(seal_s, 30, "wal.seal_age")                                              \
     NUMBER(group_ms, 50, "how often leat.durability=object puts")                   \
     NUMBER(run_mib, 32, "store.run_bytes")                                          \

@@ -459,7 +459,7 @@ err uploader_create(struct storage *st) MUST_USE; /* fills st->uploader */
  * to pindex_add_block. `env->error` on failure. */
 err uploader_load(struct storage *st) MUST_USE;
 /* Up to so many percent of the images that wait for their upload, uploads give way. */
-#define UPLOADS_RELAXED 40u
+#define UPLOADS_RELAXED 50u
 void uploader_kick(struct storage *st);       /* something is DURABLE, or the shard is stopping */
 u32 uploader_slots(const struct storage *st); /* uploads at a time */
 u32 uploader_puts(const struct storage *st);  /* puts in flight */

@@ -7,6 +7,11 @@
  *
  *     | acc0 | acc1 | acc2 | acc3 | next 64 bytes …    acc = lo(acc)·x^576 ^ hi(acc)·x^512 ^ next
  *
+ * Wide (AVX-512 with VPCLMULQDQ): the same with four times 512 bits, 256 bytes a step; the 256
+ * bytes at the end go through the fast kernel. A large copy bypasses the caches on its way out:
+ * what is copied here goes to segment images, of which there is far more than any cache holds, and
+ * else each line would first be read from memory only to be overwritten.
+ *
  * All values are bit-reflected: bit 31 of a word is x^0. The product of a 64-bit word and a 32-bit
  * constant, read as a 128-bit word, carries a factor x^33 too much, and so does the crc32 of a
  * product of two 32-bit words: hence constants of the form x^(8n-33), n the bytes to move.
@@ -14,6 +19,8 @@
  *
  * Measured on a shared 2.8 GHz Zen 1, GB/s, crc32c / crc32c_copy: 64 B 4.8/3.9, 1 KiB 10.0/9.3,
  * 64 KiB 11.1/10.1, 1 MiB 9.8/9.8; the portable twin 0.31; crc32c_combine 70 ns.
+ * Copies of 64 KiB from a warm buffer into 1 GiB of memory on a virtual Xeon of 2023, seconds a
+ * GiB: fast 0.21, past the caches 0.11, wide 0.23, wide past the caches 0.07 (memcpy alone 0.14).
  * The usual three interleaved streams of crc32 instructions were tried first: 6.8 and 6.2, because
  * this core starts a 64-bit crc32 only every three cycles.
  *
@@ -113,16 +120,35 @@ u32 crc32c_combine_soft(u32 crc_a, u32 crc_b, u64 len_b)
 /* ---- x86-64 ---- */
 
 #if defined(__x86_64__)
-#include <nmmintrin.h>
-#include <wmmintrin.h>
+#include <immintrin.h>
 
 #define CRC_FAST __attribute__((target("sse4.2,pclmul")))
+#define CRC_WIDE __attribute__((target("sse4.2,pclmul,avx512f,vpclmulqdq")))
 #define CRC_FOLD_BYTES 64
-#define CRC_MOVE_72 0x740eef02u /* x^(8·72 - 33) mod P */
+#define CRC_WIDE_FOLD_BYTES 256
+#define CRC_MOVE_72 0x740eef02u  /* x^(8·72 - 33) mod P */
+#define CRC_MOVE_264 0xdcb17aa4u /* x^(8·264 - 33) mod P */
+/* From here on the wide kernel is worth its start, and a copy goes past the caches. */
+#define CRC_WIDE_MIN (4 * CRC_WIDE_FOLD_BYTES)
+#define CRC_STREAM_MIN (16 * 1024)
 
-bool crc32c_is_fast(void)
+static enum crc32c_kernel kernel;
+
+static __attribute__((constructor)) void crc_choose(void)
 {
-    return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
+    crc32c_use(CRC32C_WIDE);
+}
+
+enum crc32c_kernel crc32c_use(enum crc32c_kernel at_most)
+{
+    __builtin_cpu_init();
+    kernel = CRC32C_SOFT;
+    if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))
+        kernel = CRC32C_FAST;
+    if (kernel && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq"))
+        kernel = CRC32C_WIDE;
+    kernel = MIN(kernel, at_most);
+    return kernel;
 }
 
 /* a·k·x^33 mod P: moves a by the bytes that k stands for. */
@@ -140,12 +166,17 @@ CRC_FAST static inline __m128i crc_fold(__m128i acc, __m128i k, __m128i next)
     return _mm_xor_si128(_mm_xor_si128(lo, hi), next);
 }
 
-/* 16 bytes at index i of s, copied to d when there is one. */
-CRC_FAST static inline __m128i crc_take(u8 *d, const u8 *s, size_t i)
+/* Where what is read goes. Known at every call, so that each kernel compiles to straight loops. */
+enum crc_out { CRC_NOWHERE, CRC_COPY, CRC_STREAM };
+
+/* 16 bytes at index i of s, put at the same index of d, which is a line's start to CRC_STREAM. */
+CRC_FAST static inline __m128i crc_take(u8 *d, const u8 *s, size_t i, enum crc_out out)
 {
     __m128i v = _mm_loadu_si128((const __m128i_u *)(const void *)s + i);
-    if (d)
+    if (out == CRC_COPY)
         _mm_storeu_si128((__m128i_u *)(void *)d + i, v);
+    if (out == CRC_STREAM)
+        _mm_stream_si128((__m128i *)(void *)d + i, v);
     return v;
 }
 
@@ -155,45 +186,77 @@ CRC_FAST static inline u64 crc_finish(__m128i acc, u64 crc)
     return _mm_crc32_u64(crc, (u64)_mm_extract_epi64(acc, 1));
 }
 
-/* All whole blocks of 64 bytes of n ≥ 64. `d` is NULL when nothing is to be copied: known at
- * every call, so that both versions compile to straight loops. */
-CRC_FAST static inline __attribute__((always_inline)) u32 crc_blocks(u32 crc, u8 *d, const u8 *s,
-                                                                     size_t n)
+#define CRC_KERNEL static inline __attribute__((always_inline)) u32
+
+/* All whole blocks of 64 bytes of n ≥ 64. */
+CRC_FAST CRC_KERNEL crc_blocks(u32 crc, u8 *d, const u8 *s, size_t n, enum crc_out out)
 {
-    const bool copy = d != NULL;
     const __m128i k = _mm_set_epi64x(crc_shift[6], CRC_MOVE_72);
-    __m128i a0 = _mm_xor_si128(crc_take(d, s, 0), _mm_cvtsi32_si128((int)crc));
-    __m128i a1 = crc_take(d, s, 1);
-    __m128i a2 = crc_take(d, s, 2);
-    __m128i a3 = crc_take(d, s, 3);
+    __m128i a0 = _mm_xor_si128(crc_take(d, s, 0, out), _mm_cvtsi32_si128((int)crc));
+    __m128i a1 = crc_take(d, s, 1, out);
+    __m128i a2 = crc_take(d, s, 2, out);
+    __m128i a3 = crc_take(d, s, 3, out);
     for (n -= CRC_FOLD_BYTES; n >= CRC_FOLD_BYTES; n -= CRC_FOLD_BYTES) {
         s += CRC_FOLD_BYTES;
-        d = copy ? d + CRC_FOLD_BYTES : NULL;
-        a0 = crc_fold(a0, k, crc_take(d, s, 0));
-        a1 = crc_fold(a1, k, crc_take(d, s, 1));
-        a2 = crc_fold(a2, k, crc_take(d, s, 2));
-        a3 = crc_fold(a3, k, crc_take(d, s, 3));
+        d = out ? d + CRC_FOLD_BYTES : NULL;
+        a0 = crc_fold(a0, k, crc_take(d, s, 0, out));
+        a1 = crc_fold(a1, k, crc_take(d, s, 1, out));
+        a2 = crc_fold(a2, k, crc_take(d, s, 2, out));
+        a3 = crc_fold(a3, k, crc_take(d, s, 3, out));
     }
     return (u32)crc_finish(a3, crc_finish(a2, crc_finish(a1, crc_finish(a0, 0))));
 }
 
-CRC_FAST static inline __attribute__((always_inline)) u32 crc_run(u32 crc, u8 *d, const u8 *s,
-                                                                  size_t n)
+CRC_WIDE static inline __m512i crc_wide_fold(__m512i acc, __m512i k, __m512i next)
 {
-    const bool copy = d != NULL;
-    crc = ~crc;
-    if (n >= 2 * CRC_FOLD_BYTES) {
-        size_t whole = n & ~(size_t)(CRC_FOLD_BYTES - 1);
-        crc = crc_blocks(crc, d, s, whole);
-        n -= whole;
-        s += whole;
-        d = copy ? d + whole : NULL;
+    __m512i lo = _mm512_clmulepi64_epi128(acc, k, 0x00);
+    __m512i hi = _mm512_clmulepi64_epi128(acc, k, 0x11);
+    return _mm512_xor_si512(_mm512_xor_si512(lo, hi), next);
+}
+
+CRC_WIDE static inline __m512i crc_wide_take(u8 *d, const u8 *s, size_t i, enum crc_out out)
+{
+    __m512i v = _mm512_loadu_si512(s + 64 * i);
+    if (out == CRC_COPY)
+        _mm512_storeu_si512(d + 64 * i, v);
+    if (out == CRC_STREAM)
+        _mm512_stream_si512((void *)(d + 64 * i), v);
+    return v;
+}
+
+/* All whole blocks of 256 bytes of n ≥ 256. */
+CRC_WIDE CRC_KERNEL crc_wide_blocks(u32 crc, u8 *d, const u8 *s, size_t n, enum crc_out out)
+{
+    const __m512i k = _mm512_broadcast_i32x4(_mm_set_epi64x(crc_shift[8], CRC_MOVE_264));
+    __m512i first = _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)crc));
+    __m512i a0 = _mm512_xor_si512(crc_wide_take(d, s, 0, out), first);
+    __m512i a1 = crc_wide_take(d, s, 1, out);
+    __m512i a2 = crc_wide_take(d, s, 2, out);
+    __m512i a3 = crc_wide_take(d, s, 3, out);
+    for (n -= CRC_WIDE_FOLD_BYTES; n >= CRC_WIDE_FOLD_BYTES; n -= CRC_WIDE_FOLD_BYTES) {
+        s += CRC_WIDE_FOLD_BYTES;
+        d = out ? d + CRC_WIDE_FOLD_BYTES : NULL;
+        a0 = crc_wide_fold(a0, k, crc_wide_take(d, s, 0, out));
+        a1 = crc_wide_fold(a1, k, crc_wide_take(d, s, 1, out));
+        a2 = crc_wide_fold(a2, k, crc_wide_take(d, s, 2, out));
+        a3 = crc_wide_fold(a3, k, crc_wide_take(d, s, 3, out));
     }
+    u8 rest[CRC_WIDE_FOLD_BYTES];
+    _mm512_storeu_si512(rest, a0);
+    _mm512_storeu_si512(rest + 64, a1);
+    _mm512_storeu_si512(rest + 128, a2);
+    _mm512_storeu_si512(rest + 192, a3);
+    return crc_blocks(0, NULL, rest, sizeof rest, CRC_NOWHERE);
+}
+
+/* Less than a block, without the inversions at the ends. */
+CRC_FAST CRC_KERNEL crc_few(u32 crc, u8 *d, const u8 *s, size_t n, enum crc_out out)
+{
     u64 wide = crc;
     for (; n >= 8; n -= 8, s += 8) {
         u64 w = get_le64(s);
         wide = _mm_crc32_u64(wide, w);
-        if (copy) {
+        if (out) {
             put_le64(d, w);
             d += 8;
         }
@@ -201,20 +264,56 @@ CRC_FAST static inline __attribute__((always_inline)) u32 crc_run(u32 crc, u8 *d
     crc = (u32)wide;
     for (; n; n--, s++) {
         crc = _mm_crc32_u8(crc, *s);
-        if (copy)
+        if (out)
             *d++ = *s;
     }
-    return ~crc;
+    return crc;
+}
+
+/* The body of a kernel: whole blocks of `unit` bytes by `blocks`; what is before them, so that a
+ * stream begins with a line, and what is left, a few bytes at a time. */
+#define CRC_RUN(blocks, unit)                                   \
+    crc = ~crc;                                                 \
+    size_t before = out == CRC_STREAM ? -(uintptr_t)d & 63 : 0; \
+    crc = crc_few(crc, d, s, before, out);                      \
+    size_t whole = (n - before) / (unit) * (unit);              \
+    u8 *to = out ? d + before : NULL;                           \
+    if (whole)                                                  \
+        crc = blocks(crc, to, s + before, whole, out);          \
+    size_t end = before + whole;                                \
+    if (out == CRC_STREAM)                                      \
+        _mm_sfence();                                           \
+    return ~crc_few(crc, out ? d + end : NULL, s + end, n - end, out)
+
+CRC_FAST CRC_KERNEL crc_run(u32 crc, u8 *d, const u8 *s, size_t n, enum crc_out out)
+{
+    CRC_RUN(crc_blocks, CRC_FOLD_BYTES);
+}
+
+CRC_WIDE CRC_KERNEL crc_wide_run(u32 crc, u8 *d, const u8 *s, size_t n, enum crc_out out)
+{
+    CRC_RUN(crc_wide_blocks, CRC_WIDE_FOLD_BYTES);
 }
 
 CRC_FAST static u32 crc_fast(u32 crc, const u8 *s, size_t n)
 {
-    return crc_run(crc, NULL, s, n);
+    return crc_run(crc, NULL, s, n, CRC_NOWHERE);
+}
+
+CRC_WIDE static u32 crc_wide(u32 crc, const u8 *s, size_t n)
+{
+    return crc_wide_run(crc, NULL, s, n, CRC_NOWHERE);
 }
 
 CRC_FAST static u32 crc_copy_fast(u32 crc, u8 *d, const u8 *s, size_t n)
 {
-    return crc_run(crc, d, s, n);
+    return n >= CRC_STREAM_MIN ? crc_run(crc, d, s, n, CRC_STREAM)
+                               : crc_run(crc, d, s, n, CRC_COPY);
+}
+
+CRC_WIDE static u32 crc_copy_wide(u32 crc, u8 *d, const u8 *s, size_t n)
+{
+    return crc_wide_run(crc, d, s, n, CRC_STREAM);
 }
 
 CRC_FAST static u32 crc_combine_fast(u32 crc_a, u32 crc_b, u64 len_b)
@@ -228,28 +327,32 @@ CRC_FAST static u32 crc_combine_fast(u32 crc_a, u32 crc_b, u64 len_b)
 
 u32 crc32c(u32 crc, const void *p, size_t n)
 {
-    return likely(crc32c_is_fast()) ? crc_fast(crc, p, n) : crc32c_soft(crc, p, n);
+    if (n >= CRC_WIDE_MIN && kernel == CRC32C_WIDE)
+        return crc_wide(crc, p, n);
+    return likely(kernel) ? crc_fast(crc, p, n) : crc32c_soft(crc, p, n);
 }
 
 u32 crc32c_copy(u32 crc, void *dst, const void *src, size_t n)
 {
     if (n == 0)
         return crc;
-    return likely(crc32c_is_fast()) ? crc_copy_fast(crc, dst, src, n)
-                                    : crc32c_copy_soft(crc, dst, src, n);
+    if (n >= CRC_STREAM_MIN && kernel == CRC32C_WIDE)
+        return crc_copy_wide(crc, dst, src, n);
+    return likely(kernel) ? crc_copy_fast(crc, dst, src, n) : crc32c_copy_soft(crc, dst, src, n);
 }
 
 u32 crc32c_combine(u32 crc_a, u32 crc_b, u64 len_b)
 {
-    return likely(crc32c_is_fast()) ? crc_combine_fast(crc_a, crc_b, len_b)
-                                    : crc32c_combine_soft(crc_a, crc_b, len_b);
+    return likely(kernel) ? crc_combine_fast(crc_a, crc_b, len_b)
+                          : crc32c_combine_soft(crc_a, crc_b, len_b);
 }
 
 #else
 
-bool crc32c_is_fast(void)
+enum crc32c_kernel crc32c_use(enum crc32c_kernel at_most)
 {
-    return false;
+    (void)at_most;
+    return CRC32C_SOFT;
 }
 
 u32 crc32c(u32 crc, const void *p, size_t n)

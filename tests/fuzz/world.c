@@ -36,8 +36,8 @@ const char *__asan_default_options(void)
 static const void *live[LIVE_SLOTS];
 static u32 live_count;
 static bool watching;
-/* The thread that lives the lives. libFuzzer has another one, which allocates when it starts: at any
- * moment of the first life. */
+/* The thread that lives the lives. libFuzzer has another one, which allocates when it starts: at
+ * any moment of the first life. */
 static _Thread_local bool watched;
 
 static u32 live_home(const void *p)

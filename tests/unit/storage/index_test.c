@@ -226,13 +226,19 @@ static u64 arrays_bytes(void)
     return bytes;
 }
 
+/* Memory for the next segment may be on its way (a thread touches it): then it is waited for. */
 static err append_small(u32 part)
 {
     static struct rig_append appends[8192];
     static u32 used;
-    err e = rig_append_one(rig_part(part), 1, 10, &appends[used++ % 8192]);
-    rig_settle();
-    return e;
+    for (;;) {
+        bool memory_comes = rig->st->image_job.busy;
+        err e = rig_append_one(rig_part(part), 1, 10, &appends[used++ % 8192]);
+        rig_settle();
+        if (e == ERR_NONE || rig->st->index_full || !(memory_comes || rig->st->image_job.busy))
+            return e;
+        rig_turn();
+    }
 }
 
 /* Batches of segments that are not registered, then blocks: both are counted, and make room
