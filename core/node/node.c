@@ -425,6 +425,8 @@ static err node_recover_open(struct node *n, struct recovery *r, char *why, size
     r->exists = recovered_exists;
     r->exists_arg = &t;
     err e = recovery_run(r, why, why_size);
+    r->rng = NULL;
+    r->exists_arg = NULL;
     n->env.meta = r->meta;
     return e;
 }
