@@ -21,6 +21,7 @@
 #include "check.h"
 #include "clock.h"
 #include "log.h"
+#include "mem.h"
 #include "node.h"
 #include "node_admin.h"
 #include "version.h"
@@ -284,6 +285,7 @@ static int run(struct config *cfg, const struct options *o)
     signal(SIGPIPE, SIG_IGN);
     raise_file_limit();
     log_set_level(config_str(cfg, CFG_log_level));
+    mem_limit_arenas(node_shard_count(cfg) + 1);
     log_start(STDERR_FILENO);
     struct node *n;
     if (ports_free(cfg, why, sizeof why) != ERR_NONE ||

@@ -24,6 +24,10 @@ char *mem_strndup(struct bytes b) __attribute__((returns_nonnull));
 u8 *mem_dup(const void *p, size_t len) __attribute__((returns_nonnull));
 /* Bytes held through mem_alloc at this moment, for the metrics. */
 u64 mem_used(void);
+/* The allocator spreads its threads over at most `n` arenas from now on. An arena keeps what was
+ * once taken in it: with one for each background thread, blocks that these allocate and shards free
+ * held three times what was in use. Called before threads are started. */
+void mem_limit_arenas(u32 n);
 
 #define MEM_NEW(type) ((type *)mem_alloc(sizeof(type)))
 

@@ -76,6 +76,11 @@ u64 mem_used(void)
     return __atomic_load_n(&mem_used_bytes, __ATOMIC_RELAXED);
 }
 
+void mem_limit_arenas(u32 n)
+{
+    (void)mallopt(M_ARENA_MAX, (int)n);
+}
+
 #define HUGE_BYTES (2 * MIB)
 
 void *mem_map(u64 bytes, bool huge)
