@@ -20,15 +20,17 @@ enum { NAMED_BEFORE = 1, NAMED_TWICE = 2 }; /* by an earlier entry; by any other
 /* Marks by place in the request. Sorts v by name, kind and place. NULL at the arena's limit. */
 u8 *named_marks(struct call *c, struct named *v, i32 n);
 
-/* How a request lists partitions: topics with a name, each with an array of partitions. */
+/* How a request lists partitions: topics, each with an array of partitions. A topic has a name and,
+ * when id_at is not NAMED_NO_ID, an id that stands for it where the name is empty. */
 struct named_shape {
-    size_t topic_bytes, name_at, list_at;
+    size_t topic_bytes, name_at, id_at, list_at;
     size_t partition_bytes, index_at;
 };
-#define NAMED_SHAPE(topic, name, list, partition, index)                                  \
-    {                                                                                     \
-        sizeof(struct topic), offsetof(struct topic, name), offsetof(struct topic, list), \
-            sizeof(struct partition), offsetof(struct partition, index)                   \
+#define NAMED_NO_ID SIZE_MAX
+#define NAMED_SHAPE(topic, name, id, list, partition, index)                                    \
+    {                                                                                           \
+        sizeof(struct topic), offsetof(struct topic, name), (id), offsetof(struct topic, list), \
+            sizeof(struct partition), offsetof(struct partition, index)                         \
     }
 /* `topics` is such an array ({ T *v; i32 n; }) of the decoded request, which is the call's own:
  * after this it holds each topic and each of its partitions once, where it was named first and with

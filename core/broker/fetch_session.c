@@ -176,6 +176,14 @@ static struct fetch_session *session_create(struct broker *b, bool by_id, u32 pa
 
 /* ---- partitions of a request ---- */
 
+static u32 request_partitions(const struct fetch_request *q)
+{
+    u64 n = 0;
+    for (i32 i = 0; i < q->topics.n; i++)
+        n += (u64)MAX(q->topics.v[i].partitions.n, 0);
+    return (u32)MIN(n, UINT32_MAX / 2);
+}
+
 static bool key_make(struct fetch_key *k, struct bytes name, struct uuid id, i32 partition)
 {
     if (name.len >= sizeof k->name)
@@ -194,6 +202,13 @@ static void fetch_partition_update(struct fetch_partition *fp,
     fp->fetch_offset = q->fetch_offset;
     fp->max_bytes = MAX(q->partition_max_bytes, 0);
     fp->current_leader_epoch = q->current_leader_epoch;
+}
+
+static void fetch_partition_copy(struct fetch_partition *fp, const struct fetch_partition *from)
+{
+    fp->fetch_offset = from->fetch_offset;
+    fp->max_bytes = from->max_bytes;
+    fp->current_leader_epoch = from->current_leader_epoch;
 }
 
 static void fetch_partition_init(struct fetch_partition *fp, const struct fetch_key *k,
@@ -221,8 +236,8 @@ static void session_put(struct broker *b, struct fetch_session *s, const struct 
     fetch_partition_update(fp, q);
 }
 
-/* All partitions of the request into the session, or (session NULL) into x->own. */
-static err context_add(struct call *c, struct fetch_context *x)
+/* All partitions of the request into the session. */
+static err session_add(struct call *c, struct fetch_session *s)
 {
     const struct fetch_request *q = CALL_REQ(c, fetch_request);
     for (i32 i = 0; i < q->topics.n; i++) {
@@ -231,18 +246,45 @@ static err context_add(struct call *c, struct fetch_context *x)
             struct fetch_key k;
             if (!key_make(&k, t->topic, t->topic_id, t->partitions.v[j].partition))
                 return ERR_INVALID_TOPIC_EXCEPTION;
-            if (x->session) {
-                session_put(c->at, x->session, &k, t->topic.len, &t->partitions.v[j]);
-                continue;
-            }
-            struct fetch_partition *fp = arena_alloc(c->arena, sizeof *fp);
-            if (!fp)
-                return ERR_UNKNOWN_SERVER_ERROR;
-            fetch_partition_init(fp, &k, t->topic.len);
-            fetch_partition_update(fp, &t->partitions.v[j]);
-            list_push_back(&x->own, &fp->link);
+            session_put(c->at, s, &k, t->topic.len, &t->partitions.v[j]);
         }
     }
+    return ERR_NONE;
+}
+
+/* Each partition of the request once, where it is named first and with what it is named with last,
+ * as in a session. */
+static err own_add(struct call *c, struct list *own)
+{
+    const struct fetch_request *q = CALL_REQ(c, fetch_request);
+    i32 total = (i32)request_partitions(q), n = 0;
+    struct fetch_partition *fps = CALL_ARRAY(c, struct fetch_partition, total);
+    struct named *v = CALL_ARRAY(c, struct named, total);
+    for (i32 i = 0; fps && v && i < q->topics.n; i++) {
+        const struct fetch_request_fetch_topic *t = &q->topics.v[i];
+        for (i32 j = 0; j < t->partitions.n; j++, n++) {
+            struct fetch_key k;
+            if (!key_make(&k, t->topic, t->topic_id, t->partitions.v[j].partition))
+                return ERR_INVALID_TOPIC_EXCEPTION;
+            fetch_partition_init(&fps[n], &k, t->topic.len);
+            fetch_partition_update(&fps[n], &t->partitions.v[j]);
+            struct bytes name =
+                t->topic.len ? t->topic : bytes_of(t->topic_id.b, sizeof t->topic_id);
+            v[n] = (struct named){ name, k.partition, n };
+        }
+    }
+    const u8 *marks = fps && v ? named_marks(c, v, n) : NULL;
+    if (!marks)
+        return ERR_UNKNOWN_SERVER_ERROR;
+    for (i32 i = 0, head = 0; i < n; i++) { /* in the order of names, then of places */
+        if (marks[v[i].at] & NAMED_BEFORE)
+            fetch_partition_copy(&fps[head], &fps[v[i].at]);
+        else
+            head = v[i].at;
+    }
+    for (i32 i = 0; i < n; i++)
+        if (!(marks[i] & NAMED_BEFORE))
+            list_push_back(own, &fps[i].link);
     return ERR_NONE;
 }
 
@@ -267,14 +309,6 @@ static void session_forget(struct call *c, struct fetch_session *s)
 static bool request_by_id(const struct call *c)
 {
     return c->header.request_api_version >= 13;
-}
-
-static u32 request_partitions(const struct fetch_request *q)
-{
-    u64 n = 0;
-    for (i32 i = 0; i < q->topics.n; i++)
-        n += (u64)MAX(q->topics.v[i].partitions.n, 0);
-    return (u32)MIN(n, UINT32_MAX / 2);
 }
 
 /* Those of the request that the session has not got. */
@@ -311,7 +345,7 @@ static err context_incremental(struct call *c, struct fetch_context *x)
     s->epoch = s->epoch == INT32_MAX ? 1 : s->epoch + 1;
     x->session = s;
     x->incremental = true;
-    err e = context_add(c, x);
+    err e = session_add(c, s);
     if (e == ERR_NONE)
         session_forget(c, s);
     return e;
@@ -325,7 +359,7 @@ static err context_full(struct call *c, struct fetch_context *x)
         session_close(c->at, old);
     if (q->session_epoch == SESSION_EPOCH_INITIAL && q->topics.n > 0)
         x->session = session_create(c->at, request_by_id(c), request_partitions(q));
-    return context_add(c, x);
+    return x->session ? session_add(c, x->session) : own_add(c, &x->own);
 }
 
 err fetch_context_open(struct call *c, struct fetch_context *x)

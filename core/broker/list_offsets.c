@@ -149,7 +149,7 @@ static bool offset_add(struct scatter *s, struct bytes topic,
 }
 
 static const struct named_shape offsets_shape =
-    NAMED_SHAPE(list_offsets_request_list_offsets_topic, name, partitions,
+    NAMED_SHAPE(list_offsets_request_list_offsets_topic, name, NAMED_NO_ID, partitions,
                 list_offsets_request_list_offsets_partition, partition_index);
 
 void handle_list_offsets(struct call *c)

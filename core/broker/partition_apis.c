@@ -95,7 +95,7 @@ static bool delete_add(struct scatter *s, struct bytes topic,
 }
 
 static const struct named_shape delete_shape =
-    NAMED_SHAPE(delete_records_request_delete_records_topic, name, partitions,
+    NAMED_SHAPE(delete_records_request_delete_records_topic, name, NAMED_NO_ID, partitions,
                 delete_records_request_delete_records_partition, partition_index);
 
 void handle_delete_records(struct call *c)
@@ -302,6 +302,7 @@ static bool dir_add_topic(struct scatter *s, const struct topic *t,
 static const struct named_shape dir_shape = {
     sizeof(struct describe_log_dirs_request_describable_log_dir_topic),
     offsetof(struct describe_log_dirs_request_describable_log_dir_topic, topic),
+    NAMED_NO_ID,
     offsetof(struct describe_log_dirs_request_describable_log_dir_topic, partitions),
     sizeof(i32),
     0,

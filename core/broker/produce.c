@@ -8,6 +8,9 @@
  * REQUEST_TIMED_OUT, which clients retry. The connection stops reading by its own bounds meanwhile
  * (P5).
  *
+ * A partition that is named more than once gets the records it is named with last, and one answer:
+ * to Kafka, too, a request is a map.
+ *
  * A part whose batches wait for the object store (leat.durability=object) is in `awaited`. When its
  * request's timeout is over it is answered with REQUEST_TIMED_OUT, too; the batches stay in the
  * log, as Kafka's do that too few replicas have, and an idempotent producer's retry is a duplicate.
@@ -336,15 +339,21 @@ static bool produce_topic(struct scatter *s, const struct produce_request_topic_
     return true;
 }
 
+static const struct named_shape produce_shape =
+    NAMED_SHAPE(produce_request_topic_produce_data, name,
+                offsetof(struct produce_request_topic_produce_data, topic_id), partition_data,
+                produce_request_partition_produce_data, index);
+
 void handle_produce(struct call *c)
 {
     const struct produce_request *q = CALL_REQ(c, produce_request);
     struct produce_response *resp = CALL_RESP(c, produce_response);
     struct scatter *s = scatter_new(c, produce_part_run, produce_gathered);
+    bool fits = s && named_merge(c, &produce_shape, &q->topic_data);
     i32 n = MAX(q->topic_data.n, 0);
     resp->responses.v = CALL_ARRAY(c, struct produce_response_topic_produce_response, n);
     resp->responses.n = n;
-    bool fits = s && resp->responses.v;
+    fits = fits && resp->responses.v;
     for (i32 i = 0; fits && i < n; i++)
         fits = produce_topic(s, &q->topic_data.v[i], &resp->responses.v[i]);
     scatter_start_or_refuse(s, c, fits);

@@ -1907,6 +1907,71 @@ def group_admin_details(broker):
 
 
 @case
+def data_named_twice(broker):
+    """Produce and Fetch that name a partition twice: the last word holds, and there is one answer."""
+    first, second = broker.topic(partitions=3), broker.topic()
+    none = Topic(broker, fresh("raw-none"), uuid.uuid4().bytes)
+    letters = {first.name: "a", first.id: "a", second.name: "b", second.id: "b", none.name: "none", none.id: "none"}
+    leader = first.leader()
+
+    def data(topic, *partitions):
+        return {"Name": topic.name, "TopicId": topic.id, "PartitionData": [
+            {"Index": p, "Records": kmsg.batch([v], **options)} for p, v, options in partitions]}
+
+    def produce(version, *topics, acks=-1):
+        got = broker.call(PRODUCE, version, {"Acks": acks, "TimeoutMs": 10000, "TransactionalId": None,
+                                             "TopicData": list(topics)}, leader)["Responses"]
+        return sorted((letters[t["Name"] if version < 13 else t["TopicId"]], sorted(
+            (p["Index"], p["ErrorCode"], p["BaseOffset"]) for p in t["PartitionResponses"])) for t in got)
+
+    for n, version in enumerate((3, 8, 9, 12, 13)):
+        expect(produce(version, data(first, (0, b"lost", {}), (1, b"lost", {}), (0, b"kept", {})),
+                       data(second, (0, b"other", {})), data(first, (1, b"kept", {}), (2, b"two", {}))),
+               [("a", [(0, 0, n), (1, 0, n), (2, 0, n)]), ("b", [(0, 0, n)])], f"Produce v{version}")
+    for p in range(3):
+        got = first.fetch(0, p)["Records"]
+        expect((got.count(b"lost"), got.count(b"kept")), (0, 5 if p < 2 else 0), f"records of partition {p}")
+    twice = (0, b"x", {}), (0, b"y", {})
+    expect(produce(12, data(none, *twice), data(first, (7, b"x", {}), (7, b"x", {}))),
+           [("a", [(7, 3, -1)]), ("none", [(0, 3, -1)])], "Produce to what is not there")
+    expect(produce(13, data(none, *twice), data(none, *twice)), [("none", [(0, 100, -1)])], "Produce to no id")
+    wrong = (0, b"x", {"crc_xor": 1})
+    expect(produce(12, data(first, twice[0], wrong)), [("a", [(0, 2, -1)])], "the last word is wrong")
+    expect(first.list_offset(-1)["Offset"], 5, "and nothing was appended")
+    expect(produce(12, data(first, wrong, twice[0])), [("a", [(0, 0, 5)])], "the first word is wrong")
+    with first.connect() as c:
+        c.send(PRODUCE, 9, {"Acks": 0, "TimeoutMs": 1000, "TransactionalId": None, "TopicData": [data(first, *twice)]})
+        expect(c.call(API_VERSIONS, 0, {})["ErrorCode"], 0, "acks=0 leaves the connection")
+    wait_for(lambda: first.list_offset(-1)["Offset"] == 7, "one of the two records of acks=0")
+
+    def at(topic, *partitions):
+        return {"Topic": topic.name, "TopicId": topic.id, "Partitions": [
+            {"Partition": p, "FetchOffset": offset, "CurrentLeaderEpoch": -1, "LastFetchedEpoch": -1,
+             "LogStartOffset": -1, "PartitionMaxBytes": 1 << 20} for p, offset in partitions]}
+
+    def fetch(version, *topics, session=0, epoch=-1, connection=None):
+        q = dict(first.fetch_request(0), Topics=list(topics), SessionId=session, SessionEpoch=epoch,
+                 ForgottenTopicsData=[])
+        got = connection.call(FETCH, version, q) if connection else broker.call(FETCH, version, q, leader)
+        return [(letters[t["Topic"] if version < 13 else t["TopicId"]], [
+            (p["PartitionIndex"], p["ErrorCode"], kmsg.batches(p["Records"])[0][0] if p["Records"] else None)
+            for p in t["Partitions"]]) for t in got["Responses"]], got.get("SessionId")
+
+    asked = at(first, (0, 1), (1, 1), (0, 2)), at(second, (0, 0)), at(first, (1, 3), (2, 0))
+    answer = [("a", [(0, 0, 2), (1, 0, 3)]), ("b", [(0, 0, 0)]), ("a", [(2, 0, 0)])]
+    for version in (4, 6, 7, 12, 13, 16):
+        expect(fetch(version, *asked)[0], answer, f"Fetch v{version}")
+    for version in (7, 12, 13, 16):
+        with broker.connect(leader) as c:
+            got, session = fetch(version, *asked, epoch=0, connection=c)
+            expect((got, session != 0), (answer, True), f"Fetch v{version} with a session")
+            got = fetch(version, at(first, (0, 3), (0, 1), (0, 4)), session=session, epoch=1, connection=c)[0]
+            expect(got, [("a", [(0, 0, 4), (1, 0, 3)])] + answer[1:], f"Fetch v{version} that changes a session")
+    expect(fetch(12, at(none, (0, 0), (0, 1)))[0], [("none", [(0, 3, None)])], "Fetch of no topic")
+    expect(fetch(13, at(none, (0, 0), (0, 1)))[0], [("none", [(0, 100, None)])], "Fetch of no id")
+
+
+@case
 def named_twice(broker):
     """What is named more than once is answered once."""
     first, second = broker.topic(partitions=3), broker.topic()

@@ -45,7 +45,7 @@ static void a_hundred_thousand_names_take_no_time(void **state)
 typedef struct delete_records_request_delete_records_topic asked_topic;
 typedef struct delete_records_request_delete_records_partition asked;
 static const struct named_shape shape =
-    NAMED_SHAPE(delete_records_request_delete_records_topic, name, partitions,
+    NAMED_SHAPE(delete_records_request_delete_records_topic, name, NAMED_NO_ID, partitions,
                 delete_records_request_delete_records_partition, partition_index);
 
 static asked_topic of(const char *name, asked *v, i32 n)
@@ -85,6 +85,34 @@ static void the_first_place_and_the_last_values_are_kept(void **state)
     arena_free(&arena);
 }
 
+static void an_id_stands_for_a_name(void **state)
+{
+    (void)state;
+    static const struct named_shape by_id =
+        NAMED_SHAPE(produce_request_topic_produce_data, name,
+                    offsetof(struct produce_request_topic_produce_data, topic_id), partition_data,
+                    produce_request_partition_produce_data, index);
+    arena_init(&arena, 4096, MIB);
+    struct produce_request_partition_produce_data one[] = { { .index = 1 } },
+                                                  two[] = { { .index = 2 } },
+                                                  three[] = { { .index = 1 } };
+    struct produce_request_topic_produce_data topics[3] = { { .topic_id = { { 1 } } },
+                                                            { .topic_id = { { 2 } } },
+                                                            { .topic_id = { { 1 } } } };
+    topics[0].partition_data.v = one;
+    topics[1].partition_data.v = two;
+    topics[2].partition_data.v = three;
+    for (u32 i = 0; i < ARRAY_COUNT(topics); i++)
+        topics[i].partition_data.n = 1;
+    struct produce_request q = { .topic_data = { topics, 3 } };
+    const u8 *twice = named_merge(&call, &by_id, &q.topic_data);
+    const u8 marks[] = { 1, 0 };
+    assert_int_equal(q.topic_data.n, 2);
+    assert_memory_equal(twice, marks, sizeof marks);
+    assert_int_equal(q.topic_data.v[1].topic_id.b[0], 2);
+    arena_free(&arena);
+}
+
 static void nothing_named_is_nothing(void **state)
 {
     (void)state;
@@ -116,6 +144,7 @@ int main(void)
         cmocka_unit_test(each_place_knows_how_it_is_named),
         cmocka_unit_test(a_hundred_thousand_names_take_no_time),
         cmocka_unit_test(the_first_place_and_the_last_values_are_kept),
+        cmocka_unit_test(an_id_stands_for_a_name),
         cmocka_unit_test(nothing_named_is_nothing),
         cmocka_unit_test(memory_that_is_not_there_is_said),
     };
