@@ -4,6 +4,7 @@
  *   group.c        groups, members, the rebalance state machine and its timers
  *   join.c         JoinGroup, SyncGroup, Heartbeat, LeaveGroup
  *   records.c      the records of __consumer_offsets, both ways
+ *   subscriptions.c  which topics the members read
  *   offsets.c      OffsetCommit, OffsetFetch, OffsetDelete, expiry
  *   group_admin.c  ListGroups, DescribeGroups, DeleteGroups
  *   memory.c       what all of it may take
@@ -121,6 +122,20 @@ struct coordinator {
     struct group *expire_at; /* the next one to look at, while a round of expiry is under way */
 };
 
+/* ---- subscriptions.c ---- */
+
+/* The topics that any protocol of any member names, each once, sorted. Views: good until a member
+ * comes, goes or changes. Bounded by what group.memory lets members hold: a name of theirs costs 16
+ * bytes here, for as long as one request or one step of expiry takes. */
+struct subscriptions {
+    struct bytes *names; /* owned */
+    u32 count, room;
+};
+/* subscriptions_free follows. */
+void subscriptions_read(struct subscriptions *s, const struct group *g);
+bool subscriptions_name(const struct subscriptions *s, struct bytes topic);
+void subscriptions_free(struct subscriptions *s);
+
 /* ---- coordinator.c ---- */
 
 /* The group's partition when this shard coordinates it and it is loaded; else NULL and *why:
@@ -218,7 +233,9 @@ struct offset *offset_put(struct group *g, struct bytes topic, i32 partition);
 void offset_remove(struct group *g, struct offset *o);
 struct bytes offset_topic(const struct offset *o);
 i32 offset_partition(const struct offset *o);
-bool offset_expired(const struct group *g, const struct offset *o);
+/* `read`: what the members of a stable group of consumers read; else it may be empty. */
+bool offset_expired(const struct group *g, const struct subscriptions *read,
+                    const struct offset *o);
 /* Those of topics that are still there, by topic and partition. `out` has room for all of the
  * group's; returns how many. */
 u32 offsets_sorted(struct broker *b, const struct group *g, struct offset **out);

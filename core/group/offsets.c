@@ -546,24 +546,6 @@ static void offsets_gone_written(struct group_write *w)
     mem_free(og);
 }
 
-/* Members of a consumer group that read the topic: its subscription names it. */
-static bool group_subscribed(const struct group *g, struct bytes topic)
-{
-    struct member *m, *next;
-    HASH_ITER(hh, g->members, m, next)
-        for (u32 i = 0; i < m->protocol_count; i++) {
-            struct bytes s = m->protocols[i].metadata;
-            u32 n = s.len >= 6 ? get_be32(s.data + 2) : 0, at = 6;
-            for (u32 k = 0; k < n && at + 2 <= s.len; k++) {
-                u32 len = get_be16(s.data + at);
-                if (at + 2 + len <= s.len && bytes_eq(bytes_of(s.data + at + 2, len), topic))
-                    return true;
-                at += 2 + len;
-            }
-        }
-    return false;
-}
-
 static err delete_whole_check(const struct group *g)
 {
     if (!g)
@@ -574,7 +556,7 @@ static err delete_whole_check(const struct group *g)
     return consumers ? ERR_NONE : ERR_NON_EMPTY_GROUP;
 }
 
-static u32 delete_rows(struct call *c, struct group *g)
+static u32 delete_rows(struct call *c, struct group *g, const struct subscriptions *read)
 {
     const struct offset_delete_request *q = CALL_REQ(c, offset_delete_request);
     struct offset_delete_response *resp = CALL_RESP(c, offset_delete_response);
@@ -590,7 +572,7 @@ static u32 delete_rows(struct call *c, struct group *g)
         t->partitions.v =
             CALL_ARRAY(c, struct offset_delete_response_offset_delete_response_partition, m);
         t->partitions.n = t->partitions.v ? m : 0;
-        bool used = group_subscribed(g, t->name);
+        bool used = subscriptions_name(read, t->name);
         const struct topic_entry *e = catalog_by_name(c->at, t->name);
         for (i32 j = 0; j < t->partitions.n; j++) {
             struct offset_delete_response_offset_delete_response_partition *r = &t->partitions.v[j];
@@ -626,8 +608,12 @@ void handle_offset_delete(struct call *c)
         return;
     }
     CHECK(gp != NULL && g != NULL);
+    struct subscriptions read;
+    subscriptions_read(&read, g);
     group_write_begin(gp->coordinator);
-    if (delete_rows(c, g) == 0) {
+    u32 gone = delete_rows(c, g, &read);
+    subscriptions_free(&read);
+    if (gone == 0) {
         call_done(c);
         return;
     }
@@ -656,7 +642,7 @@ static bool group_consumes(const struct group *g)
  * from then on. One with members keeps its offsets, but those of topics that its subscription does
  * not name any more. Other than Kafka, an offset that was set while the group was empty (a reset by
  * the tools) is kept for the whole time too. */
-bool offset_expired(const struct group *g, const struct offset *o)
+bool offset_expired(const struct group *g, const struct subscriptions *read, const struct offset *o)
 {
     struct broker *b = g->coordinator->broker;
     i64 now = b->shard.now_ms;
@@ -667,7 +653,7 @@ bool offset_expired(const struct group *g, const struct offset *o)
     if (g->state == GROUP_EMPTY && g->protocol_type.data)
         from = MAX(from, g->state_ms);
     else if (g->state != GROUP_EMPTY && (g->state != GROUP_STABLE || !group_consumes(g) ||
-                                         group_subscribed(g, offset_topic(o))))
+                                         subscriptions_name(read, offset_topic(o))))
         return false;
     return now >= (o->expire_ms >= 0 ? o->expire_ms : from + keep);
 }
@@ -677,9 +663,12 @@ static u32 group_expire(struct group *g, bool *more)
 {
     u32 gone = 0, seen = HASH_COUNT(g->offsets);
     struct offset *o, *next;
+    struct subscriptions read = { NULL, 0, 0 };
+    if (seen > 0 && g->state == GROUP_STABLE && group_consumes(g))
+        subscriptions_read(&read, g);
     group_write_begin(g->coordinator);
     HASH_ITER(hh, g->offsets, o, next) {
-        if (!offset_expired(g, o))
+        if (!offset_expired(g, &read, o))
             continue;
         *more = gone == EXPIRE_BATCH;
         if (*more || record_offset_tombstone(g->coordinator, g, o) != ERR_NONE)
@@ -687,6 +676,7 @@ static u32 group_expire(struct group *g, bool *more)
         offset_remove(g, o);
         gone++;
     }
+    subscriptions_free(&read);
     u32 records = gone;
     bool idle = group_idle(g);
     if (idle && record_group_tombstone(g->coordinator, g) == ERR_NONE)

@@ -60,6 +60,28 @@ static struct offset *committed(i64 age_ms)
     return o;
 }
 
+static bool expired(const struct offset *o)
+{
+    struct subscriptions read;
+    subscriptions_read(&read, group);
+    bool yes = offset_expired(group, &read, o);
+    subscriptions_free(&read);
+    return yes;
+}
+
+/* A member of that id with that subscription. */
+static void member_subscribes(const char *id, const u8 *subscription, u32 len)
+{
+    struct member *m = member_add(group, bytes_str(id), (struct bytes){ NULL, 0 });
+    m->protocols = MEM_NEW(struct protocol);
+    m->protocol_count = 1;
+    bytes_set(&m->protocols[0].name, bytes_str("range"));
+    bytes_set(&m->protocols[0].metadata, bytes_of(subscription, len));
+    member_recount(m);
+    bytes_set(&group->protocol_type, bytes_str("consumer"));
+    group->state = GROUP_STABLE;
+}
+
 /* A member whose subscription names `name`. */
 static void member_reads(const char *name)
 {
@@ -68,22 +90,15 @@ static void member_reads(const char *name)
     put_be32(subscription + 2, 1);
     put_be16(subscription + 6, (u16)len);
     memcpy(subscription + 8, name, len);
-    struct member *m = member_add(group, bytes_str("m"), (struct bytes){ NULL, 0 });
-    m->protocols = MEM_NEW(struct protocol);
-    m->protocol_count = 1;
-    bytes_set(&m->protocols[0].name, bytes_str("range"));
-    bytes_set(&m->protocols[0].metadata, bytes_of(subscription, 8 + len));
-    member_recount(m);
-    bytes_set(&group->protocol_type, bytes_str("consumer"));
-    group->state = GROUP_STABLE;
+    member_subscribes("m", subscription, 8 + len);
 }
 
 static void offsets_of_standalone_consumers_count_from_the_commit(void **state)
 {
     (void)state;
     group->state_ms = NOW; /* as after a restart: it says nothing */
-    assert_false(offset_expired(group, committed(KEEP - 1)));
-    assert_true(offset_expired(group, committed(KEEP)));
+    assert_false(expired(committed(KEEP - 1)));
+    assert_true(expired(committed(KEEP)));
 }
 
 static void offsets_of_an_empty_group_count_from_when_it_became_empty(void **state)
@@ -91,10 +106,10 @@ static void offsets_of_an_empty_group_count_from_when_it_became_empty(void **sta
     (void)state;
     bytes_set(&group->protocol_type, bytes_str("consumer"));
     group->state_ms = NOW - KEEP + 1;
-    assert_false(offset_expired(group, committed(2 * KEEP)));
+    assert_false(expired(committed(2 * KEEP)));
     group->state_ms = NOW - KEEP;
-    assert_true(offset_expired(group, committed(2 * KEEP)));
-    assert_false(offset_expired(group, committed(1))); /* set by a tool meanwhile */
+    assert_true(expired(committed(2 * KEEP)));
+    assert_false(expired(committed(1))); /* set by a tool meanwhile */
 }
 
 static void a_retention_of_the_commit_itself_goes_first(void **state)
@@ -102,10 +117,10 @@ static void a_retention_of_the_commit_itself_goes_first(void **state)
     (void)state;
     struct offset *o = committed(1);
     o->expire_ms = NOW;
-    assert_true(offset_expired(group, o));
+    assert_true(expired(o));
     o->expire_ms = NOW + 1;
     o->commit_ms = NOW - 2 * KEEP;
-    assert_false(offset_expired(group, o));
+    assert_false(expired(o));
 }
 
 static void members_keep_what_they_read(void **state)
@@ -114,15 +129,15 @@ static void members_keep_what_they_read(void **state)
     struct offset *o = committed(2 * KEEP);
     o->expire_ms = NOW - 1;
     member_reads("t");
-    assert_false(offset_expired(group, o));
+    assert_false(expired(o));
     member_remove(group->members, ERR_NONE);
     member_reads("other");
-    assert_true(offset_expired(group, o));
+    assert_true(expired(o));
     group->state = GROUP_PREPARING; /* subscriptions are not known for sure */
-    assert_false(offset_expired(group, o));
+    assert_false(expired(o));
     group->state = GROUP_STABLE;
     bytes_set(&group->protocol_type, bytes_str("connect")); /* what it reads is not known at all */
-    assert_false(offset_expired(group, o));
+    assert_false(expired(o));
     group_recount(group);
 }
 
@@ -130,12 +145,12 @@ static void a_topic_made_anew_is_another_topic(void **state)
 {
     (void)state;
     struct offset *o = committed(0);
-    assert_false(offset_expired(group, o));
+    assert_false(expired(o));
     o->topic_id.b[0] = 2;
-    assert_true(offset_expired(group, o));
+    assert_true(expired(o));
     o->topic_id = (struct uuid){ { 0 } }; /* written before ids were */
-    assert_false(offset_expired(group, o));
-    assert_true(offset_expired(group, offset_put(group, bytes_str("gone"), 0)));
+    assert_false(expired(o));
+    assert_true(expired(offset_put(group, bytes_str("gone"), 0)));
 }
 
 static void memory_is_counted_and_bounded(void **state)
@@ -201,6 +216,41 @@ static void the_offsets_of_many_topics_are_sorted_at_once(void **state)
     mem_free(sorted);
 }
 
+/* As OffsetDelete of many topics and expiry of many offsets ask. */
+static void what_many_members_read_is_gathered_once(void **state)
+{
+    (void)state;
+    enum { TOPICS = 20000, MEMBERS = 50, NAME = 7 };
+    u32 len = 6 + TOPICS * NAME;
+    u8 *subscription = mem_alloc(len + 1);
+    char id[16], name[NAME];
+    for (u32 m = 0; m < MEMBERS; m++) {
+        put_be32(subscription + 2, TOPICS + 1); /* the last one is cut off */
+        for (u32 i = 0; i < TOPICS; i++) {
+            snprintf(name, sizeof name, "%05u", (i * 7919u + m) % TOPICS);
+            put_be16(subscription + 6 + i * NAME, 5);
+            memcpy(subscription + 8 + i * NAME, name, 5);
+        }
+        snprintf(id, sizeof id, "m%u", m);
+        member_subscribes(id, subscription, len + (m & 1));
+    }
+    mem_free(subscription);
+    clock_t before = clock();
+    struct subscriptions read;
+    subscriptions_read(&read, group);
+    assert_int_equal(read.count, TOPICS);
+    assert_in_range(read.room, TOPICS, 4 * TOPICS); /* not with the members */
+    for (u32 i = 0; i < 2 * TOPICS; i++) {
+        snprintf(name, sizeof name, "%05u", i);
+        assert_int_equal(subscriptions_name(&read, bytes_str(name)), i < TOPICS);
+    }
+    assert_true(clock() - before < 3 * CLOCKS_PER_SEC);
+    subscriptions_free(&read);
+    subscriptions_read(&read, group);
+    subscriptions_free(&read);
+    assert_false(subscriptions_name(&read, bytes_str("00000")));
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -212,6 +262,7 @@ int main(void)
         TEST(a_topic_made_anew_is_another_topic),
         TEST(memory_is_counted_and_bounded),
         TEST(the_offsets_of_many_topics_are_sorted_at_once),
+        TEST(what_many_members_read_is_gathered_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
