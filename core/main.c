@@ -82,7 +82,11 @@ static err config_load(struct config *cfg, const struct options *o, char *why, s
         snprintf(pair, sizeof pair, "store.url=%s", o->recover_from);
         e = config_set_pair(cfg, pair, CONFIG_COMMAND_LINE, why, why_size);
     }
-    return e == ERR_NONE ? config_validate(cfg, why, why_size) : e;
+    if (e == ERR_NONE)
+        e = config_validate(cfg, why, why_size);
+    if (e == ERR_NONE)
+        config_fit_disk(cfg);
+    return e;
 }
 
 struct reloaded {

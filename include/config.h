@@ -130,6 +130,12 @@ err config_load_text(struct config *cfg, const char *name, const char *text, siz
 err config_validate(struct config *cfg, char *why, size_t why_size) MUST_USE;
 /* wal.path=none. */
 bool config_wal_in_memory(const struct config *cfg);
+/* Where wal.size is at its default: no more than a tenth of the file system that wal.path is or
+ * will be on, and at least what the segments need. After config_validate; a node does it before it
+ * starts, and of what it reads again. May block. */
+void config_fit_disk(struct config *cfg);
+/* The same for a disk of so many bytes; 0: not known, nothing changes. */
+void config_fit_log(struct config *cfg, u64 disk);
 
 /* ---- reading ---- */
 /* A number in the unit of the key's type; an enum's index; a list's bits; CONFIG_UNSET. */

@@ -110,6 +110,11 @@ static void store_base(struct config *cfg, enum config_key k, i64 v, enum config
     cfg->base_sources[k] = (u8)source;
 }
 
+void config_store_default(struct config *cfg, enum config_key k, i64 v)
+{
+    store_base(cfg, k, v, CONFIG_DEFAULT);
+}
+
 static void store_string(struct config *cfg, enum config_key k, const char *v)
 {
     char *copy = mem_strndup(bytes_str(v));
@@ -206,6 +211,14 @@ static const struct order_rule order_rules[] = {
     { CFG_wal_segment_bytes, CFG_memory_budget },
 };
 
+/* One segment open, one sealed and on its way out, one trimmed late, and the recovery's slack. */
+#define LOG_SEGMENTS_MIN 4
+
+i64 config_log_least(const struct config *cfg)
+{
+    return LOG_SEGMENTS_MIN * config_i64(cfg, CFG_wal_segment_bytes);
+}
+
 err config_agrees(const struct config *cfg, char *why, size_t why_size)
 {
     for (size_t i = 0; i < ARRAY_COUNT(order_rules); i++) {
@@ -218,10 +231,9 @@ err config_agrees(const struct config *cfg, char *why, size_t why_size)
                    config_text(cfg, high, true, b, sizeof b));
         return ERR_INVALID_CONFIG;
     }
-    /* One segment open, one sealed and on its way out, one trimmed late, and the recovery's
-     * slack. */
-    if (config_i64(cfg, CFG_wal_size) / 4 < config_i64(cfg, CFG_wal_segment_bytes)) {
-        config_why(why, why_size, "wal.size must hold at least 4 segments of wal.segment_bytes");
+    if (config_i64(cfg, CFG_wal_size) < config_log_least(cfg)) {
+        config_why(why, why_size, "wal.size must hold at least %d segments of wal.segment_bytes",
+                   LOG_SEGMENTS_MIN);
         return ERR_INVALID_CONFIG;
     }
     if (config_wal_in_memory(cfg) && !config_is(cfg, CFG_leat_durability, "object")) {

@@ -105,9 +105,12 @@ u32 config_synonyms(const struct config *cfg, enum config_key k,
     if (now >= CONFIG_STORED)
         synonym_add(out, &n, k, config_i64(cfg, k), now);
     synonym_add(out, &n, k, config_stored(cfg, CONFIG_CLUSTER, k), CONFIG_CLUSTER);
+    i64 base_value = __atomic_load_n(&cfg->base_values[k], __ATOMIC_RELAXED);
     if (base != CONFIG_DEFAULT)
-        synonym_add(out, &n, k, __atomic_load_n(&cfg->base_values[k], __ATOMIC_RELAXED), base);
+        synonym_add(out, &n, k, base_value, base);
     CHECK(config_parse(&config_defs[k], config_defs[k].def, &def, NULL, 0) == ERR_NONE);
+    if (base == CONFIG_DEFAULT)
+        def = base_value; /* it may depend on the disk */
     synonym_add(out, &n, k, def, CONFIG_DEFAULT);
     return n;
 }

@@ -12,6 +12,10 @@ err config_find_or_why(const char *name, enum config_key *key, char *why, size_t
 err config_agrees(const struct config *cfg, char *why, size_t why_size) MUST_USE;
 /* The effective value of a key that is no string. */
 void config_store(struct config *cfg, enum config_key k, i64 v, enum config_source source);
+/* What the default of a key is here, and its effective value; for a key that is at its default. */
+void config_store_default(struct config *cfg, enum config_key k, i64 v);
+/* Bytes that wal.size must have with these segments. */
+i64 config_log_least(const struct config *cfg);
 /* Is this type held as a number? */
 static inline bool config_is_number(enum config_type t)
 {

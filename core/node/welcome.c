@@ -58,8 +58,11 @@ void node_welcome(const struct node *n, u64 took_ms, FILE *out)
     if (config_wal_in_memory(cfg))
         fprintf(out, "  log      in memory: records are acknowledged by the store\n");
     else
-        fprintf(out, "  log      %s, %s\n", config_str(cfg, CFG_wal_path),
-                config_text(cfg, CFG_wal_size, true, size, sizeof size));
+        fprintf(out, "  log      %s, %s%s\n", config_str(cfg, CFG_wal_path),
+                config_text(cfg, CFG_wal_size, true, size, sizeof size),
+                config_source(cfg, CFG_wal_size) == CONFIG_DEFAULT
+                    ? " (wal.size is not set: at most a tenth of the disk)"
+                    : "");
     fprintf(out, "  store    %s\n", config_str(cfg, CFG_store_url));
     if (*admin)
         fprintf(out, "  admin    http://%s (leatctl status)\n", admin);

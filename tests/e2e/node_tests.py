@@ -857,6 +857,42 @@ def full_data_disk_at_start(work):
         expect(node.stop(), 0, "exit code")
 
 
+@case
+def small_disk_and_no_wal_size(work):
+    """A node that is told no size takes a tenth of a small disk for its log, and says so; one that is told takes
+    what was asked for. A restart and a reload find nothing changed."""
+    enter_namespace()
+
+    class Unset(Node):
+        def command(self):
+            parts = super().command()
+            sizes = [n for n, part in enumerate(parts) if part.startswith("wal.size=")]
+            return [part for n, part in enumerate(parts) if n not in sizes and n + 1 not in sizes]
+
+    def logs(disk):
+        return sum(f.stat().st_size for f in os.scandir(f"{disk.path}/data/wal") if f.name.endswith(".wal"))
+
+    with SmallDisk(work, 900) as disk:
+        node = Unset(work, f"node.data_dir={disk.path}/data", "wal.segment_bytes=4m")
+        for start in range(2):
+            node.start()
+            v = os.statvfs(disk.path)
+            tenth = v.f_blocks * v.f_frsize // 10
+            size = int(node.key("wal.size")["plain"])
+            print(f"a disk of {v.f_blocks * v.f_frsize >> 20} MiB: wal.size {size >> 20} MiB, files {logs(disk) >> 20} MiB")
+            expect(tenth - (2 << 20) < size <= tenth, True, "wal.size")
+            expect(size - (8 << 20) < logs(disk) <= size + (1 << 20), True, "bytes of the log's files")
+            expect(node.key("wal.size")["source"], "default", "its source")
+            node.process.send_signal(signal.SIGHUP)
+            node.broker().serves()
+            expect("key=wal.size" in open(node.log).read(), False, "a reload speaks of it")
+            expect(node.stop(), 0, "exit code")
+        asked = Node(work, f"node.data_dir={disk.path}/data", "wal.segment_bytes=4m", "wal.size=256m")
+        asked.start()
+        expect(logs(disk) > 240 << 20, True, "as much as was asked for")
+        expect(asked.stop(), 0, "exit code")
+
+
 # ---- merging: what lies in bundles becomes runs ----
 class Hashes:
     """Of each partition's values in order."""

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -94,6 +95,56 @@ static void a_part_of_the_memory(void **state)
                     (u64)machine / 4);
     assert_int_equal(set("store.cache_bytes=100%"), 0);
     assert_in_range(config_i64(&cfg, CFG_store_cache_bytes), (u64)machine - MIB, (u64)machine);
+}
+
+static void a_small_disk_makes_the_default_log_smaller(void **state)
+{
+    (void)state;
+    struct config_synonym syn[CONFIG_SYNONYMS_MAX];
+    config_fit_log(&cfg, 0); /* not known */
+    config_fit_log(&cfg, 100 * GIB);
+    assert_int_equal(config_i64(&cfg, CFG_wal_size), 8 * (i64)GIB);
+    config_fit_log(&cfg, 20 * GIB + 12345);
+    assert_int_equal(config_i64(&cfg, CFG_wal_size), 2 * (i64)GIB);
+    assert_int_equal(config_source(&cfg, CFG_wal_size), CONFIG_DEFAULT);
+    assert_int_equal(config_synonyms(&cfg, CFG_wal_size, syn), 1);
+    assert_string_equal(syn[0].value, "2147483648");
+    config_fit_log(&cfg, 100 * MIB); /* four segments it must hold */
+    assert_int_equal(config_i64(&cfg, CFG_wal_size), 32 * (i64)MIB);
+    assert_int_equal(config_validate(&cfg, why, sizeof why), ERR_NONE);
+}
+
+static void a_log_of_a_size_that_was_asked_for_stays_so(void **state)
+{
+    (void)state;
+    assert_int_equal(set("wal.size=8g"), 0);
+    config_fit_log(&cfg, 20 * GIB);
+    assert_int_equal(config_i64(&cfg, CFG_wal_size), 8 * (i64)GIB);
+}
+
+static void the_disk_is_that_of_the_nearest_folder_there_is(void **state)
+{
+    (void)state;
+    struct statvfs v;
+    static const char *const paths[] = { "/no-such/folder/at-all", "no-such/folder", "/no-such",
+                                         "none-such" };
+    for (size_t i = 0; i < ARRAY_COUNT(paths); i++) {
+        char pair[128];
+        assert_int_equal(statvfs(*paths[i] == '/' ? "/" : ".", &v), 0);
+        i64 tenth = (i64)((u64)v.f_blocks * v.f_frsize / 100 * 10 / MIB * MIB);
+        config_free(&cfg);
+        config_init(&cfg);
+        snprintf(pair, sizeof pair, "wal.path=%s", paths[i]);
+        assert_int_equal(set(pair), 0);
+        config_fit_disk(&cfg);
+        assert_int_equal(config_i64(&cfg, CFG_wal_size),
+                         MIN(MAX(tenth, 32 * (i64)MIB), 8 * (i64)GIB));
+    }
+    config_free(&cfg);
+    config_init(&cfg);
+    assert_int_equal(set("wal.path=none"), 0);
+    config_fit_disk(&cfg); /* there is no disk */
+    assert_int_equal(config_i64(&cfg, CFG_wal_size), 8 * (i64)GIB);
 }
 
 static void bad_values_are_refused_and_change_nothing(void **state)
@@ -510,6 +561,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(defaults_are_valid_and_names_unique, setup, teardown),
         cmocka_unit_test_setup_teardown(units, setup, teardown),
         cmocka_unit_test_setup_teardown(a_part_of_the_memory, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_small_disk_makes_the_default_log_smaller, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_log_of_a_size_that_was_asked_for_stays_so, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(the_disk_is_that_of_the_nearest_folder_there_is, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(bad_values_are_refused_and_change_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(an_unknown_key_names_the_nearest, setup, teardown),
         cmocka_unit_test_setup_teardown(texts_tell_file_and_line, setup, teardown),
