@@ -2,10 +2,9 @@
  *   0  an object as it is; 1 with its checksum made right
  *   2  a name
  *   3  changes, which are written as an object and read back */
-#include <stdlib.h>
-
 #include "../../storage/backup_format.h"
 #include "check.h"
+#include "choice.h"
 #include "hash.h"
 #include "mem.h"
 #include "store.h"
@@ -77,17 +76,12 @@ static void fuzz_changes(const u8 *p, u32 len)
     backup_buf_free(&b);
 }
 
-int LLVMFuzzerTestOneInput(const u8 *in, size_t size)
+static void fuzz_part(u32 choice, u8 *p, u32 len)
 {
-    if (size < 1 || size > 1 << 20)
-        return 0;
-    u32 len = (u32)size - 1;
-    u8 *p = malloc(len ? len : 1);
-    memcpy(p, in + 1, len);
-    switch (in[0] % 4) {
+    switch (choice) {
     case 0:
     case 1:
-        fuzz_object(p, len, in[0] % 4 == 1);
+        fuzz_object(p, len, choice == 1);
         break;
     case 2:
         fuzz_name(p, len);
@@ -95,6 +89,9 @@ int LLVMFuzzerTestOneInput(const u8 *in, size_t size)
     default:
         fuzz_changes(p, len);
     }
-    free(p);
-    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const u8 *in, size_t size)
+{
+    return fuzz_choice(in, size, 4, fuzz_part);
 }

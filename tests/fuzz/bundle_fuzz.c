@@ -4,11 +4,10 @@
  *   2  a registration value; 3 the same with its checksum made right
  *   4  the data of a block: find every offset, check
  *   5  an object's name */
-#include <stdlib.h>
-
 #include "../../storage/bundle_int.h"
 #include "batch.h"
 #include "check.h"
+#include "choice.h"
 #include "repair.h"
 
 int LLVMFuzzerTestOneInput(const u8 *in, size_t size);
@@ -84,22 +83,16 @@ static void fuzz_name(const u8 *p, u32 len)
     (void)store_name_valid(name);
 }
 
-int LLVMFuzzerTestOneInput(const u8 *in, size_t size)
+static void fuzz_part(u32 choice, u8 *p, u32 len)
 {
-    if (size < 1 || size > 1 << 20)
-        return 0;
-    u32 len = (u32)size - 1;
-    /* A block of its own, so that the sanitizer sees every byte read beyond. */
-    u8 *p = malloc(len ? len : 1);
-    memcpy(p, in + 1, len);
-    switch (in[0] % 6) {
+    switch (choice) {
     case 0:
     case 1:
-        fuzz_object(p, len, in[0] % 6 == 1);
+        fuzz_object(p, len, choice == 1);
         break;
     case 2:
     case 3:
-        fuzz_registration(p, len, in[0] % 6 == 3);
+        fuzz_registration(p, len, choice == 3);
         break;
     case 4:
         fuzz_data(p, len);
@@ -107,6 +100,9 @@ int LLVMFuzzerTestOneInput(const u8 *in, size_t size)
     default:
         fuzz_name(p, len);
     }
-    free(p);
-    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const u8 *in, size_t size)
+{
+    return fuzz_choice(in, size, 6, fuzz_part);
 }

@@ -23,7 +23,7 @@ $(FUZZ_LIB): $(call fuzz_obj,$(foreach l,$(LAYERS) real,$($(l)_SRC)))
 	@rm -f $@
 	$(call quiet,AR)ar rcs $@ $^
 FUZZ_WORLD := node start
-FUZZ_HELP := $(call fuzz_obj,tests/fuzz/repair.c tests/fuzz/canary.c)
+FUZZ_HELP := $(call fuzz_obj,tests/fuzz/repair.c tests/fuzz/choice.c tests/fuzz/canary.c)
 FUZZ_WORLD_OBJ := $(call fuzz_obj,tests/fuzz/world.c tests/fuzz/world_base.c \
 	$(filter-out tests/sim/load% tests/sim/model.c tests/sim/sim_main.c tests/sim/sim_run.c,$(sim_SRC)))
 $(patsubst %,$(BUILD)/fuzz/%_fuzz,$(FUZZ_WORLD)): $(FUZZ_WORLD_OBJ)
