@@ -274,7 +274,11 @@ static bool selector_known(struct bytes b)
     return false;
 }
 
-/* selector=pattern, … Patterns are Java's: they are taken as they are. */
+/* selector=pattern, … Kafka compiles each pattern as a regular expression of Java. Here they are
+ * taken as they are, for nothing goes by them yet, and PCRE2 would be a third dialect: of 39
+ * patterns that Kafka 4.4 and PCRE2 10.42 were given they differ on 12. It refuses \1, \u0041,
+ * [a-[b]], \p{IsLatin} and \p{javaLowerCase}, which Kafka takes, and takes a{, \N, (?R), (?P<n>a),
+ * \K, (?|a) and (*FAIL), which Kafka refuses. What Kafka takes must not be refused. */
 static bool match_ok(struct bytes b)
 {
     while (b.len > 0) {
