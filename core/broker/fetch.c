@@ -105,6 +105,14 @@ static struct fetch_gathering *part_gathering(const struct part *p)
     return p->user[PART_GATHERING];
 }
 
+/* Of a read that failed for now. Kafka's consumer asks again after KAFKA_STORAGE_ERROR; to it the
+ * errors that say "later" to a producer are a bug in the broker, and it throws. */
+static err read_error(err e)
+{
+    err k = err_to_kafka(e);
+    return k == ERR_REQUEST_TIMED_OUT || k == ERR_INVALID_REQUEST ? ERR_KAFKA_STORAGE_ERROR : k;
+}
+
 static void item_take(struct fetch_item *it)
 {
     struct fetch_gathering *g = part_gathering(it->part);
@@ -113,7 +121,7 @@ static void item_take(struct fetch_item *it)
     if (it->read->err == ERR_CANCELED) {
         metric_add(it->part->at->shard.metrics, M_fetch_left_out, 1);
     } else if (it->read->err != ERR_NONE) {
-        it->err = err_to_kafka(it->read->err);
+        it->err = read_error(it->read->err);
         it->bytes = 0;
         g->least = 0; /* it is answered at once */
     }
