@@ -111,8 +111,9 @@ struct broker {
     struct controller *controller; /* shard 0 only */
     struct compressor *compressor; /* scratch of this shard */
     struct storage_env env;        /* node's, with this shard's error text */
-    enum { STOP_NET, STOP_NET_WAIT, STOP_NETS_WAIT, STOP_STORAGE_WAIT, STOP_DONE } stop_step;
-    bool serving; /* started, and has connections or may get some; other shards look */
+    enum { STOP_NET, STOP_NET_WAIT, STOP_STORAGE_WAIT, STOP_DONE } stop_step;
+    u64 stop_late_ns; /* then what is in flight is not waited for any longer */
+    bool serving;     /* started, and has connections or may get some; other shards look */
     u64 call_count;
 };
 

@@ -543,6 +543,8 @@ static void broker_free(struct broker *b)
     b->net = NULL;
 }
 
+#define STOP_ANSWERS_NS (15 * NS_PER_S) /* net closes connections unanswered a little before */
+
 /* Is a shard still answering? Its requests may need the partitions of all others. */
 static bool node_serving(const struct node *n)
 {
@@ -553,26 +555,27 @@ static bool node_serving(const struct node *n)
 }
 
 /* Sockets first, on all shards (what is in flight is answered), then the log. The controller's last
- * task may still be talking to all shards. */
+ * task may still be talking to all shards. A request may wait for the object store or for room in
+ * the log, and have no deadline of its own: after a while the log stops all the same, which ends
+ * such waits. */
 bool broker_drained(struct shard *s)
 {
     struct broker *b = broker_of(s);
     if (b->stop_step == STOP_NET) {
         net_stop(b->net);
+        b->stop_late_ns = s->now_ns + STOP_ANSWERS_NS;
         b->stop_step = STOP_NET_WAIT;
     }
-    if (b->stop_step == STOP_NET_WAIT && net_stopped(b->net) && !controller_busy(b)) {
+    if (b->serving && net_stopped(b->net) && !controller_busy(b))
         __atomic_store_n(&b->serving, false, __ATOMIC_RELEASE);
-        b->stop_step = STOP_NETS_WAIT;
-    }
-    if (b->stop_step == STOP_NETS_WAIT && !node_serving(b->node)) {
+    if (b->stop_step == STOP_NET_WAIT && (!node_serving(b->node) || s->now_ns >= b->stop_late_ns)) {
         storage_stop(b->storage);
         if (keeps_backup(b))
             backup_stop(b->node->env.backup);
         b->stop_step = STOP_STORAGE_WAIT;
     }
-    if (b->stop_step == STOP_STORAGE_WAIT && storage_stopped(b->storage) &&
-        (!keeps_backup(b) || backup_stopped(b->node->env.backup))) {
+    if (b->stop_step == STOP_STORAGE_WAIT && !node_serving(b->node) &&
+        storage_stopped(b->storage) && (!keeps_backup(b) || backup_stopped(b->node->env.backup))) {
         broker_free(b);
         b->stop_step = STOP_DONE;
     }
