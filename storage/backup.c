@@ -59,6 +59,7 @@ struct backup {
     struct backup_buf flight;
     u64 flight_commits, sent;
     u32 epoch, tried; /* claimed; the newest that this process tried to claim */
+    u32 known;        /* a claim of ours that is in the store: this life's or an earlier one's */
     bool claimed;
     u64 seq;       /* of the next change set */
     u32 snapshots; /* whole ones in this epoch */
@@ -201,19 +202,20 @@ static err fenced(struct backup *b, const struct backup_claims *c)
     return ERR_CONFLICT;
 }
 
-/* Ours, or nobody's? In one life no claim but those this process tried is ours. */
+/* Ours, or nobody's? Once this process has claimed the place, no claim but those it tried is ours;
+ * until then those of our lineage are of earlier lives. */
 static bool place_is_ours(const struct backup *b, const struct backup_claims *c)
 {
     if (c->newest == 0)
         return true;
-    bool before_us = b->tried == 0 || c->newest <= b->tried;
+    bool before_us = b->epoch == 0 || c->newest <= b->tried;
     return before_us && uuid_eq(c->lineage, b->lineage);
 }
 
 static err claim_next(struct backup *b)
 {
     struct backup_claims c;
-    err e = backup_claims_read(b->store, &c);
+    err e = backup_claims_read(b->store, b->known, &c);
     if (e != ERR_NONE)
         return e;
     if (!place_is_ours(b, &c))
@@ -221,15 +223,21 @@ static err claim_next(struct backup *b)
     u32 epoch = MAX(c.newest, b->tried) + 1;
     b->tried = epoch;
     e = backup_claim(b->store, b->cfg, epoch, &b->lineage);
-    if (e == ERR_CONFLICT)
-        return backup_claims_read(b->store, &c) == ERR_NONE ? fenced(b, &c) : ERR_IO;
+    if (e == ERR_CONFLICT) {
+        if (backup_claims_read(b->store, epoch, &c) != ERR_NONE)
+            return ERR_IO;
+        if (!place_is_ours(b, &c) || b->epoch != 0)
+            return fenced(b, &c);
+        b->known = c.newest; /* of an earlier life, and the listing did not show it */
+        return ERR_BUSY;
+    }
     if (e != ERR_NONE)
         return e;
     struct backup_owner o = { epoch, b->lineage };
     e = backup_owner_write(b->inner, &o);
     if (e != ERR_NONE)
         return e;
-    b->epoch = epoch;
+    b->epoch = b->known = epoch;
     b->older_whole = c.newest_whole;
     b->claimed = true;
     return ERR_NONE;
@@ -403,7 +411,7 @@ static err alive_send(struct backup *b, u32 state)
     backup_name(next, (struct backup_name){ .kind = BACKUP_CLAIM, .epoch = b->epoch + 1 });
     err e = b->store->driver->size(b->store, next, &bytes);
     if (e == ERR_NONE)
-        return backup_claims_read(b->store, &c) == ERR_NONE ? fenced(b, &c) : ERR_IO;
+        return backup_claims_read(b->store, b->epoch + 1, &c) == ERR_NONE ? fenced(b, &c) : ERR_IO;
     if (e != ERR_NOT_FOUND)
         return e;
     b->what = "send a sign of life";
@@ -623,6 +631,7 @@ static err place_check(struct backup *b, const struct backup_owner *o,
 {
     const char *url = config_str(b->cfg, CFG_store_url);
     b->lineage = o->lineage;
+    b->known = o->epoch;
     if (c->newest == 0 && o->epoch > 0)
         return refuse(why, why_size,
                       "%s is not the store that node.data_dir belongs to: nothing of this node is "
@@ -656,9 +665,10 @@ err backup_open(struct meta *inner, struct store *store, const struct config *cf
                  "the metadata key " BACKUP_KEY " can't be read: %s; restore the "
                  "metadata from a copy",
                  err_text(e));
-    err seen = e == ERR_NONE ? backup_claims_read(store, &c) : e;
+    err seen = e == ERR_NONE ? backup_claims_read(store, known == ERR_NONE ? o.epoch : 0, &c) : e;
     if (e == ERR_NONE && known == ERR_NONE && seen != ERR_NONE) {
         b->lineage = o.lineage;
+        b->known = o.epoch;
         LOG(WARN, store_not_asked,
             "error=%s effect=\"whether this node still owns its store is found out later\"",
             err_name(seen));

@@ -126,10 +126,20 @@ static err claim_read(struct store *s, struct backup_claims *c)
     return e;
 }
 
-err backup_claims_read(struct store *s, struct backup_claims *out)
+err backup_claims_read(struct store *s, u32 known, struct backup_claims *out)
 {
+    char name[BACKUP_NAME_SIZE];
+    u64 bytes;
     *out = (struct backup_claims){ 0 };
     err e = s->driver->list(s, "m/", claims_see, out);
+    if (e == ERR_NONE && out->newest < known) {
+        backup_name(name, (struct backup_name){ .kind = BACKUP_CLAIM, .epoch = known });
+        e = s->driver->size(s, name, &bytes);
+        if (e == ERR_NONE)
+            out->newest = known;
+        else if (e == ERR_NOT_FOUND)
+            e = ERR_NONE; /* it is another store */
+    }
     return e == ERR_NONE && out->newest > 0 ? claim_read(s, out) : e;
 }
 

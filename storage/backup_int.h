@@ -32,7 +32,9 @@ struct backup_claims {
     i64 time_ms;
     char node[64]; /* who, for people */
 };
-err backup_claims_read(struct store *s, struct backup_claims *out) MUST_USE;
+/* `known`: a claim that was there once; 0: none. When the listing is older than that one, it counts
+ * as the newest. */
+err backup_claims_read(struct store *s, u32 known, struct backup_claims *out) MUST_USE;
 /* ERR_CONFLICT: another was faster. */
 err backup_claim(struct store *s, const struct config *cfg, u32 epoch,
                  const struct uuid *lineage) MUST_USE;

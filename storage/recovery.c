@@ -447,7 +447,7 @@ err recovery_run(struct recovery *r, char *why, size_t why_size)
     err e = target_check(r, &metadata_there, why, why_size);
     if (e != ERR_NONE)
         return e;
-    e = backup_claims_read(r->store, &c);
+    e = backup_claims_read(r->store, 0, &c);
     if (e != ERR_NONE)
         return recovery_fail(why, why_size, e, "reading whose %s is: %s; check the store", r->url,
                              err_text(e));
