@@ -165,11 +165,13 @@ void producers_append(struct partition *p, const struct batch *b, i64 last_offse
 void producers_refused(struct partition *p, const struct batch *b, i64 now_ms)
 {
     struct producer *e = producer_find(p, b->producer_id);
-    if (e && !(e->awaited && e->epoch == b->producer_epoch))
+    if (e && (e->batch_count > 0 || e->epoch != b->producer_epoch))
         return;
     if (!e) {
         e = producer_add(p, b->producer_id);
         e->epoch = b->producer_epoch;
+    }
+    if (!e->awaited) {
         e->awaited = true;
         e->first_sequence = b->base_sequence;
     }
