@@ -218,13 +218,15 @@ static err claim_next(struct backup *b)
     err e = backup_claims_read(b->store, b->known, &c);
     if (e != ERR_NONE)
         return e;
+    if (c.unreadable)
+        return ERR_CORRUPT; /* asked again later */
     if (!place_is_ours(b, &c))
         return fenced(b, &c);
     u32 epoch = MAX(c.newest, b->tried) + 1;
     b->tried = epoch;
     e = backup_claim(b->store, b->cfg, epoch, &b->lineage);
     if (e == ERR_CONFLICT) {
-        if (backup_claims_read(b->store, epoch, &c) != ERR_NONE)
+        if (backup_claims_read(b->store, epoch, &c) != ERR_NONE || c.unreadable)
             return ERR_IO;
         if (!place_is_ours(b, &c) || b->epoch != 0)
             return fenced(b, &c);
@@ -666,6 +668,8 @@ err backup_open(struct meta *inner, struct store *store, const struct config *cf
                  "metadata from a copy",
                  err_text(e));
     err seen = e == ERR_NONE ? backup_claims_read(store, known == ERR_NONE ? o.epoch : 0, &c) : e;
+    if (seen == ERR_NONE && known == ERR_NONE && c.unreadable)
+        seen = ERR_CORRUPT;
     if (e == ERR_NONE && known == ERR_NONE && seen != ERR_NONE) {
         b->lineage = o.lineage;
         b->known = o.epoch;

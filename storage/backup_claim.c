@@ -116,7 +116,8 @@ static err claim_read(struct store *s, struct backup_claims *c)
             snprintf(c->node, sizeof c->node, "%.*s", (int)MIN(op.value.len, 60u),
                      (const char *)op.value.data);
     }
-    if (e == ERR_CORRUPT || e == ERR_UNSUPPORTED) { /* it is somebody's */
+    c->unreadable = e == ERR_CORRUPT;
+    if (e == ERR_CORRUPT || e == ERR_UNSUPPORTED) {
         snprintf(c->node, sizeof c->node, "whose claim can't be read");
         e = ERR_NONE;
     } else if (e == ERR_NONE) {

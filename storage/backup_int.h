@@ -28,6 +28,7 @@ struct backup_claims {
     u32 newest;          /* epoch; 0: nobody ever claimed the place */
     u32 newest_alive;    /* that gave a sign of life */
     u32 newest_whole;    /* with a whole snapshot */
+    bool unreadable;     /* the newest, now: nobody knows whose it is */
     struct uuid lineage; /* of the newest */
     i64 time_ms;
     char node[64]; /* who, for people */
