@@ -51,4 +51,5 @@ soak: deps
 		"stress=a=tests/crash/stress --seconds 20" \
 		"s3=a=$(SUB) s3" \
 		"sim=a=$(SUB) sim SEEDS=10000" \
+		"sim-long=a=$(SUB) sim-long SEEDS=10000" \
 		"fuzz=a=$(SUB) fuzz FUZZ_SECONDS=$(SOAK_FUZZ_SECONDS)"

@@ -105,7 +105,8 @@ static struct store_job *job_start(enum store_job_kind kind)
 {
     /* The memory of a job goes with its life. */
     struct store_job *j = store_job_create(kind, &sim.node->group, storage_of);
-    if (!store_job_start(j, one_in(2) ? 0 : rnd_log(10000, 10000000)))
+    u64 slowest = sim.long_lived ? 200000 : 10000; /* bytes a second; there is more to read */
+    if (!store_job_start(j, one_in(2) ? 0 : rnd_log(slowest, 10000000)))
         sim_fail("store: a new job is running already");
     STAT(store_jobs);
     return j;

@@ -14,6 +14,17 @@ struct load_plan { /* of a seed */
     bool compress, deletes, commits, plain, churn, group, compact;
 };
 extern struct load_plan load_plan;
+
+/* load_tide.c: of long seeds; others are always in the first burst. */
+void tide_begin(void);
+/* sim_after, for what clients do by themselves: in the next burst when it is quiet now. */
+void load_after(u64 delay_ns, sim_fn fn, void *arg, u64 x);
+bool tide_is_low(void);
+struct tide_mark {
+    u32 burst;
+};
+/* Once in a burst: *batches may be made in it. */
+void tide_refill(struct tide_mark *m, u32 *batches);
 extern bool load_quiet;   /* nobody begins anything new */
 extern bool topics_ready; /* all are there, with their ids */
 

@@ -21,7 +21,7 @@ static void committer_go(void *arg, u64 x);
 
 static void admin_later(u64 max_ns)
 {
-    sim_after(rnd_log(NS_PER_MS, max_ns), admin_go, NULL, 0);
+    load_after(rnd_log(NS_PER_MS, max_ns), admin_go, NULL, 0);
 }
 
 static bool error_is_passing(err e)
@@ -193,7 +193,7 @@ static void admin_ready(struct client *c)
 
 static void committer_later(void)
 {
-    sim_after(rnd_log(NS_PER_MS, 200 * NS_PER_MS), committer_go, NULL, 0);
+    load_after(rnd_log(NS_PER_MS, 200 * NS_PER_MS), committer_go, NULL, 0);
 }
 
 static void coordinator_found(struct rpc *r, const void *answer)

@@ -21,7 +21,7 @@ static void go(void *arg, u64 x);
 
 static void later(void)
 {
-    sim_after(rnd_log(NS_PER_MS, 300 * NS_PER_MS), go, NULL, 0);
+    load_after(rnd_log(NS_PER_MS, 300 * NS_PER_MS), go, NULL, 0);
 }
 
 static bool passing(err e)

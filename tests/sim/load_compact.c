@@ -53,6 +53,7 @@ static struct uuid id;
 static i64 producer_id;
 static i16 producer_epoch;
 static u32 batches_left;
+static struct tide_mark tide;
 static u32 scan_at;
 static struct compressor *compressor;
 
@@ -61,7 +62,7 @@ static void scanner_go(void *arg, u64 x);
 
 static void keeper_later(void)
 {
-    sim_after(rnd_log(100 * NS_PER_US, 2 * load_plan.think_ns + NS_PER_MS), keeper_go, NULL, 0);
+    load_after(rnd_log(100 * NS_PER_US, 2 * load_plan.think_ns + NS_PER_MS), keeper_go, NULL, 0);
 }
 
 static bool passing(err e)
@@ -281,6 +282,7 @@ static void delete_records(struct keep_part *p)
 static void keeper_write(void)
 {
     struct keep_part *p = &keeps[rnd(PARTITIONS)];
+    tide_refill(&tide, &batches_left);
     if (p->sending)
         keeper_later();
     else if (load_plan.deletes && !load_quiet && one_in(40))
@@ -439,7 +441,7 @@ static void part_fetched(struct keep_part *p, const struct fetch_response_partit
 
 static void scanner_later(void)
 {
-    sim_after(rnd_log(NS_PER_MS, 50 * NS_PER_MS), scanner_go, NULL, 0);
+    load_after(rnd_log(NS_PER_MS, 50 * NS_PER_MS), scanner_go, NULL, 0);
 }
 
 static void fetched(struct rpc *r, const void *answer)

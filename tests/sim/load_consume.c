@@ -185,8 +185,8 @@ static void fetched(struct rpc *r, const void *answer)
             k->session_epoch = resp->session_id ? k->session_epoch + 1 : 0;
         }
     }
-    sim_after(k->verifier ? NS_PER_MS : rnd_log(NS_PER_US, load_plan.think_ns + NS_PER_US), again,
-              k, k->c.answered);
+    load_after(k->verifier ? NS_PER_MS : rnd_log(NS_PER_US, load_plan.think_ns + NS_PER_US), again,
+               k, k->c.answered);
 }
 
 static void fetch_limits(struct consumer *k, struct fetch_request *q)
@@ -274,7 +274,7 @@ static void consumer_go(struct consumer *k)
     if (!k->c.up || k->c.pending > 0)
         return;
     if (!topics_ready) {
-        sim_after(10 * NS_PER_MS, again, k, k->c.answered);
+        load_after(10 * NS_PER_MS, again, k, k->c.answered);
         return;
     }
     if (k->verifier) {
@@ -291,7 +291,7 @@ static void consumer_go(struct consumer *k)
     if (!load_quiet)
         fetch(k);
     else
-        sim_after(100 * NS_PER_MS, again, k, k->c.answered);
+        load_after(100 * NS_PER_MS, again, k, k->c.answered);
 }
 
 static void ready(struct client *c)

@@ -34,6 +34,7 @@ struct producer {
     i64 id;
     i16 epoch;
     u32 left; /* batches still to be made */
+    struct tide_mark tide;
     struct stream streams[PARTS_MAX];
     struct batch_builder builder;
     bool ticking;
@@ -315,7 +316,7 @@ static void pump(struct producer *p)
 {
     if (!p->ticking && (p->left > 0 || p->c.up)) {
         p->ticking = true;
-        sim_after(1 + rnd(2 * load_plan.think_ns), tick, p, 0);
+        load_after(1 + rnd(2 * load_plan.think_ns), tick, p, 0);
     }
     if (!p->c.up || !topics_ready || p->asking)
         return;
@@ -323,6 +324,7 @@ static void pump(struct producer *p)
         ask_id(p);
         return;
     }
+    tide_refill(&p->tide, &p->left);
     for (u32 i = 0; i < part_count; i++) {
         struct stream *s = &p->streams[i];
         if (p->left > 0 && !load_quiet && s->count < WINDOW && one_in(3)) {

@@ -9,6 +9,8 @@
  *   sim_bg.c      the background pool                 (bg.h)
  *   sim_store.c   the object store                    (store.h)
  *   sim_meta.c    the metadata store                  (meta.h)
+ *   sim_steps.c   the steps of the node's work at which long seeds kill it
+ *   sim_weather.c what the object store of a long seed is like, over time
  *   sim_os.c      the few calls of start-up that go round io.h (data directory, entropy)
  *   client.c      the Kafka protocol, seen from outside
  *   check_store.c the store against the metadata
@@ -25,6 +27,7 @@
 #include "check.h"
 #include "io.h"
 #include "mem.h"
+#include "meta.h"
 #include "node.h"
 #include "rng.h"
 
@@ -44,6 +47,9 @@ struct sim_faults {
     u32 store_flip;   /* a read comes back with a wrong bit */
     u32 store_outage; /* all calls fail for up to 20 s */
     u32 store_full;   /* a put finds no space */
+    u32 store_lost;   /* a put or remove works, and its answer is lost */
+    u32 store_busy;   /* a call is refused: too many */
+    u32 store_stale;  /* a listing is up to 20 s old */
     u32 meta_fail;    /* a commit fails and changes nothing */
     u32 meta_slow;
     u32 shard_pause; /* a shard gets no CPU for up to 1 s */
@@ -51,6 +57,41 @@ struct sim_faults {
     u32 power;       /* per 10,000 kills: the machine lost power, not only the process */
     u32 rot;         /* per 10,000 kills: a bit of acknowledged data rots */
 };
+
+/* What the node does, seen from outside: sim_steps.c. */
+/* clang-format off */
+#define SIM_STEPS(X)                                                                \
+    X(upload, "an object of a segment is put")                                      \
+    X(register, "it is registered")                                                 \
+    X(trim, "its place in the log is written again")                                \
+    X(rewrite_read, "merging or compaction reads a source")                         \
+    X(run, "an object that they made is put")                                       \
+    X(merge, "a merged run takes the place of its sources")                         \
+    X(key_map, "compaction reads keys")                                             \
+    X(compact, "a compacted run takes the place of its sources")                    \
+    X(log_start, "the start of a partition moves")                                  \
+    X(discard, "deletion, first step: a registration gives way to a note")          \
+    X(remove, "deletion, second step: the object goes")                             \
+    X(forget, "the note goes")                                                      \
+    X(snapshot, "a part or the end of a snapshot of the metadata is put")           \
+    X(change_set, "changes of the metadata are put")                                \
+    X(old_snapshot, "an old one is removed")                                        \
+    X(heartbeat, "a sign of life is put")                                           \
+    X(orphan_list, "the store is listed")                                           \
+    X(orphan, "a note is made of what nobody refers to")                            \
+    X(topic, "a topic is made or deleted")                                          \
+    X(log_opens, "a log is opened or closed")                                       \
+    X(recover, "recovery from the store writes metadata")
+/* clang-format on */
+enum sim_step {
+    STEP_none,
+#define X(name, what) STEP_##name,
+    SIM_STEPS(X)
+#undef X
+        STEPS
+};
+enum sim_side { STEP_BEFORE, STEP_AFTER, STEP_SIDES };
+extern const char *const sim_step_names[STEPS];
 
 struct sim {
     u64 seed;
@@ -63,6 +104,13 @@ struct sim {
     bool running; /* a node exists */
     bool kill_allowed;
     u64 kill_at; /* effects: the kill comes when the count reaches it; 0 = not planned */
+    /* The kill comes when this step is reached the kill_count-th time; STEP_none: not planned. */
+    enum sim_step kill_step;
+    enum sim_side kill_side;
+    u64 kill_count;
+    bool long_lived; /* a seed of sim-long */
+    bool recovering; /* from the store */
+    u32 lane;        /* of the background job that runs */
     jmp_buf kill;
     u32 shards;
     u32 faults_hit; /* injected failures that may make a start fail */
@@ -82,12 +130,15 @@ extern struct sim sim;
     X(topics_deleted) X(wal_full) X(uploads) X(cache_loads) X(shard_changes)                   \
     X(index_full) X(compactions) X(runs) X(records_removed) X(coalesced) X(ahead_used)            \
     X(ahead_wasted) X(deferred) X(merges) X(merges_failed) X(wals_lost) X(object_batches)         \
-    X(recoveries) X(forward_objects) X(removes) X(orphans) X(store_jobs)
+    X(recoveries) X(forward_objects) X(removes) X(orphans) X(store_jobs)                          \
+    X(weathers) X(aways) X(refused_calls) X(lost_answers) X(stale_lists) X(stale_names)           \
+    X(lives) X(events) X(turns)
 /* clang-format on */
 struct sim_stats {
 #define X(name) u64 name;
     SIM_STATS(X)
 #undef X
+    u64 reached[STEPS][STEP_SIDES], killed[STEPS][STEP_SIDES];
 };
 extern struct sim_stats *sim_stats;
 #define STAT(name) STAT_ADD(name, 1)
@@ -139,6 +190,15 @@ void sim_effect(const char *what);
 /* Now, whatever is allowed; within a life only. */
 _Noreturn void sim_kill(const char *what);
 
+/* The node is just before or behind a step: a planned kill may strike. */
+void sim_step(enum sim_step step, enum sim_side side);
+enum sim_step step_of_put(const char *name);
+enum sim_step step_of_remove(const char *name);
+enum sim_step step_of_read(void);
+enum sim_step step_of_list(const char *prefix);
+enum sim_step step_of_commit(const struct meta_txn *t);
+enum sim_step step_of_write(const u8 *media, const u8 *buf, u64 offset);
+
 /* ---- lives (sim_core.c) ---- */
 enum life_end { LIFE_KILLED, LIFE_STOPPED, LIFE_REFUSED };
 /* Runs a node until it is killed, or, when asked to stop, is drained and closed. Each turn asks
@@ -156,6 +216,7 @@ struct sim_write *disk_write_begin(struct sim_file *f, const u8 *buf, u32 len, u
                                    bool durable);
 /* ERR_NONE, or the injected failure. */
 err disk_write_end(struct sim_write *w);
+enum sim_step disk_step(const struct sim_file *f, const u8 *buf, u64 offset);
 void disk_read(struct sim_file *f, u8 *buf, u32 len, u64 offset);
 void disk_sync(struct sim_file *f);
 /* The process is gone; with `power`, the machine too. */
@@ -204,6 +265,11 @@ void op_begin(struct io *io, struct io_op *op, enum op_kind kind, io_fd fd, io_d
 void store_install(void);
 void meta_install(void);
 void store_outage_end(void);
+void store_goes_away(u64 ns); /* every call fails */
+/* sim_weather.c: changes the faults of the store from now on, until the end; not while held. */
+void weather_begin(void);
+void weather_hold(bool hold);
+void weather_end(void);
 u32 store_object_count(void);
 /* check_store.c */
 void check_object_removed(const char *name);

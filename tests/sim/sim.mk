@@ -11,7 +11,7 @@ SIM_PLANT_BUILD := $(BUILD)/sim-plant
 $(BUILD)/simulator: $(call lib,sim) $(LIB_ALL)
 	$(LINK) $(SIM_WRAP)
 
-.PHONY: sim sim-quick sim-plants sim-build
+.PHONY: sim sim-long sim-quick sim-plants sim-build
 sim-build:
 	@$(MAKE) --no-print-directory BUILD=$(SIM_BUILD) CFLAGS='$(SIM_CFLAGS)' $(SIM_BUILD)/simulator
 
@@ -23,11 +23,20 @@ else
 	$(SIM_BUILD)/simulator -n $(SEEDS) -s $(FIRST) -j $(JOBS) -l tests/sim/seeds
 endif
 
-# Every seed that once found a bug, and 200 more.
+# Every seed that once found a bug, and 200 more; of sim-long 20.
 sim-quick: sim-build
 	@$(SIM_BUILD)/simulator -n 200 -j $(JOBS) -l tests/sim/seeds
+	@$(SIM_BUILD)/simulator -L -n 20 -j $(JOBS) -l tests/sim/seeds-long
 
-# The simulator must find each planted bug (include/plant.h).
+# SEEDS seeds from FIRST on that live for ten simulated minutes and longer, and are killed at every step.
+sim-long: sim-build
+ifdef SEED
+	$(SIM_BUILD)/simulator -L -S $(SEED) -v
+else
+	$(SIM_BUILD)/simulator -L -n $(SEEDS) -s $(FIRST) -j $(JOBS) -l tests/sim/seeds-long
+endif
+
+# The simulator must find each planted bug (include/plant.h); with LONG=1 seeds of sim-long must.
 sim-plants:
 	@$(MAKE) --no-print-directory BUILD=$(SIM_PLANT_BUILD) CFLAGS='$(SIM_CFLAGS) -DLEAT_PLANT' $(SIM_PLANT_BUILD)/simulator
 	@n=0; for name in ACK_BEFORE_FLUSH SKIP_FRAME TRIM_BEFORE_REGISTER CLEAN_DROPS_LAST \
@@ -35,7 +44,7 @@ sim-plants:
 			REMOVE_BEFORE_COMMIT ORPHAN_RUNS_STAY ACK_BEFORE_REGISTER RECOVER_SKIPS \
 			DISCARD_LIVE; do \
 		n=$$((n + 1)); out=$(SIM_PLANT_BUILD)/plant-$$n.txt; \
-		$(SIM_PLANT_BUILD)/simulator -p $$n -n 1000 -j $(JOBS) > $$out \
+		$(SIM_PLANT_BUILD)/simulator $(if $(LONG),-L) -p $$n -n 1000 -j $(JOBS) > $$out \
 			|| { echo "PLANT_$$name: NOT FOUND in 1000 seeds"; exit 1; }; \
 		echo "PLANT_$$name: found by $$(sed -n 's/^sim: \(seed [0-9]*\) FAILED.*/\1/p' $$out | head -1):" \
 			"$$(sed -n 2p $$out | cut -c1-150)"; done

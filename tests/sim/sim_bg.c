@@ -51,7 +51,9 @@ static void job_runs(void *arg, u64 x)
 {
     struct bg_job *j = arg;
     sim_effect("before a background job");
+    sim.lane = j->lane;
     j->run(j);
+    sim.lane = BG_LANES;
     sim_effect("after a background job");
     sim_after_in_life(job_delay(j), job_ended, j, x);
 }

@@ -311,7 +311,8 @@ static void stats_take(void)
 
 static void life_over(void)
 {
-    sim.running = false;
+    sim.running = sim.recovering = false;
+    sim.lane = BG_LANES;
     sim.node = NULL;
     io_crash();
     sim.life++;
@@ -322,6 +323,7 @@ enum life_end life_run(bool (*wants_stop)(void), char *why, size_t why_size)
 {
     static enum life_end end; /* static: outlives the jump */
     sim.life++;
+    STAT(lives);
     sim.effects = 0;
     sim.running = true;
     why[0] = 0;
@@ -329,6 +331,8 @@ enum life_end life_run(bool (*wants_stop)(void), char *why, size_t why_size)
         stats_take();
         life_over();
         net_crash();
+        if (sim.long_lived)
+            os_unmap_all(); /* dozens of lives: only the small memory of each is left behind */
         return LIFE_KILLED;
     }
     end = life_start(why, why_size);
@@ -357,7 +361,7 @@ enum life_end recover_run(void (*pause)(u64 ns), char *why, size_t why_size)
     struct recovery r = { .pause = pause };
     sim.life++;
     sim.effects = 0;
-    sim.running = true;
+    sim.running = sim.recovering = true;
     why[0] = 0;
     if (setjmp(sim.kill) != 0) {
         life_over();

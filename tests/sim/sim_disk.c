@@ -191,6 +191,11 @@ err disk_write_end(struct sim_write *w)
     return ERR_NONE;
 }
 
+enum sim_step disk_step(const struct sim_file *f, const u8 *buf, u64 offset)
+{
+    return step_of_write(f->media, buf, offset);
+}
+
 void disk_read(struct sim_file *f, u8 *buf, u32 len, u64 offset)
 {
     u32 have = offset >= f->bytes ? 0 : (u32)MIN((u64)len, f->bytes - offset);

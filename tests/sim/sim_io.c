@@ -229,11 +229,14 @@ void io_write(struct io *io, struct io_op *op, io_fd fd, const u8 *buf, u32 len,
 {
     op_begin(io, op, OP_WRITE, fd, done);
     sim_effect("before write");
+    enum sim_step step = disk_step(file_of(fd), buf, offset);
+    sim_step(step, STEP_BEFORE);
     struct sim_write *w = disk_write_begin(file_of(fd), buf, len, offset, durable);
     TRACE("shard %u writes %u at %" PRIu64, io->index, len, offset);
     op->arg[0] = len;
     sim_after_in_life(disk_delay(), write_ends, op, (u64)(uintptr_t)w);
     sim_effect("write begun");
+    sim_step(step, STEP_AFTER);
 }
 
 static void read_ends(void *arg, u64 x)

@@ -3,6 +3,7 @@
  *   sim -n COUNT [-s FIRST] [-j JOBS] [-l LISTFILE]   many seeds; exit 1 when one failed
  *   sim -S SEED                                       one seed with a trace on stderr
  *   sim -p PLANT -n COUNT                             looks for the first seed that finds a plant
+ *   -L                                                seeds of sim-long, which live for minutes
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,7 +32,7 @@
 static struct options {
     u64 count, first, jobs;
     const char *list;
-    bool one, verbose;
+    bool one, verbose, long_lived;
     u64 seed;
     int plant;
 } options = { .count = 100, .first = 1, .jobs = 1 };
@@ -38,7 +40,8 @@ static struct options {
 struct job {
     pid_t pid;
     u64 seed;
-    int fd; /* its stderr */
+    u64 number; /* of all */
+    int fd;     /* its stderr */
     char text[REPORT_BYTES];
     u32 len;
 };
@@ -47,8 +50,9 @@ static u64 passed, failed, first_failed;
 #define LIST_MAX 4096
 static u64 list[LIST_MAX]; /* static: the heap of every seed's process begins empty */
 static u64 list_count;
+static u64 *lived_ns; /* simulated, by number of the seed; shared with their processes */
 
-static void seed_process(u64 seed)
+static void seed_process(u64 seed, u64 number)
 {
 #ifdef LEAT_PLANT
     plant = options.plant;
@@ -58,7 +62,12 @@ static void seed_process(u64 seed)
     else
         (void)log_set_level("debug");
     alarm(SECONDS_MAX);
+    sim.long_lived = options.long_lived;
     seed_run(seed);
+    STAT_ADD(turns, sim.turns);
+    STAT_ADD(events, sim.steps);
+    if (lived_ns)
+        lived_ns[number] = sim.now_ns;
     if (options.one)
         printf("sim: seed %" PRIu64 " passed: %u lives, %" PRIu64 " turns, %" PRIu64
                " events, %" PRIu64 " record checks, %" PRIu64 ".%03" PRIu64 " simulated seconds\n",
@@ -68,7 +77,7 @@ static void seed_process(u64 seed)
     _exit(0);
 }
 
-static void job_start(struct job *j, u64 seed)
+static void job_start(struct job *j, u64 seed, u64 number)
 {
     int p[2];
     CHECK(pipe(p) == 0);
@@ -79,10 +88,10 @@ static void job_start(struct job *j, u64 seed)
         dup2(p[1], STDERR_FILENO);
         close(p[0]);
         close(p[1]);
-        seed_process(seed);
+        seed_process(seed, number);
     }
     close(p[1]);
-    *j = (struct job){ .pid = pid, .seed = seed, .fd = p[0] };
+    *j = (struct job){ .pid = pid, .seed = seed, .number = number, .fd = p[0] };
 }
 
 static void job_report(const struct job *j, int status)
@@ -95,7 +104,7 @@ static void job_report(const struct job *j, int status)
         printf(" (%s)", WTERMSIG(status) == SIGALRM ? "no end: liveness, or an endless loop"
                                                     : strsignal(WTERMSIG(status)));
     printf("\n%.*s", (int)j->len, j->text);
-    printf("  replay: make sim SEED=%" PRIu64 "\n", j->seed);
+    printf("  replay: make sim%s SEED=%" PRIu64 "\n", options.long_lived ? "-long" : "", j->seed);
     fflush(stdout);
 }
 
@@ -150,6 +159,67 @@ static void addresses_fix(char **argv)
     execv("/proc/self/exe", argv);
 }
 
+static void *shared_map(u64 bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(p != MAP_FAILED);
+    return p;
+}
+
+/* ---- what seeds of sim-long reached ---- */
+
+static int u64_order(const void *a, const void *b)
+{
+    u64 x = *(const u64 *)a, y = *(const u64 *)b;
+    return (x > y) - (x < y);
+}
+
+static double seconds(u64 ns)
+{
+    return (double)ns / NS_PER_S;
+}
+
+/* All of those that passed. */
+static bool times_report(u64 total)
+{
+    u64 n = 0, sum = 0;
+    struct rusage r;
+    for (u64 i = 0; i < total; i++)
+        if (lived_ns[i] > 0) {
+            lived_ns[n++] = lived_ns[i];
+            sum += lived_ns[i];
+        }
+    if (n == 0)
+        return false;
+    qsort(lived_ns, n, sizeof *lived_ns, u64_order);
+    (void)getrusage(RUSAGE_CHILDREN, &r);
+    double cpu = (double)(r.ru_utime.tv_sec + r.ru_stime.tv_sec) +
+                 (double)(r.ru_utime.tv_usec + r.ru_stime.tv_usec) / 1e6;
+    printf("sim: simulated seconds of a seed: least %.1f, median %.1f, most %.1f; all %.0f; CPU "
+           "seconds of a seed: %.2f\n",
+           seconds(lived_ns[0]), seconds(lived_ns[n / 2]), seconds(lived_ns[n - 1]), seconds(sum),
+           cpu / (double)(passed + failed));
+    return lived_ns[0] >= SIM_LONG_NS;
+}
+
+#define STEPS_FROM_SEEDS 100u /* so many must have reached every step, and died there */
+
+static bool steps_report(u64 seeds)
+{
+    bool all = true;
+    printf("sim: steps, each \"before\" and \"behind\" it: killed there of the times it was "
+           "reached\n");
+    for (u32 i = 1; i < STEPS; i++) {
+        const u64 *k = sim_stats->killed[i], *r = sim_stats->reached[i];
+        bool hit = k[STEP_BEFORE] > 0 && k[STEP_AFTER] > 0;
+        printf("sim:   %-14s %6" PRIu64 " of %8" PRIu64 " %8" PRIu64 " of %8" PRIu64 "%s\n",
+               sim_step_names[i], k[STEP_BEFORE], r[STEP_BEFORE], k[STEP_AFTER], r[STEP_AFTER],
+               hit ? "" : "  NEVER");
+        all &= hit;
+    }
+    return all || seeds < STEPS_FROM_SEEDS;
+}
+
 static void run_many(void)
 {
     u64 total = options.count + list_count, next = 0;
@@ -161,7 +231,8 @@ static void run_many(void)
             running--;
         }
         if (next < total && !(options.plant && failed)) {
-            job_start(j, seed_number(next++));
+            job_start(j, seed_number(next), next);
+            next++;
             running++;
         } else if (options.plant && failed) {
             next = total;
@@ -171,8 +242,8 @@ static void run_many(void)
 
 static void usage(void)
 {
-    fprintf(stderr,
-            "usage: sim [-n COUNT] [-s FIRST] [-j JOBS] [-l LISTFILE] [-S SEED [-v]] [-p PLANT]\n");
+    fprintf(stderr, "usage: sim [-n COUNT] [-s FIRST] [-j JOBS] [-l LISTFILE] [-S SEED [-v]] [-p "
+                    "PLANT] [-L]\n");
     exit(2);
 }
 
@@ -182,7 +253,7 @@ int main(int argc, char **argv)
     int opt;
     addresses_fix(argv);
     setvbuf(stdout, out, _IOFBF, sizeof out);
-    while ((opt = getopt(argc, argv, "n:s:j:l:S:p:v")) != -1) {
+    while ((opt = getopt(argc, argv, "n:s:j:l:S:p:vL")) != -1) {
         switch (opt) {
         case 'n':
             options.count = strtoull(optarg, NULL, 10);
@@ -203,6 +274,9 @@ int main(int argc, char **argv)
         case 'p':
             options.plant = atoi(optarg);
             break;
+        case 'L':
+            options.long_lived = true;
+            break;
         case 'v':
             options.verbose = true;
             break;
@@ -212,12 +286,11 @@ int main(int argc, char **argv)
     }
     if (options.one) {
         sim.trace = options.verbose;
-        seed_process(options.seed);
+        seed_process(options.seed, 0);
     }
     list_load();
-    sim_stats =
-        mmap(NULL, sizeof *sim_stats, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    CHECK(sim_stats != MAP_FAILED);
+    sim_stats = shared_map(sizeof *sim_stats);
+    lived_ns = shared_map((options.count + list_count + 1) * sizeof *lived_ns);
     struct timespec a, b;
     clock_gettime(CLOCK_MONOTONIC, &a);
     run_many();
@@ -234,5 +307,10 @@ int main(int argc, char **argv)
 #undef X
     printf("sim: %" PRIu64 " passed, %" PRIu64 " failed (%.1f s, %.0f seeds a second)\n", passed,
            failed, s, (double)(passed + failed) / s);
-    return failed ? 1 : 0;
+    bool reached = true;
+    if (options.long_lived) {
+        reached = times_report(options.count + list_count);
+        reached &= steps_report(options.count + list_count);
+    }
+    return failed || !reached ? 1 : 0;
 }

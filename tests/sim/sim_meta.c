@@ -131,7 +131,9 @@ static err sim_range(struct meta *m, struct bytes prefix, struct bytes after,
 static err sim_commit(struct meta *m, const struct meta_txn *t)
 {
     (void)m;
+    enum sim_step step = step_of_commit(t);
     sim_effect("before commit");
+    sim_step(step, STEP_BEFORE);
     if (fault(sim.faults.meta_fail)) {
         sim.faults_hit++;
         STAT(meta_errors);
@@ -149,6 +151,7 @@ static err sim_commit(struct meta *m, const struct meta_txn *t)
         op_apply(&t->ops[i]);
     }
     sim_effect("after commit");
+    sim_step(step, STEP_AFTER);
     return ERR_NONE;
 }
 

@@ -68,6 +68,23 @@ static void node_configure(void)
     set(CFG_store_merge_age_ms, (i64)rnd_log(1, 20000));
 }
 
+/* Ages for lives of minutes: each mechanism at work several times in ten of them, and nothing that
+ * looks for work much more often than it comes. */
+static void node_ages(void)
+{
+    set(CFG_memory_keep_ms, one_in(4) ? -1 : (i64)rnd_log(1000, 60000));
+    set(CFG_wal_seal_age_ms, (i64)rnd_log(500, 20000));
+    set(CFG_store_retry_ms, (i64)rnd_log(50, 500));
+    set(CFG_store_delete_delay_ms, (i64)rnd_log(500, 30000));
+    set(CFG_store_scrub_interval_ms, (i64)rnd_log(5000, 60000));
+    set(CFG_log_retention_check_interval_ms, (i64)rnd_log(2000, 30000));
+    set(CFG_log_cleaner_backoff_ms, (i64)rnd_log(500, 15000));
+    set(CFG_store_snapshot_interval_ms, (i64)rnd_log(500, 30000));
+    set(CFG_store_heartbeat_ms, (i64)rnd_log(2000, 60000));
+    set(CFG_store_merge_delay_ms, one_in(2) ? 0 : (i64)rnd_log(100, 20000));
+    set(CFG_store_merge_age_ms, (i64)rnd_log(500, 60000));
+}
+
 /* ---- durability ---- */
 
 /* By a hash of the seed, so that courses without it stay what they were. */
@@ -160,10 +177,11 @@ static void load_choose(void)
     topic_count = (u32)rnd_between(1, 2);
     for (u32 i = 0; i < topic_count; i++) {
         struct mtopic *t = &topics[i];
+        u64 expires_in = sim.long_lived ? 1 : 3;
         snprintf(t->name, sizeof t->name, "topic-%u", i);
         t->partitions = (i32)rnd_between(1, 4);
         t->log_append_time = one_in(4);
-        t->retention_bytes = i == 1 && one_in(3) ? (i64)rnd_log(100, 100000) : 0;
+        t->retention_bytes = i == 1 && one_in(expires_in) ? (i64)rnd_log(100, 100000) : 0;
         for (i32 k = 0; k < t->partitions; k++)
             parts[part_count++] = (struct mpart){
                 .topic = t, .index = k, .delete_asked = t->retention_bytes ? INT64_MAX : 0
@@ -240,8 +258,17 @@ static bool deadline_passed(const char *what)
 static bool tail_frozen;
 static void tail_freeze(void);
 
+/* There is never another node: who thinks so stops working for nothing. */
+static void place_check(void)
+{
+    const struct metrics *m = sim.node->brokers[0]->shard.metrics;
+    if (metric_get(m, M_backup_error) == (u64)-ERR_CONFLICT)
+        sim_fail("backup: the node believes that another took its place in the store");
+}
+
 static bool wants_stop(void)
 {
+    place_check();
     tail_freeze();
     switch (phase) {
     case PHASE_FAULTS:
@@ -272,7 +299,8 @@ static bool wants_stop(void)
                               : !wal_is_trimmed()     ? "the WAL is not uploaded"
                               : !compaction_is_done() ? "the log is not compacted"
                               : !compact_verified()   ? "the scanner still reads"
-                                                      : "the store holds what nobody refers to");
+                              : !collected()          ? "the store holds what nobody refers to"
+                                                      : "the store is not verified");
         return false;
     }
     return false;
@@ -293,9 +321,30 @@ static void time_passes(u64 ns)
 
 /* ---- lives ---- */
 
+/* Mostly at a step; else at any effect, or when the time is over, or not at all. */
+static void long_kill_plan(void)
+{
+    sim.kill_at = 0;
+    sim.kill_step = STEP_none;
+    life_deadline = sim.now_ns + rnd_log(5 * NS_PER_S, 240 * NS_PER_S);
+    if (one_in(8))
+        return;
+    if (one_in(4)) {
+        sim.kill_at = one_in(4) ? 1 + rnd(60) : rnd_log(20, 20000);
+        return;
+    }
+    sim.kill_step = (enum sim_step)rnd_between(1, STEP_recover - 1);
+    sim.kill_side = (enum sim_side)rnd(STEP_SIDES);
+    sim.kill_count = rnd_log(1, 15);
+}
+
 static void kill_plan(void)
 {
     sim.kill_allowed = true;
+    if (sim.long_lived) {
+        long_kill_plan();
+        return;
+    }
     sim.kill_at = one_in(5) ? 0 : one_in(4) ? 1 + rnd(60) : rnd_log(20, 4000);
     life_deadline = sim.now_ns + rnd_log(50 * NS_PER_MS, 20 * NS_PER_S);
 }
@@ -343,11 +392,13 @@ static bool calm_life(void)
 {
     char why[1200];
     struct sim_faults faults = sim.faults;
+    weather_hold(true);
     memset(&sim.faults, 0, sizeof sim.faults);
     store_outage_end();
     sim.kill_allowed = false;
     life_deadline = sim.now_ns + rnd_log(50 * NS_PER_MS, 5 * NS_PER_S);
     enum life_end end = life_run(wants_stop, why, sizeof why);
+    weather_hold(false);
     sim.faults = faults;
     if (end == LIFE_REFUSED)
         sim_fail("start: without faults the node refuses to start: %s", why);
@@ -367,6 +418,7 @@ static void data_lost(bool metadata_too)
 {
     char why[1200];
     struct sim_faults faults = sim.faults;
+    weather_hold(true);
     disk_forget();
     if (metadata_too)
         meta_forget();
@@ -380,12 +432,19 @@ static void data_lost(bool metadata_too)
             recover_store_faults();
         sim.kill_allowed = !calm;
         sim.kill_at = rnd_log(1, 200);
+        if (sim.long_lived && one_in(2)) {
+            sim.kill_at = 0;
+            sim.kill_step = STEP_recover;
+            sim.kill_side = (enum sim_side)rnd(STEP_SIDES);
+            sim.kill_count = rnd_log(1, 15);
+        }
         u32 hit = sim.faults_hit;
         end = recover_run(time_passes, why, sizeof why);
         if (end == LIFE_REFUSED && sim.faults_hit == hit)
             sim_fail("recovery from the store refuses: %s", why);
         TRACE("recovery %s", end == LIFE_STOPPED ? "is through" : *why ? why : "was killed");
     }
+    weather_hold(false);
     sim.faults = faults;
 }
 
@@ -406,28 +465,38 @@ static void tail_freeze(void)
     set(CFG_store_heartbeat_ms, 30000);
 }
 
-static void faulty_lives(u32 count)
+static void faulty_life(void)
 {
     char why[1200];
-    for (u32 i = 0; i < count; i++) {
-        kill_plan();
-        u32 hit = sim.faults_hit;
-        enum life_end end = life_run(wants_stop, why, sizeof why);
-        if (end == LIFE_REFUSED && sim.faults_hit == hit)
-            sim_fail("start: the node refuses to start: %s", why);
-        STAT_ADD(refused_starts, end == LIFE_REFUSED);
-        STAT_ADD(clean_stops, end == LIFE_STOPPED);
-        if (end == LIFE_REFUSED)
-            TRACE("start refused: %s", why);
-        if (end != LIFE_STOPPED)
-            node_died();
-        time_passes(rnd_log(NS_PER_MS, 2 * NS_PER_S));
-        if (end != LIFE_STOPPED)
-            rot_life();
-        shards_change();
-        if (one_in(8) && calm_life())
-            data_lost(!one_in(4));
-    }
+    kill_plan();
+    u32 hit = sim.faults_hit;
+    enum life_end end = life_run(wants_stop, why, sizeof why);
+    if (end == LIFE_REFUSED && (sim.faults_hit == hit || strstr(why, "taken over by another node")))
+        sim_fail("start: the node refuses to start: %s", why);
+    STAT_ADD(refused_starts, end == LIFE_REFUSED);
+    STAT_ADD(clean_stops, end == LIFE_STOPPED);
+    if (end == LIFE_REFUSED)
+        TRACE("start refused: %s", why);
+    if (end != LIFE_STOPPED)
+        node_died();
+    time_passes(rnd_log(NS_PER_MS, 2 * NS_PER_S));
+    if (end != LIFE_STOPPED)
+        rot_life();
+    shards_change();
+    if (one_in(8) && calm_life())
+        data_lost(!one_in(4));
+}
+
+/* A seed of sim-long: the same lives for ten minutes and longer, under changing weather. */
+static void long_lives(void)
+{
+    u64 until = sim.now_ns + SIM_LONG_NS + rnd(30 * NS_PER_S);
+    node_ages();
+    tide_begin();
+    weather_begin();
+    while (sim.now_ns < until)
+        faulty_life();
+    weather_end();
 }
 
 static void faults_end(void)
@@ -447,6 +516,7 @@ static enum life_end quiet_life(int begin, bool heals)
     phase = (int)begin;
     sim.faults.disk_eio = sim.faults.disk_full = 0;
     sim.kill_allowed = false;
+    sim.kill_step = STEP_none;
     life_deadline = sim.now_ns + rnd_log(50 * NS_PER_MS, 2 * NS_PER_S);
     if (!heals)
         faults_end();
@@ -478,7 +548,11 @@ void seed_run(u64 seed)
     durability_choose(seed);
     load_start();
     phase = PHASE_FAULTS;
-    faulty_lives((u32)rnd_between(0, 5));
+    if (sim.long_lived)
+        long_lives();
+    else
+        for (u64 i = rnd_between(0, 5); i > 0; i--)
+            faulty_life();
     /* What is deleted while the backup stands still would come back. */
     tail_wanted =
         one_in(2) && !load_plan.deletes && !load_plan.churn && topics[1].retention_bytes == 0;

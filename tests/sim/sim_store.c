@@ -1,6 +1,8 @@
 /* The simulated object store. Objects are atomic and durable: a put that returned ERR_NONE is there
  * for good; one that failed, or was cut short by a kill, is there whole or not at all. Calls may
- * fail for a while, one by one or all; a read may come back with a wrong bit. */
+ * fail for a while, one by one or all; a read may come back with a wrong bit. A listing may show
+ * what was there a while ago: without the newest objects, and with those removed since. Not to a
+ * recovery, which relies on what stores promise. */
 #include <stdio.h>
 #include <string.h>
 
@@ -11,10 +13,20 @@ struct object {
     char *name;
     u8 *data;
     u64 bytes;
+    u64 born_ns;
 };
 static struct object *objects; /* ascending by name */
 static u32 object_count, object_cap;
-static u64 outage_until;
+static u64 outage_until, away_until;
+
+/* Removed, and perhaps still listed: a ring. */
+#define GHOSTS_MAX 256u
+#define STALE_MAX_NS (20 * NS_PER_S)
+static struct ghost {
+    char *name;
+    u64 bytes, born_ns, removed_ns;
+} ghosts[GHOSTS_MAX];
+static u32 ghost_next;
 
 u32 store_object_count(void)
 {
@@ -23,7 +35,13 @@ u32 store_object_count(void)
 
 void store_outage_end(void)
 {
-    outage_until = 0;
+    outage_until = away_until = 0;
+}
+
+void store_goes_away(u64 ns)
+{
+    STAT(aways);
+    away_until = sim.now_ns + ns;
 }
 
 /* First object whose name is not below. */
@@ -56,6 +74,23 @@ static bool call_fails(void)
     sim.faults_hit += fails;
     STAT_ADD(store_errors, fails);
     return fails;
+}
+
+/* Refused before anything happens. */
+static err call_refused(void)
+{
+    bool away = sim.now_ns < away_until, busy = !away && fault(sim.faults.store_busy);
+    sim.faults_hit += away || busy;
+    STAT_ADD(refused_calls, away || busy);
+    return away ? ERR_IO : busy ? ERR_BUSY : ERR_NONE;
+}
+
+static bool answer_lost(void)
+{
+    bool lost = fault(sim.faults.store_lost);
+    sim.faults_hit += lost;
+    STAT_ADD(lost_answers, lost);
+    return lost;
 }
 
 static err sim_open(const char *url, const struct config *cfg, struct store **out, char *why,
@@ -91,6 +126,7 @@ static void object_store(const char *name, const struct bytes *parts, u32 part_c
         object_count++;
         o = &objects[i];
         o->name = mem_strndup(bytes_str(name));
+        o->born_ns = sim.now_ns;
     }
     o->data = data;
     o->bytes = total;
@@ -119,13 +155,21 @@ void store_forget(void)
     mem_free(objects);
     objects = NULL;
     object_count = object_cap = 0;
-    outage_until = 0;
+    for (u32 i = 0; i < GHOSTS_MAX; i++)
+        mem_free(ghosts[i].name);
+    memset(ghosts, 0, sizeof ghosts);
+    store_outage_end();
 }
 
 static err sim_put(struct store *s, const struct store_object *o)
 {
     (void)s;
+    enum sim_step step = step_of_put(o->name);
     sim_effect("before put");
+    sim_step(step, STEP_BEFORE);
+    err refused = call_refused();
+    if (refused != ERR_NONE)
+        return refused;
     if (call_fails() && !one_in(3))
         return ERR_IO;
     bool lost_answer = fault(sim.faults.store_fail);
@@ -140,12 +184,15 @@ static err sim_put(struct store *s, const struct store_object *o)
     TRACE("object %s is stored", o->name);
     STAT(puts);
     sim_effect("after put");
-    return lost_answer ? ERR_IO : ERR_NONE;
+    sim_step(step, STEP_AFTER);
+    return lost_answer || answer_lost() ? ERR_IO : ERR_NONE;
 }
 
-static err sim_get_range(struct store *s, const char *name, u64 offset, u8 *buf, u32 len)
+static err get_range(const char *name, u64 offset, u8 *buf, u32 len)
 {
-    (void)s;
+    err refused = call_refused();
+    if (refused != ERR_NONE)
+        return refused;
     if (call_fails())
         return ERR_IO;
     const struct object *o = object_find(name);
@@ -163,9 +210,21 @@ static err sim_get_range(struct store *s, const char *name, u64 offset, u8 *buf,
     return ERR_NONE;
 }
 
+static err sim_get_range(struct store *s, const char *name, u64 offset, u8 *buf, u32 len)
+{
+    (void)s;
+    sim_step(step_of_read(), STEP_BEFORE);
+    err e = get_range(name, offset, buf, len);
+    sim_step(step_of_read(), STEP_AFTER);
+    return e;
+}
+
 static err sim_size(struct store *s, const char *name, u64 *out)
 {
     (void)s;
+    err refused = call_refused();
+    if (refused != ERR_NONE)
+        return refused;
     if (call_fails())
         return ERR_IO;
     const struct object *o = object_find(name);
@@ -175,10 +234,22 @@ static err sim_size(struct store *s, const char *name, u64 *out)
     return ERR_NONE;
 }
 
+static void ghost_add(const struct object *o)
+{
+    struct ghost *g = &ghosts[ghost_next++ % GHOSTS_MAX];
+    mem_free(g->name);
+    *g = (struct ghost){ mem_strndup(bytes_str(o->name)), o->bytes, o->born_ns, sim.now_ns };
+}
+
 static err sim_remove(struct store *s, const char *name)
 {
     (void)s;
+    enum sim_step step = step_of_remove(name);
     sim_effect("before remove");
+    sim_step(step, STEP_BEFORE);
+    err refused = call_refused();
+    if (refused != ERR_NONE)
+        return refused;
     if (call_fails() && !one_in(3))
         return ERR_IO;
     struct object *o = object_find(name);
@@ -187,6 +258,8 @@ static err sim_remove(struct store *s, const char *name)
         STAT(removes);
         if (sim.running) /* who damages a store on purpose does it between lives */
             check_object_removed(name);
+        if (sim.long_lived)
+            ghost_add(o);
         mem_free(o->name);
         mem_free(o->data);
         u32 i = (u32)(o - objects);
@@ -194,26 +267,68 @@ static err sim_remove(struct store *s, const char *name)
         object_count--;
     }
     sim_effect("after remove");
-    return fault(sim.faults.store_fail) ? ERR_IO : ERR_NONE;
+    sim_step(step, STEP_AFTER);
+    return fault(sim.faults.store_fail) || answer_lost() ? ERR_IO : ERR_NONE;
+}
+
+/* The next name behind `after` that was there at the time `as_of_ns`; of the objects and ghosts. */
+static const char *listed_behind(const char *after, const char *prefix, u64 as_of_ns, u64 *bytes)
+{
+    size_t len = strlen(prefix);
+    const char *best = NULL;
+    for (u32 i = object_at(strcmp(after, prefix) > 0 ? after : prefix);
+         !best && i < object_count && strncmp(objects[i].name, prefix, len) == 0; i++) {
+        bool unseen = objects[i].born_ns > as_of_ns;
+        STAT_ADD(stale_names, unseen);
+        if (unseen || strcmp(objects[i].name, after) <= 0)
+            continue;
+        best = objects[i].name;
+        *bytes = objects[i].bytes;
+    }
+    for (u32 i = 0; i < GHOSTS_MAX && as_of_ns < sim.now_ns; i++) {
+        const struct ghost *g = &ghosts[i];
+        if (!g->name || g->removed_ns <= as_of_ns || g->born_ns > as_of_ns ||
+            strncmp(g->name, prefix, len) != 0 || strcmp(g->name, after) <= 0 ||
+            (best && strcmp(g->name, best) >= 0))
+            continue;
+        STAT(stale_names);
+        best = g->name;
+        *bytes = g->bytes;
+    }
+    return best;
+}
+
+static err list_page(const char *prefix, const char *after, u32 max,
+                     err (*each)(void *arg, const char *name, u64 bytes), void *arg)
+{
+    err refused = call_refused();
+    if (refused != ERR_NONE)
+        return refused;
+    if (call_fails())
+        return ERR_IO;
+    u64 as_of_ns = sim.now_ns, bytes = 0;
+    if (fault(sim.faults.store_stale) && !sim.recovering) {
+        STAT(stale_lists);
+        sim.faults_hit++;
+        as_of_ns -= MIN(as_of_ns, rnd_log(NS_PER_MS, STALE_MAX_NS));
+    }
+    for (; max > 0 && (after = listed_behind(after, prefix, as_of_ns, &bytes)) != NULL; max--) {
+        err e = each(arg, after, bytes);
+        if (e != ERR_NONE)
+            return e;
+    }
+    return ERR_NONE;
 }
 
 static err sim_list_page(struct store *s, const char *prefix, const char *after, u32 max,
                          err (*each)(void *arg, const char *name, u64 bytes), void *arg)
 {
     (void)s;
-    if (call_fails())
-        return ERR_IO;
-    size_t len = strlen(prefix);
-    for (u32 i = object_at(strcmp(after, prefix) > 0 ? after : prefix);
-         max > 0 && i < object_count && strncmp(objects[i].name, prefix, len) == 0; i++) {
-        if (strcmp(objects[i].name, after) == 0)
-            continue;
-        max--;
-        err e = each(arg, objects[i].name, objects[i].bytes);
-        if (e != ERR_NONE)
-            return e;
-    }
-    return ERR_NONE;
+    enum sim_step step = step_of_list(prefix);
+    sim_step(step, STEP_BEFORE);
+    err e = list_page(prefix, after, max, each, arg);
+    sim_step(step, STEP_AFTER);
+    return e;
 }
 
 static err sim_list(struct store *s, const char *prefix,
