@@ -119,6 +119,26 @@ static void the_snapshot_restores_everything(void **state)
     arena_free(&a);
 }
 
+/* Its first batch found no room: the later ones wait for it, also behind a restart. */
+static void who_was_refused_does_not_begin_later(void **state)
+{
+    (void)state;
+    struct arena a;
+    struct batch b = { .producer_id = 7, .producer_epoch = 0, .base_sequence = 0 };
+    arena_init(&a, 4096, MIB);
+    producers_refused(&part, &b, 1000);
+    assert_int_equal(check(7, 0, 5, 1), ERR_OUT_OF_ORDER_SEQUENCE_NUMBER);
+    part.producers_changed = true; /* another one wrote */
+    struct bytes s = producers_snapshot(&part, &a);
+    producers_free(&part);
+    memset(&part, 0, sizeof part);
+    assert_int_equal(producers_restore(&part, s), ERR_NONE);
+    producers_refused(&part, &b, 2000);
+    assert_int_equal(check(7, 0, 5, 1), ERR_OUT_OF_ORDER_SEQUENCE_NUMBER);
+    assert_int_equal(check(7, 0, 0, 5), ERR_NONE);
+    arena_free(&a);
+}
+
 static void a_broken_snapshot_is_refused(void **state)
 {
     (void)state;
@@ -188,6 +208,7 @@ int main(void)
         TEST(sequences_wrap_to_zero),
         TEST(epochs_fence_and_restart_at_zero),
         TEST(the_snapshot_restores_everything),
+        TEST(who_was_refused_does_not_begin_later),
         TEST(a_broken_snapshot_is_refused),
         TEST(idle_producers_expire),
         TEST(the_longest_silent_producer_makes_room),
