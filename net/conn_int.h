@@ -15,6 +15,8 @@
  * waits: with a few connections that read much, turns of 30 ms were seen. */
 #define SEND_BYTES_MAX (256 * (u32)KIB)
 #endif
+/* A connection with more unsent answers than this sends in bulk (shard.h). */
+#define SEND_BULK_BYTES (SEND_BYTES_MAX / 4)
 
 /* A receive in flight, then the owner of a pooled buffer, shared by the requests that lie in it. */
 struct rx_buf {
@@ -81,6 +83,7 @@ struct conn {
     struct list starved_link; /* n->starved */
     struct list partial_link; /* n->partials */
     struct list sending_link; /* n->sending */
+    struct list bulk_link;    /* n->bulk */
     u64 active_ns;
     u64 muted_until_ns;
     struct timer mute;
@@ -100,6 +103,7 @@ struct net {
     struct list dirty;
     struct list starved;  /* wait for memory, first come first served */
     struct list partials; /* a frame has begun; oldest first */
+    struct list bulk;     /* ready to send much, no send in flight; first come first served */
     struct list sending;  /* a send is in flight; oldest first */
     struct list free_requests, free_rx, free_batches;
     u32 free_request_count, free_rx_count, free_batch_count;

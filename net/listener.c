@@ -121,9 +121,9 @@ err net_start(struct shard *s, const struct net_handler *h, struct net **out, ch
         mem_free(n);
         return e;
     }
-    struct list *lists[] = { &n->conns,         &n->closed,   &n->dirty,
-                             &n->starved,       &n->partials, &n->sending,
-                             &n->free_requests, &n->free_rx,  &n->free_batches };
+    struct list *lists[] = { &n->conns,        &n->closed,  &n->dirty,         &n->starved,
+                             &n->partials,     &n->sending, &n->free_requests, &n->free_rx,
+                             &n->free_batches, &n->bulk };
     for (u32 i = 0; i < ARRAY_COUNT(lists); i++)
         list_init(lists[i]);
     net_limits(n);

@@ -22,8 +22,8 @@
  * would run out of extents before it has much. So runs of small batches are copied into one buffer
  * (measured: docs/decisions/0004-small-batches.md).
  *
- * Readers that catch up get CATCHUP_TURN_BYTES a turn together; what finds none left waits in
- * `later` with its block, first come first served, so that a turn stays short for those that tail.
+ * Reads for those that catch up are bulk (shard.h); what finds the turn's share spent waits in
+ * `later` with its block, first come first served.
  * Who wakes from waiting for the store goes there, too; a read that was canceled or failed does
  * not.
  */
@@ -41,10 +41,6 @@
 #define WAL_READ_BYTES (1 * (u32)MIB) /* span of one read of the WAL file, at least one batch */
 #define WAL_READS_MAX 8u
 #define FINISH_BUDGET 64u
-#ifndef CATCHUP_TURN_BYTES /* the simulator's batches are smaller */
-/* Some 0.2 ms of a turn: looking through the batches, and the kernel's copies of what is sent. */
-#define CATCHUP_TURN_BYTES (1 * (u32)MIB)
-#endif
 
 struct reader {
     u32 magic;
@@ -53,7 +49,6 @@ struct reader {
     struct list finish;    /* read_wait.link: to be ended in the next hook */
     struct list later;     /* read_wait.link: catch-up reads that wait for a turn */
     struct list wal_queue; /* read_wait.link: too many WAL reads in flight */
-    u32 catchup_bytes;     /* given to catch-up reads in this turn */
     u32 waiting, wal_reads;
     u64 copy_bytes;
     struct compressor *compressor;
@@ -309,7 +304,7 @@ static err read_block(struct storage *st, struct read_op *op, struct cache_block
         *next = from;
     b->cold = b->class == READ_CATCHUP && end == b->data.len && !ahead_expected(st, op, *next);
     if (b->class == READ_CATCHUP)
-        st->reader->catchup_bytes += end - begin;
+        shard_bulk_done(st->shard, BULK_READ, end - begin);
     return ERR_NONE;
 }
 
@@ -401,7 +396,7 @@ static enum read_next wait_later(struct storage *st, struct read_op *op, struct 
 
 static bool turn_is_spent(const struct reader *r)
 {
-    return r->catchup_bytes >= CATCHUP_TURN_BYTES;
+    return shard_bulk_spent(r->st->shard, BULK_READ);
 }
 
 /* ---- from the WAL file ---- */
@@ -731,8 +726,6 @@ static void reader_turn(struct shard_hook *h)
         CHECK(w->state == WAIT_FINISH);
         finish_one(w);
     }
-    /* Those that have waited come before those that the next turn brings. */
-    r->catchup_bytes = 0;
     for (u32 i = 0; i < FINISH_BUDGET && !list_empty(&r->later) && !turn_is_spent(r); i++) {
         struct read_wait *w = wait_pop(&r->later);
         CHECK(w->state == WAIT_TURN);

@@ -2,6 +2,8 @@
  * turn is submitted by the next one's io_turn, together with the wait: one system call a turn. */
 #include "shard.h"
 
+#include <string.h>
+
 #include "check.h"
 #include "clock.h"
 #include "mailbox_int.h"
@@ -55,9 +57,20 @@ static void count(struct shard *s, enum metric_id id, u64 n)
         metric_add(s->metrics, id, n);
 }
 
+static void turn_told(struct shard *s, u64 ns)
+{
+    if (!s->metrics)
+        return;
+    metric_add(s->metrics, M_turns, 1);
+    metric_add(s->metrics, M_busy_us, ns / NS_PER_US);
+    metric_observe(s->metrics, H_turn, ns / NS_PER_US);
+}
+
+/* What waited for bulk waits for a hook, so those lines come before what the next turn brings. */
 static void turn_hooks(struct shard *s)
 {
     s->hooks_ahead = false;
+    memset(s->bulk, 0, sizeof s->bulk);
     list_for_safe(it, &s->hooks) {
         struct shard_hook *h = list_entry(it, struct shard_hook, link);
         h->fn(h);
@@ -69,8 +82,7 @@ void shard_turn(struct shard *s, u64 max_wait_ns)
     MAGIC_CHECK(s, SHARD_MAGIC);
     u64 wait_ns = turn_wait_ns(s, max_wait_ns);
     s->turn_again = false;
-    count(s, M_turns, 1);
-    count(s, M_busy_us, (clock_mono_ns() - s->now_ns) / NS_PER_US);
+    turn_told(s, clock_mono_ns() - s->now_ns);
     /* Sleep first and run completions after reading the clock, so that they see the time at
      * which they came. The second io_turn makes no system call when the first one found any. */
     if (wait_ns > 0)
@@ -87,7 +99,8 @@ void shard_turn(struct shard *s, u64 max_wait_ns)
     count(s, M_messages_in, messages);
     count(s, M_timers_fired, fired);
     turn_hooks(s);
-    if (!mailboxes_flush(s))
+    /* Sends run when they are submitted: in the next turn's time, not in its sleep. */
+    if (!mailboxes_flush(s) || s->bulk[BULK_SEND] > 0)
         s->turn_again = true;
 }
 
@@ -95,4 +108,15 @@ void shard_add_hook(struct shard *s, struct shard_hook *h, shard_hook_fn fn)
 {
     h->fn = fn;
     list_push_back(&s->hooks, &h->link);
+}
+
+bool shard_bulk_spent(const struct shard *s, enum bulk kind)
+{
+    return s->bulk[kind] >= TURN_BULK_BYTES;
+}
+
+void shard_bulk_done(struct shard *s, enum bulk kind, u32 bytes)
+{
+    CHECK(!shard_bulk_spent(s, kind));
+    s->bulk[kind] += bytes;
 }

@@ -299,6 +299,7 @@ static void stats_take(void)
         STAT_ADD(ahead_used, metric_get(m, M_readahead_used) + metric_get(m, M_readahead_late));
         STAT_ADD(ahead_wasted, metric_get(m, M_readahead_wasted));
         STAT_ADD(deferred, metric_get(m, M_catchup_deferred));
+        STAT_ADD(sends_deferred, metric_get(m, M_sends_deferred));
         STAT_ADD(compactions, metric_get(m, M_compactions));
         STAT_ADD(runs, metric_get(m, M_compaction_runs));
         STAT_ADD(merges, metric_get(m, M_merge_runs));

@@ -1,7 +1,8 @@
 /* Connections over real sockets: order, fragmentation, bounds, back-pressure, time-outs, many at
  * once. The server runs on a shard's thread and answers by the first byte of each frame:
  *   e echo now · d echo after 5 ms · n no answer · x echo in pieces that are not copied
- *   c echo and close · m malformed · b answer with 1 MiB · w echo in an hour, or when nobody waits
+ *   c echo and close · m malformed · b answer with 1 MiB · g the same for all, when all have asked
+ *   w echo in an hour, or when nobody waits
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,6 +20,8 @@
 
 static struct fixture fix;
 static struct net *net;
+static struct shard_hook after_net;
+static u32 bulk_total, bulk_peak;             /* atomics: bytes sent in bulk, most in one turn */
 static u32 opened, closed, released, handled; /* atomics: read by the test's thread */
 
 #define COUNT(v) __atomic_fetch_add(&(v), 1, __ATOMIC_SEQ_CST)
@@ -81,6 +84,26 @@ static void wait_long(struct request *r)
     timer_start(&r->shard->timers, &d->timer, r->shard->now_ns + 3600 * NS_PER_S, echo_later);
 }
 
+static void answer_long(struct request *r)
+{
+    r->out = arena_alloc(&r->arena, 4 + MIB);
+    memset(r->out, 0, 4 + MIB);
+    r->out_len = 4 + (u32)MIB;
+    request_respond(r);
+}
+
+#define GATHERED 12u
+static void gather(struct request *r)
+{
+    static struct request *all[GATHERED];
+    static u32 count;
+    all[count++] = r;
+    if (count < GATHERED)
+        return;
+    while (count > 0)
+        answer_long(all[--count]);
+}
+
 static void on_request(struct request *r)
 {
     COUNT(handled);
@@ -106,9 +129,10 @@ static void on_request(struct request *r)
         request_malformed(r, "test");
         return;
     case 'b':
-        r->out = arena_alloc(&r->arena, 4 + MIB);
-        r->out_len = 4 + (u32)MIB;
-        request_respond(r);
+        answer_long(r);
+        return;
+    case 'g':
+        gather(r);
         return;
     case 'c':
         r->close_after = true;
@@ -133,11 +157,22 @@ static void on_closed(struct conn *c)
     COUNT(closed);
 }
 
+static void bulk_looked_at(struct shard_hook *h)
+{
+    u32 bytes = fix.shards[0].bulk[BULK_SEND];
+    (void)h;
+    __atomic_fetch_add(&bulk_total, bytes, __ATOMIC_SEQ_CST);
+    if (bytes > READ(bulk_peak))
+        __atomic_store_n(&bulk_peak, bytes, __ATOMIC_SEQ_CST);
+}
+
 static err server_start_shard(struct shard *s)
 {
     static const struct net_handler handler = { on_request, on_opened, on_closed };
     char why[256];
-    return net_start(s, &handler, &net, why, sizeof why);
+    err e = net_start(s, &handler, &net, why, sizeof why);
+    shard_add_hook(s, &after_net, bulk_looked_at);
+    return e;
 }
 
 static bool server_drained(struct shard *s)
@@ -480,6 +515,42 @@ static void a_peer_that_does_not_read_is_not_read(void **state)
     server_stop();
 }
 
+/* All long answers are ready in one turn: it sends its share, later ones the rest. */
+static void long_answers_share_a_turn(void **state)
+{
+    (void)state;
+    u16 port = server_start(plain);
+    u8 *sink = mem_alloc(MIB + 4);
+    bulk_total = bulk_peak = 0;
+    for (u32 round = 0; round < 2; round++) {
+        int fds[GATHERED];
+        for (u32 i = 0; i < GATHERED; i++) {
+            fds[i] = dial(port);
+            send_frame(fds[i], 'g', 10, i);
+        }
+        WAIT_FOR(READ(handled) == (round + 1) * GATHERED);
+        for (u32 i = 0; round == 1 && i < GATHERED / 2; i++)
+            close(fds[i]); /* those in the line leave it */
+        for (u32 i = round * GATHERED / 2; i < GATHERED; i++) {
+            assert_true(get_all(fds[i], sink, MIB + 4));
+            close(fds[i]);
+        }
+        if (round == 0)
+            assert_int_equal(READ(bulk_total), GATHERED * (MIB + 4));
+    }
+    assert_true(READ(bulk_peak) >= TURN_BULK_BYTES / 2);
+    assert_true(READ(bulk_peak) < TURN_BULK_BYTES + 256 * KIB);
+    assert_true(metric_get(fix.shards[0].metrics, M_sends_deferred) > GATHERED);
+    int fd = dial(port);
+    u32 before = READ(bulk_total);
+    send_frame(fd, 'e', 5000, 1); /* short: no bulk */
+    expect_frame(fd, 'e', 5000, 1);
+    assert_int_equal(READ(bulk_total), before);
+    close(fd);
+    mem_free(sink);
+    server_stop();
+}
+
 static void idle_and_half_sent_are_closed(void **state)
 {
     (void)state;
@@ -708,6 +779,7 @@ int main(void)
         cmocka_unit_test(nothing_waits_for_a_peer_that_is_gone),
         cmocka_unit_test(frames_wait_for_memory_and_all_get_it),
         cmocka_unit_test(a_peer_that_does_not_read_is_not_read),
+        cmocka_unit_test(long_answers_share_a_turn),
         cmocka_unit_test(idle_and_half_sent_are_closed),
         cmocka_unit_test(too_many_connections_are_refused),
         cmocka_unit_test(thousands_of_connections_cost_little),
