@@ -87,10 +87,11 @@ static f64 metric_of(const char *text, const char *name, const char *label)
     return sum;
 }
 
-/* Requests that S3 bills: refused ones too, but none that it failed to serve. */
+/* Requests that S3 bills: refused ones too, and both of two same ones, but none that it failed to
+ * serve. */
 static f64 billed(const char *text, const char *op)
 {
-    static const char *const results[] = { "ok", "not_found", "refused" };
+    static const char *const results[] = { "ok", "not_found", "refused", "abandoned" };
     char label[64];
     f64 sum = 0;
     for (size_t i = 0; i < ARRAY_COUNT(results); i++) {

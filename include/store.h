@@ -31,6 +31,10 @@ struct store_object {
     const struct bytes *parts;
     u32 part_count;
     bool if_absent; /* ERR_EXISTS when it is there */
+    /* Acknowledgements wait for it: a driver may send it twice when the store is slow. The second
+     * time may take effect after put has returned, with the same bytes; so also after the object
+     * was removed. */
+    bool awaited;
     /* Bytes a second to write at, read again while writing (atomically: its owner may change it);
      * NULL or 0: as fast as it goes. Disks and links are shared with what clients wait for. */
     const u64 *pace;

@@ -26,6 +26,11 @@
 #define CLOCK_OFF_MS_MIN 1000
 #define URL_SIZE (S3_HOST_SIZE + S3_PATH_SIZE + 3 * S3_TOKEN_SIZE)
 #define CONNS_KEPT 64u
+/* What a read pays of a second one. */
+#define HEDGE_READS_PERCENT 5u
+/* The time of a larger put is the link's, which a second one would only take from the first. */
+#define HEDGE_PUT_BYTES_MAX (8 * MIB)
+#define RESULT_ABANDONED 7u
 
 /* ---- connections ---- */
 
@@ -71,7 +76,7 @@ static const u32 class_rate[STORE_CLASSES] = {
     [STORE_GC] = CFG_s3_class_gc_rate,
 };
 
-/* Columns of s3_stats.results; store_s3.c names them. */
+/* Columns of s3_stats.results; store_s3_metrics.c names them. */
 static u32 result_of(const struct s3_reply *r, const struct s3_judged *j)
 {
     if (j->verdict == S3_DONE)
@@ -107,6 +112,15 @@ static void gate_enter(struct s3 *s, enum store_class c)
     pthread_mutex_unlock(&s->lock);
 }
 
+static void done_note(struct s3 *s, const struct s3_request *q, const struct s3_reply *r)
+{
+    metric_hist_observe(&s->stats.times[q->op], r->ns / NS_PER_US);
+    if (q->op == S3_GET)
+        s3_hedge_note(&s->reads, q->into_bytes, r->ns, HEDGE_READS_PERCENT);
+    else if (q->may_be_twice)
+        s3_hedge_note(&s->puts, q->body_bytes, r->ns, (u32)config_u64(s->cfg, CFG_s3_hedge_puts));
+}
+
 static void gate_leave(struct s3 *s, const struct s3_request *q, enum store_class c,
                        const struct s3_reply *r, const struct s3_judged *j)
 {
@@ -116,21 +130,17 @@ static void gate_leave(struct s3 *s, const struct s3_request *q, enum store_clas
     if (r->status != 0)
         s3_gate_note(&s->gate, throttled, clock_mono_ns());
     s3_gate_leave(&s->gate, c);
-    st->classes[c].requests++;
-    st->classes[c].bytes += r->sent + r->came;
+    st->classes[c].requests += 1 + r->hedged;
+    st->classes[c].bytes += r->sent + r->came + r->twin_bytes;
     st->results[q->op][result_of(r, j)]++;
-    st->bytes_out += r->sent;
-    st->bytes_in += r->came;
+    st->results[q->op][RESULT_ABANDONED] += r->hedged;
+    st->bytes_out += r->sent + (q->has_body ? r->twin_bytes : 0);
+    st->bytes_in += r->came + (q->has_body ? 0 : r->twin_bytes);
     st->throttles += throttled;
-    st->hedges += r->hedged;
-    st->hedge_wins += r->hedge_won;
-    if (r->hedged)
-        s3_hedge_spent(&s->hedge);
-    if (j->verdict == S3_DONE) {
-        metric_hist_observe(&st->times[q->op], r->ns / NS_PER_US);
-        if (q->op == S3_GET)
-            s3_hedge_note(&s->hedge, q->into_bytes, r->ns);
-    }
+    st->hedges[q->op] += r->hedged;
+    st->hedge_wins[q->op] += r->hedge_won;
+    if (j->verdict == S3_DONE)
+        done_note(s, q, r);
     pthread_cond_broadcast(&s->room);
     pthread_mutex_unlock(&s->lock);
 }
@@ -231,22 +241,47 @@ static bool try_sign(struct s3 *s, const struct s3_request *q, struct try *t)
     return true;
 }
 
-static u64 hedge_after(struct s3 *s, const struct s3_request *q, enum store_class c)
+/* Who reads in advance or rewrites is not helped by one quick answer, nor is a put that nobody
+ * waits for. NULL: this request is sent once. */
+static struct s3_hedge *hedge_of(struct s3 *s, const struct s3_request *q, enum store_class c)
 {
-    /* Who reads in advance or rewrites is not helped by one quick answer. */
-    if (q->op != S3_GET || c != STORE_TAIL || !config_bool(s->cfg, CFG_s3_hedge))
-        return 0;
-    pthread_mutex_lock(&s->lock);
+    if (q->op == S3_GET && c == STORE_TAIL && config_bool(s->cfg, CFG_s3_hedge))
+        return &s->reads;
+    bool put = q->may_be_twice && q->body_bytes <= HEDGE_PUT_BYTES_MAX;
+    return put && config_u64(s->cfg, CFG_s3_hedge_puts) > 0 ? &s->puts : NULL;
+}
+
+struct hedging {
+    struct s3_hedger base;
+    struct s3 *s;
+    struct s3_hedge *hedge;
+};
+
+static bool may_hedge(struct s3_hedger *h)
+{
+    struct hedging *g = container_of(h, struct hedging, base);
+    pthread_mutex_lock(&g->s->lock);
     /* A second request is the last thing a throttling store needs. */
-    u64 ns = s3_gate_narrowed(&s->gate) ? 0 : s3_hedge_after(&s->hedge, q->into_bytes);
+    bool may = !s3_gate_narrowed(&g->s->gate) && s3_hedge_take(g->hedge);
+    pthread_mutex_unlock(&g->s->lock);
+    return may;
+}
+
+static struct hedging hedging_of(struct s3 *s, const struct s3_request *q, enum store_class c)
+{
+    struct hedging g = { { 0, may_hedge }, s, hedge_of(s, q, c) };
+    pthread_mutex_lock(&s->lock);
+    if (g.hedge)
+        g.base.after_ns = s3_hedge_after(g.hedge, q->has_body ? q->body_bytes : q->into_bytes);
     pthread_mutex_unlock(&s->lock);
-    return ns;
+    return g;
 }
 
 static void try_run(struct s3 *s, struct s3_conn *c, const struct s3_request *q,
                     enum store_class class, const struct try *t, struct s3_reply *r)
 {
     const struct config *cfg = s->cfg;
+    struct hedging g = hedging_of(s, q, class);
     struct s3_http h = {
         .method = q->method,
         .url = t->url,
@@ -266,7 +301,7 @@ static void try_run(struct s3 *s, struct s3_conn *c, const struct s3_request *q,
         .connect_ms = config_u64(cfg, CFG_s3_connect_timeout_ms),
         .stall_ns = config_u64(cfg, CFG_s3_stall_timeout_ms) * NS_PER_MS,
         .total_ns = config_u64(cfg, CFG_s3_timeout_ms) * NS_PER_MS,
-        .hedge_ns = hedge_after(s, q, class),
+        .hedger = g.base.after_ns > 0 ? &g.base : NULL,
         .ca_file = config_str(cfg, CFG_s3_ca_file),
     };
     s3_http_run(c, &h, r);

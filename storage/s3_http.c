@@ -9,10 +9,13 @@
  *   start ─► perform ─► done? ─► take the answer
  *              ▲  │
  *              │  ├─ nothing moved for stall_ns, or total_ns is over: give up
- *              │  ├─ hedge_ns is over: start the second one
+ *              │  ├─ the hedger's time is over, and it agrees: start the second one
  *              └──┴─ wait for the socket, or for a pace to allow the next bytes
  *
- *  1. The first complete answer wins; the other request is broken off, its connection closed.
+ *  1. The first complete answer wins; the other request is broken off, its connection closed. An
+ *     answer the other one may better (an error of the server, a conflict of the two) is kept until
+ *     that has ended. What is broken off may still take effect in the store: only what may happen
+ *     twice is sent twice.
  *  2. The second request writes into memory of its own: the buffer of the caller belongs to the
  *     first one until that has ended.
  *  3. Pace and rate hold back bytes by pausing a direction; what is paused on purpose counts
@@ -55,6 +58,7 @@ struct transfer {
 
 struct s3_conn {
     CURLM *multi;
+    u64 ask_ns; /* when to look whether a second request is due */
     struct transfer first, second;
     u8 *spare; /* where the second one writes */
     u64 spare_bytes;
@@ -488,10 +492,13 @@ static void messages_read(struct s3_conn *c, u64 now)
     }
 }
 
-/* An answer that the other request will not better. */
+/* An answer that the other request will not better. Of two puts of a name at the same moment a
+ * store may tell one to come again (409). */
 static bool transfer_answered(const struct transfer *t)
 {
-    return t->running && t->done && t->reply.code == CURLE_OK && t->reply.status < 500;
+    long s = t->reply.status;
+    return t->running && t->done && t->reply.code == CURLE_OK &&
+           (s / 100 == 2 || s == 404 || s == 412 || s == 416);
 }
 
 static struct transfer *exchange_over(struct s3_conn *c)
@@ -507,8 +514,12 @@ static struct transfer *exchange_over(struct s3_conn *c)
 static void hedge_start(struct s3_conn *c, const struct s3_http *q, u64 now)
 {
     const struct transfer *t = &c->first;
-    if (q->hedge_ns == 0 || c->second.running || t->done || now - t->started_ns < q->hedge_ns)
+    if (q->hedger == NULL || c->second.running || t->done || t->paused || now < c->ask_ns)
         return;
+    if (!q->hedger->may(q->hedger)) {
+        c->ask_ns = now + WAIT_NS_MAX;
+        return;
+    }
     if (c->spare_bytes < q->into_bytes) {
         c->spare = mem_realloc(c->spare, q->into_bytes);
         c->spare_bytes = q->into_bytes;
@@ -522,9 +533,8 @@ static int wait_ms(const struct s3_conn *c, const struct s3_http *q, u64 now)
     const struct transfer *t = &c->first;
     if (t->paused)
         ns = t->due_ns > now ? MIN(ns, t->due_ns - now) : 0;
-    u64 hedge = t->started_ns + q->hedge_ns;
-    if (q->hedge_ns > 0 && !c->second.running)
-        ns = hedge > now ? MIN(ns, hedge - now) : 0;
+    else if (q->hedger && !c->second.running)
+        ns = c->ask_ns > now ? MIN(ns, c->ask_ns - now) : 0;
     return (int)((ns + NS_PER_MS - 1) / NS_PER_MS);
 }
 
@@ -541,6 +551,7 @@ void s3_http_run(struct s3_conn *c, const struct s3_http *q, struct s3_reply *r)
     struct transfer *won;
     c->second.done = false;
     transfer_start(c, &c->first, q, q->into);
+    c->ask_ns = c->first.started_ns + (q->hedger ? q->hedger->after_ns : 0);
     for (;;) {
         int running;
         CHECK(curl_multi_perform(c->multi, &running) == CURLM_OK);
@@ -558,6 +569,7 @@ void s3_http_run(struct s3_conn *c, const struct s3_http *q, struct s3_reply *r)
         (void)curl_multi_poll(c->multi, NULL, 0, wait_ms(c, q, now), NULL);
     }
     bool hedged = c->second.running;
+    const struct transfer *twin = won == &c->first ? &c->second : &c->first;
     transfer_end(c, &c->first);
     transfer_end(c, &c->second);
     if (won == &c->second && won->into && won->came > 0)
@@ -565,4 +577,5 @@ void s3_http_run(struct s3_conn *c, const struct s3_http *q, struct s3_reply *r)
     reply_swap(r, &won->reply);
     r->hedged = hedged;
     r->hedge_won = won == &c->second;
+    r->twin_bytes = hedged ? twin->sent + twin->came : 0;
 }

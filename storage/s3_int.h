@@ -106,6 +106,12 @@ struct s3_meter { /* bytes a second, shared by all transfers of a direction or a
     u64 free_ns;  /* atomic: when the next byte may go */
 };
 
+/* When a request is sent a second time, beside the first. Part of what knows whether it may. */
+struct s3_hedger {
+    u64 after_ns;
+    bool (*may)(struct s3_hedger *h); /* after that long; asked again a little later when not */
+};
+
 struct s3_http {
     const char *method, *url;
     const struct s3_header *headers;
@@ -124,7 +130,7 @@ struct s3_http {
     u8 *into;
     u64 into_bytes, skip;
     u64 connect_ms, stall_ns, total_ns;
-    u64 hedge_ns; /* ask again after this long; 0: never */
+    struct s3_hedger *hedger; /* NULL: the request is sent once */
     const char *ca_file;
     bool direct; /* past any proxy */
 };
@@ -137,7 +143,8 @@ struct s3_reply {
     u64 ns;         /* how long it took */
     u64 sent, came; /* bytes of bodies */
     bool hedged, hedge_won;
-    bool overflow; /* more came than there was room for */
+    u64 twin_bytes; /* hedged: bytes of bodies of the other request, in both directions */
+    bool overflow;  /* more came than there was room for */
     /* From its headers. */
     u64 content_length, range_first, range_last, object_bytes;
     bool has_length, has_range;
@@ -214,20 +221,23 @@ void s3_gate_leave(struct s3_gate *g, enum store_class c);
 void s3_gate_note(struct s3_gate *g, bool throttled, u64 now_ns);
 bool s3_gate_narrowed(const struct s3_gate *g);
 
-/* Recent times of reads, by size. */
+/* When one of two same requests is likely to be answered first: recent times of reads, or of puts,
+ * by size; and how many second requests they have paid for. */
 #define S3_SPAN_COUNT 4u
 #define S3_SPAN_SAMPLES 128u
 struct s3_hedge {
     struct {
-        u64 ns[S3_SPAN_SAMPLES], p95;
+        u64 ns[S3_SPAN_SAMPLES], slow_ns;
         u32 count;
     } spans[S3_SPAN_COUNT];
     u32 budget_milli;
 };
-void s3_hedge_note(struct s3_hedge *h, u64 bytes, u64 ns);
-/* After how long to ask again; 0: not at all. */
+/* One that went well; it pays for `percent` hundredths of a second request. */
+void s3_hedge_note(struct s3_hedge *h, u64 bytes, u64 ns, u32 percent);
+/* What takes longer is slow; 0: not known yet. */
 u64 s3_hedge_after(const struct s3_hedge *h, u64 bytes);
-void s3_hedge_spent(struct s3_hedge *h);
+/* Takes a second request from what is paid for; false when there is none. */
+bool s3_hedge_take(struct s3_hedge *h);
 
 /* ---- s3_url.c ---- */
 
@@ -248,11 +258,12 @@ void s3_place_rehost(struct s3_place *p);
 /* ---- shared by the driver's files ---- */
 
 #define S3_CONNS_MAX 1024u
-#define S3_RESULTS 7u
+#define S3_RESULTS 8u
 
 struct s3_stats { /* under `lock` */
     u64 results[S3_OPS][S3_RESULTS];
-    u64 bytes_out, bytes_in, retries, throttles, hedges, hedge_wins;
+    u64 bytes_out, bytes_in, retries, throttles;
+    u64 hedges[S3_OPS], hedge_wins[S3_OPS];
     struct { /* STORE_ANY counts as what it became */
         u64 requests, bytes, waits;
     } classes[STORE_CLASSES];
@@ -287,7 +298,7 @@ struct s3 {
     u32 conn_count;
     struct rng rng;
     struct s3_gate gate;
-    struct s3_hedge hedge;
+    struct s3_hedge reads, puts;
     struct s3_stats stats;
 
     struct s3_meter up, down, classes[STORE_CLASSES];
@@ -337,6 +348,7 @@ struct s3_request {
     u64 body_bytes;
     bool has_body;
     const u64 *pace;
+    bool may_be_twice; /* a put that acknowledgements wait for */
     u8 *into;
     u64 offset;
     u32 into_bytes; /* > 0: a range is asked for */

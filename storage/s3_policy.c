@@ -247,10 +247,9 @@ bool s3_gate_narrowed(const struct s3_gate *g)
 /* ---- hedging ---- */
 
 /* Fewer samples say nothing about 1 in 20. */
-#define HEDGE_SAMPLES_MIN 40u
+#define HEDGE_SAMPLES_MIN 24u
 #define HEDGE_NS_MIN (10 * NS_PER_MS)
-/* A read pays for a twentieth of a second one; a few may be saved up. */
-#define HEDGE_EARNED_MILLI 50u
+/* A few may be saved up. */
 #define HEDGE_SAVED_MILLI 5000u
 
 static u32 span_of(u64 bytes)
@@ -264,26 +263,41 @@ static int u64_order(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-void s3_hedge_note(struct s3_hedge *h, u64 bytes, u64 ns)
+void s3_hedge_note(struct s3_hedge *h, u64 bytes, u64 ns, u32 percent)
 {
     u32 s = span_of(bytes);
     h->spans[s].ns[h->spans[s].count++ % S3_SPAN_SAMPLES] = ns;
-    h->budget_milli = MIN(h->budget_milli + HEDGE_EARNED_MILLI, HEDGE_SAVED_MILLI);
+    h->budget_milli = MIN(h->budget_milli + percent * 10, HEDGE_SAVED_MILLI);
     if (h->spans[s].count % 8 != 0 || h->spans[s].count < HEDGE_SAMPLES_MIN)
         return;
     u64 sorted[S3_SPAN_SAMPLES];
     u32 n = MIN(h->spans[s].count, S3_SPAN_SAMPLES);
     memcpy(sorted, h->spans[s].ns, n * sizeof *sorted);
     qsort(sorted, n, sizeof *sorted, u64_order);
-    h->spans[s].p95 = MAX(sorted[n * 95 / 100], HEDGE_NS_MIN);
+    /* Where times lie close together, 1 in 20 is beyond p95 by nothing that a second request could
+     * win back, and those would take the budget from what is slow. */
+    u64 slow = MAX(sorted[n * 95 / 100], 2 * sorted[n / 2]);
+    h->spans[s].slow_ns = MAX(slow, HEDGE_NS_MIN);
 }
 
 u64 s3_hedge_after(const struct s3_hedge *h, u64 bytes)
 {
-    return h->budget_milli >= 1000 ? h->spans[span_of(bytes)].p95 : 0;
+    u32 s = span_of(bytes);
+    /* After a stall objects are larger than they were, of a size without samples: twice the time
+     * for each step up is generous where latency counts for more than bytes do. */
+    for (u32 step = 0; step <= s; step++)
+        if (h->spans[s - step].slow_ns > 0)
+            return h->spans[s - step].slow_ns << step;
+    for (u32 larger = s + 1; larger < S3_SPAN_COUNT; larger++)
+        if (h->spans[larger].slow_ns > 0)
+            return h->spans[larger].slow_ns;
+    return 0;
 }
 
-void s3_hedge_spent(struct s3_hedge *h)
+bool s3_hedge_take(struct s3_hedge *h)
 {
-    h->budget_milli -= MIN(h->budget_milli, 1000u);
+    if (h->budget_milli < 1000)
+        return false;
+    h->budget_milli -= 1000;
+    return true;
 }

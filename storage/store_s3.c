@@ -6,7 +6,10 @@
  *  2. if_absent is If-None-Match: *. Where the probe at the start found that the store does not
  *     honour it, a HEAD comes first: that is not atomic, and the log says so.
  *  3. The answer to a put may get lost after it took effect, and the repeated one then finds the
- *     object: a mark in its metadata tells ours from another's.
+ *     object: a mark in its metadata tells ours from another's. So it is with the second of two
+ *     requests for a put that is awaited: both carry the same bytes, condition and mark, so there
+ *     is one object with these bytes whichever comes first, and also when the one that was broken
+ *     off takes effect later.
  *  4. A read asks for exactly the bytes it wants and checks that it got them: the range the answer
  *     names, its length, and the checksum when it covers them. What the bytes mean is checked above
  *     (blocks carry their own).
@@ -100,6 +103,7 @@ err s3_put_one(struct s3_handle *h, const struct store_object *o, u64 bytes)
                             .body_bytes = bytes,
                             .has_body = true,
                             .pace = o->pace,
+                            .may_be_twice = o->awaited,
                             .check = s3_put_check };
     s3_put_headers(s, &q);
     if (s->checksums) {
@@ -390,16 +394,26 @@ static err s3_list(struct store *st, const char *prefix,
 /* ---- metrics ---- */
 
 static const char *const op_names[S3_OPS] = { "put", "get", "head", "delete", "list", "multipart" };
-/* The order of result_of in s3_call.c. */
+/* The order of result_of in s3_call.c; "abandoned" is the one of two same requests that was not
+ * answered first. */
 static const char *const result_names[S3_RESULTS] = { "ok",           "not_found", "refused",
                                                       "server_error", "throttled", "no_answer",
-                                                      "timed_out" };
+                                                      "timed_out",    "abandoned" };
 
 static void add_value(struct metric_text *t, const char *name, const char *type, const char *help,
                       u64 v)
 {
     metric_text_head(t, name, type, help);
     metric_text_add(t, "%s %" PRIu64 "\n", name, v);
+}
+
+static void add_hedges(struct metric_text *t, const char *name, const char *help,
+                       const u64 counts[S3_OPS])
+{
+    static const enum s3_op ops[] = { S3_PUT, S3_GET };
+    metric_text_head(t, name, "counter", help);
+    for (size_t i = 0; i < ARRAY_COUNT(ops); i++)
+        metric_text_add(t, "%s{op=\"%s\"} %" PRIu64 "\n", name, op_names[ops[i]], counts[ops[i]]);
 }
 
 static void add_counts(struct metric_text *t, const struct s3_stats *st)
@@ -416,9 +430,9 @@ static void add_counts(struct metric_text *t, const struct s3_stats *st)
     add_value(t, "leat_s3_retries_total", "counter", "Requests sent again.", st->retries);
     add_value(t, "leat_s3_throttles_total", "counter", "Answers that asked for fewer requests.",
               st->throttles);
-    add_value(t, "leat_s3_hedges_total", "counter", "Second requests for slow reads.", st->hedges);
-    add_value(t, "leat_s3_hedge_wins_total", "counter", "Reads the second request answered first.",
-              st->hedge_wins);
+    add_hedges(t, "leat_s3_hedges_total", "Second requests for slow reads and puts.", st->hedges);
+    add_hedges(t, "leat_s3_hedge_wins_total", "Second requests that were answered first.",
+               st->hedge_wins);
 }
 
 static const char *const class_names[STORE_CLASSES] = {

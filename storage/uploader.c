@@ -77,6 +77,7 @@ struct upload {
     err err;
     u64 started_ns, job_ns;
     u64 pace; /* atomic, the job reads it: bytes/s, 0 = as fast as it goes */
+    bool awaited;
 };
 
 struct uploader {
@@ -98,6 +99,13 @@ static void observe_since(struct storage *st, enum metric_hist_id id, u64 since_
 {
     if (st->shard->metrics != NULL)
         metric_observe(st->shard->metrics, id, (clock_mono_ns() - since_ns) / NS_PER_US);
+}
+
+/* Do acknowledgements wait for it? Also for one without such batches before one with them:
+ * registrations are in order. */
+static bool is_awaited(const struct storage *st, const struct segment *seg)
+{
+    return seg->object_since_ns != 0 || !list_empty(&st->wal.registering);
 }
 
 static void upload_set_step(struct upload *u, enum upload_step to)
@@ -346,6 +354,7 @@ static void upload_run(struct bg_job *j)
     struct store_object o = { .name = u->name,
                               .parts = u->builder.parts,
                               .part_count = u->builder.part_count,
+                              .awaited = u->awaited,
                               .pace = &u->pace };
     u->err = store->driver->put(store, &o);
 }
@@ -369,6 +378,7 @@ static void upload_build(struct upload *u)
         return;
     }
     upload_set_step(u, UPLOAD_PUT);
+    u->awaited = is_awaited(st, seg);
     u->job_ns = clock_mono_ns();
     storage_count(st, M_store_puts, 1);
     bg_submit(st->shard, &u->job, BG_PUT, upload_run, upload_put_done);
@@ -620,8 +630,7 @@ static u64 upload_pace(const struct uploader *up, const struct segment *seg)
     const struct storage *st = up->st;
     u32 waiting = waiting_percent(st);
     bool alone = up->log_rests || !st->env->store->driver->local;
-    bool awaited = seg->object_since_ns != 0 || !list_empty(&st->wal.registering);
-    if (st->stopping || alone || awaited || waiting >= HURRIED)
+    if (st->stopping || alone || is_awaited(st, seg) || waiting >= HURRIED)
         return 0;
     u32 ease = EASE_MIN;
     if (waiting > UPLOADS_RELAXED)

@@ -6,7 +6,7 @@ SOAK_FUZZ_SECONDS ?= 620
 # Under net.advertise=shard the routes differ, not the protocol.
 SHARD_TESTS := kcat confluent franz java_group java_admin raw_produce raw_fetch raw_group raw_every raw_metadata
 # Latency and throughput beside each other: on processors of their own (make s3).
-MEASURED := object-latency object-latency-memory object-throughput
+MEASURED := object-latency object-slow-puts object-throughput
 SUB := $(MAKE) --no-print-directory
 
 .PHONY: test test-parts soak e2e crash real-input
@@ -15,7 +15,7 @@ test: deps
 	@$(SUB) -j2 all unit-programs s3-driver
 	@$(SUB) test-parts
 
-# Lane a needs processors, lane b mostly waits for clients and their JVMs, lane c for outages and clocks.
+# Lane a needs processors, lane b mostly waits for clients and their JVMs, lanes c and d for outages and clocks.
 test-parts:
 	@tests/run_all \
 		"unit=a=$(SUB) unit" \
@@ -31,7 +31,9 @@ test-parts:
 		"recover=b=tests/crash/recover" \
 		"stress=b=tests/crash/stress --seconds 2 --shards 2" \
 		"real-input=b=tests/e2e/real_input.sh" \
-		"s3=c=tests/s3/run --without $(MEASURED)"
+		"s3=c=tests/s3/run --without $(MEASURED) puts- node-outage" \
+		"s3-outage=d=tests/s3/run --only node-outage" \
+		"s3-puts=d=tests/s3/run --only puts-"
 
 e2e: $(BUILD)/leat
 	tests/e2e/run

@@ -16,31 +16,16 @@
 #include "bytes.h"
 #include "clock.h"
 #include "config.h"
+#include "driver.h"
 #include "log.h"
-#include "store.h"
 
 #define THREADS_MAX 64
 #define LIST_OBJECTS 1100
 
 static struct config cfg;
-static struct store *store;
-static const char *current;
+struct store *store;
+const char *current;
 static u32 passed, failed;
-
-#define NEED(cond, ...)                                      \
-    do {                                                     \
-        if (!(cond)) {                                       \
-            printf("FAIL %s: line %d: ", current, __LINE__); \
-            printf(__VA_ARGS__);                             \
-            printf("\n");                                    \
-            return false;                                    \
-        }                                                    \
-    } while (0)
-#define NEED_ERR(call, wanted)                                       \
-    do {                                                             \
-        err got_ = (call);                                           \
-        NEED(got_ == (wanted), "%s gave %s", #call, err_name(got_)); \
-    } while (0)
 
 static u8 byte_of(u64 seed, u64 i)
 {
@@ -50,7 +35,7 @@ static u8 byte_of(u64 seed, u64 i)
     return (u8)(v >> (i & 7) * 8);
 }
 
-static u8 *data_make(u64 seed, u32 bytes)
+u8 *data_make(u64 seed, u32 bytes)
 {
     u8 *p = mem_alloc(bytes + 1);
     for (u32 i = 0; i < bytes; i++)
@@ -77,7 +62,7 @@ static err put_bytes(const char *name, const u8 *data, u32 len, bool if_absent)
     return store->driver->put(store, &o);
 }
 
-static err put_seed(const char *name, u64 seed, u32 len, bool if_absent)
+err put_seed(const char *name, u64 seed, u32 len, bool if_absent)
 {
     u8 *data = data_make(seed, len);
     err e = put_bytes(name, data, len, if_absent);
@@ -85,8 +70,7 @@ static err put_seed(const char *name, u64 seed, u32 len, bool if_absent)
     return e;
 }
 
-/* ERR_CORRUPT_MESSAGE: other bytes than were put. */
-static err get_seed(const char *name, u64 seed, u64 from, u32 len)
+err get_seed(const char *name, u64 seed, u64 from, u32 len)
 {
     u8 *data = mem_alloc(len + 1);
     err e = store->driver->get_range(store, name, from, data, len);
@@ -235,12 +219,6 @@ static void *list_put(void *arg)
     return NULL;
 }
 
-struct listed {
-    u64 count, bytes, stop_at;
-    char last[STORE_NAME_MAX + 1];
-    bool ordered;
-};
-
 static err listed_add(void *arg, const char *name, u64 bytes)
 {
     struct listed *l = arg;
@@ -251,7 +229,7 @@ static err listed_add(void *arg, const char *name, u64 bytes)
     return l->count == l->stop_at ? ERR_BUSY : ERR_NONE;
 }
 
-static struct listed listed_of(const char *prefix, u64 stop_at, err *e)
+struct listed listed_of(const char *prefix, u64 stop_at, err *e)
 {
     struct listed l = { .stop_at = stop_at, .ordered = true };
     *e = store->driver->list(store, prefix, listed_add, &l);
@@ -302,8 +280,8 @@ static bool case_list(void)
     l = listed_of("l/", 10, &e);
     NEED(e == ERR_BUSY && l.count == 10, "the list does not stop when asked to");
     l = paged_of("l/", 300, &e);
-    NEED(e == ERR_NONE && l.count == LIST_OBJECTS && l.ordered,
-         "%s, %" PRIu64 " listed in pages", err_name(e), l.count);
+    NEED(e == ERR_NONE && l.count == LIST_OBJECTS && l.ordered, "%s, %" PRIu64 " listed in pages",
+         err_name(e), l.count);
     l = paged_of("l/03/", 64, &e);
     NEED(e == ERR_NONE && l.count == LIST_OBJECTS / 7 && l.ordered,
          "%s, %" PRIu64 " below l/03/ in pages", err_name(e), l.count);
@@ -606,6 +584,7 @@ static const struct {
     { "pace", case_pace },
     { "faults", case_faults },
     { "hedge", case_hedge },
+    { "hedge_put", case_hedge_put },
     { "classes", case_classes },
     { "class_connections", case_class_connections },
     { "class_rate", case_class_rate },

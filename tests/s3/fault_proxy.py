@@ -5,6 +5,9 @@
 Every `every`-th request that the mode applies to goes wrong; the first one never does. Modes:
   none          all goes through
   slow          the answer comes half a second late
+  slow_put      a put reaches the store two seconds late
+  slow_put_done a put is done, and answered two seconds late
+  slow_put_throttled  as slow_put, and one of the first gets 503 SlowDown
   stall         no answer comes
   error500      500 InternalError, nothing is done
   slowdown      503 SlowDown, nothing is done
@@ -22,6 +25,7 @@ Every `every`-th request that the mode applies to goes wrong; the first one neve
 
 Beside that, `late` (a callable that gives seconds) makes each upload take so much longer, and `rate` (bytes a
 second, all together) is what uploads get; `put_seconds` is how long each took.
+With `unconditional`, the store never sees If-None-Match (nor would a signature with it hold: for Moto, which checks none).
 With `keys` (a callable that gives a set), requests signed with other access keys get ExpiredToken.
 """
 import calendar
@@ -35,6 +39,9 @@ import threading
 import time
 
 BODY_MODES = ("reset", "short", "wrong_length")
+PUT_MODES = ("slow_put", "slow_put_done", "slow_put_throttled")
+SLOW_PUT_SECONDS = 2
+THROTTLED_PUT = 10  # behind the probe of the start, before anybody knows what is slow
 
 
 SELECTIVE = ("skew", "skew_mute", "region", "denied", "denied_list")
@@ -58,6 +65,11 @@ class Message:
 
 
 def receive(stream, no_body=False):
+    message = receive_head(stream)
+    return message and receive_body(stream, message, no_body)
+
+
+def receive_head(stream):
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         line = stream.readline(65536)
@@ -65,8 +77,10 @@ def receive(stream, no_body=False):
             return None
         head += line
     message = Message(head[:-4], b"")
-    if message.first.startswith("HTTP/1.1 100"):
-        return receive(stream, no_body)
+    return receive_head(stream) if message.first.startswith("HTTP/1.1 100") else message
+
+
+def receive_body(stream, message, no_body=False):
     if no_body:
         return message
     if message.headers.get("transfer-encoding", "").lower() == "chunked":
@@ -114,14 +128,18 @@ class Handler(socketserver.BaseRequestHandler):
         stream = self.request.makefile("rb")
         try:
             while True:
-                request = receive(stream)
-                if request is None or not self.serve(proxy, request):
+                request = receive_head(stream)
+                if request is None:
+                    return
+                fault = proxy.choose(request)
+                if not self.serve(proxy, receive_body(stream, request), fault):
                     return
         except (OSError, ValueError):
             return
 
-    def serve(self, proxy, request):
-        fault = proxy.choose(request)
+    def serve(self, proxy, request, fault):
+        if proxy.unconditional:
+            request.head = re.sub(rb"(?i)\r\nif-none-match:[^\r]*", b"", request.head)
         refused = proxy.refuse(request)
         if refused:
             self.request.sendall(refused)
@@ -138,6 +156,8 @@ class Handler(socketserver.BaseRequestHandler):
         if fault == "corrupt_up":
             at = len(request.body) // 2
             request.body = request.body[:at] + bytes([request.body[at] ^ 1]) + request.body[at + 1:]
+        if fault == "slow_put":
+            time.sleep(SLOW_PUT_SECONDS)
         began, upload = time.monotonic(), request.first.startswith("PUT") and request.body
         if upload:
             proxy.delay(len(request.body))
@@ -152,6 +172,8 @@ class Handler(socketserver.BaseRequestHandler):
     def give(self, proxy, request, answer, fault):
         if fault == "slow":
             time.sleep(0.5)
+        if fault == "slow_put_done":
+            time.sleep(SLOW_PUT_SECONDS)
         if fault == "lost":
             return self.reset()
         head, body = answer.head, proxy.listing(request, answer) if fault == "stale_list" else answer.body
@@ -179,7 +201,7 @@ class FaultProxy:
     def __init__(self, port, upstream_port, mode="none", every=4, certificate=None, keys=None):
         self.upstream_port, self.mode, self.every, self.keys = upstream_port, mode, every, keys
         self.lock, self.count, self.faults, self.requests = threading.Lock(), 0, 0, 0
-        self.listings = {}
+        self.listings, self.unconditional = {}, False
         self.late, self.rate, self.free_at, self.put_seconds = None, 0, 0.0, []
         self.server = Server(("127.0.0.1", port), Handler)
         self.server.proxy = self
@@ -207,7 +229,9 @@ class FaultProxy:
         if self.mode == "none" or self.mode in SELECTIVE:
             return False
         if self.mode == "corrupt_up":
-            return method == "PUT" and len(request.body) > 100
+            return method == "PUT" and int(request.headers.get("content-length", 0)) > 100
+        if self.mode in PUT_MODES:
+            return method == "PUT" and "partNumber" not in request.first
         if self.mode == "stale_list":
             return "list-type=2" in request.first
         if self.mode in BODY_MODES or self.mode == "slow":
@@ -220,10 +244,12 @@ class FaultProxy:
             if not self.applies(request):
                 return None
             self.count += 1
+            if self.mode == "slow_put_throttled" and self.count == THROTTLED_PUT:
+                return "slowdown"
             if self.count % self.every != 0:
                 return None
             self.faults += 1
-            return self.mode
+            return "slow_put" if self.mode == "slow_put_throttled" else self.mode
 
     def refuse(self, request):
         if self.keys is not None:

@@ -1,6 +1,6 @@
 # The s3:// driver against real servers (tests/s3/run).
 S3_DRIVER := $(BUILD)/s3-driver
-$(S3_DRIVER): $(call obj,tests/s3/driver.c) $(call lib,storage) $(call lib,shard) $(call lib,base) $(REAL)
+$(S3_DRIVER): $(call obj,tests/s3/driver.c tests/s3/driver_puts.c) $(call lib,storage) $(call lib,shard) $(call lib,base) $(REAL)
 	$(LINK)
 
 .PHONY: s3 s3-driver

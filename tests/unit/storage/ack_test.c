@@ -256,6 +256,20 @@ static void the_mode_may_change(void **state)
     assert_int_equal(pindex_durable_offset(eng->parts[1].p), 3);
 }
 
+static void a_put_is_awaited_when_acknowledgements_wait_for_it(void **state)
+{
+    (void)state;
+    engine_start();
+    engine_put(1, 1, 100);
+    engine_seal_all();
+    assert_int_equal(FAULT_SEEN(puts), 1);
+    assert_int_equal(FAULT_SEEN(awaited_puts), 0);
+    struct engine_append *object = put(0, 100);
+    ENGINE_UNTIL(object->done);
+    assert_int_equal(FAULT_SEEN(puts), 2);
+    assert_int_equal(FAULT_SEEN(awaited_puts), 1);
+}
+
 static void a_dropped_partition_ends_its_waits(void **state)
 {
     (void)state;
@@ -443,6 +457,7 @@ int main(void)
         T(recovered_batches_are_readable_when_registered),
         T(a_failed_log_ends_what_can_not_be_registered),
         T(the_mode_may_change),
+        T(a_put_is_awaited_when_acknowledgements_wait_for_it),
         T(a_dropped_partition_ends_its_waits),
         T(a_log_in_memory_begins_from_what_is_registered),
         T(a_log_in_memory_is_bounded_by_it),

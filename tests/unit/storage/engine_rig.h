@@ -19,7 +19,7 @@
 /* ---- drivers that can be told to fail ---- */
 
 struct fault {
-    u32 puts, gets, removes, commits;                     /* calls; atomic */
+    u32 puts, gets, removes, commits, awaited_puts;       /* calls; atomic */
     u32 fail_puts, fail_gets, fail_removes, fail_commits; /* so many of the next calls fail */
     err error;
     u32 hold_gets;    /* reads wait until it is 0 */
@@ -48,6 +48,7 @@ static inline void fault_hold(const u32 *flag)
 static inline err fault_put(struct store *s, const struct store_object *o)
 {
     (void)s;
+    __atomic_fetch_add(&fault.awaited_puts, o->awaited, __ATOMIC_RELAXED);
     __atomic_fetch_add(&fault.puts, 1, __ATOMIC_RELAXED);
     if (fault.delay_put_us)
         usleep(fault.delay_put_us);

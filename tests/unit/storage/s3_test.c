@@ -513,18 +513,47 @@ static void hedges_come_late_and_are_few(void **state)
 {
     (void)state;
     struct s3_hedge h = { 0 };
-    for (u32 i = 0; i < 39; i++)
-        s3_hedge_note(&h, MIB, 20 * NS_PER_MS);
+    for (u32 i = 0; i < 23; i++)
+        s3_hedge_note(&h, MIB, 20 * NS_PER_MS, 5);
     assert_int_equal(s3_hedge_after(&h, MIB), 0); /* too few */
-    for (u32 i = 0; i < 61; i++)
-        s3_hedge_note(&h, MIB, (i % 20 == 0 ? 500 : 20) * NS_PER_MS);
+    for (u32 i = 0; i < 77; i++)
+        s3_hedge_note(&h, MIB, (i % 20 == 0 ? 500 : 20) * NS_PER_MS, 5);
     u64 after = s3_hedge_after(&h, MIB);
     assert_true(after >= 20 * NS_PER_MS && after <= 500 * NS_PER_MS);
-    assert_int_equal(s3_hedge_after(&h, 1000), 0); /* another size */
-    u32 spent = 0;
-    for (; s3_hedge_after(&h, MIB) != 0; spent++)
-        s3_hedge_spent(&h);
-    assert_int_equal(spent, 5); /* 100 reads paid for five */
+    /* Of other sizes nothing is known but this. */
+    assert_int_equal(s3_hedge_after(&h, 1000), after);
+    assert_int_equal(s3_hedge_after(&h, 3 * MIB), 2 * after);
+    for (u32 i = 0; i < 24; i++)
+        s3_hedge_note(&h, 1000, 5 * NS_PER_MS, 0);
+    assert_int_equal(s3_hedge_after(&h, 1000), 10 * NS_PER_MS);
+    assert_int_equal(s3_hedge_after(&h, 100 * KIB), 20 * NS_PER_MS);
+    assert_int_equal(s3_hedge_after(&h, MIB), after);
+    u32 taken = 0;
+    for (; s3_hedge_take(&h); taken++)
+        assert_true(taken < 5);
+    assert_int_equal(taken, 5); /* 100 reads paid for five */
+}
+
+static void hedges_are_not_spent_on_what_is_nearly_as_quick(void **state)
+{
+    (void)state;
+    struct s3_hedge h = { 0 };
+    for (u32 i = 0; i < 128; i++)
+        s3_hedge_note(&h, MIB, (100 + i % 20) * NS_PER_MS, 0);
+    assert_true(s3_hedge_after(&h, MIB) >= 200 * NS_PER_MS); /* not 119 */
+    assert_false(s3_hedge_take(&h));                         /* nothing was paid */
+    for (u32 i = 0; i < 9; i++)
+        s3_hedge_note(&h, MIB, NS_PER_MS, 10);
+    assert_false(s3_hedge_take(&h));
+    s3_hedge_note(&h, MIB, NS_PER_MS, 10);
+    assert_true(s3_hedge_take(&h)); /* ten at ten in a hundred */
+    assert_false(s3_hedge_take(&h));
+    for (u32 i = 0; i < 1000; i++)
+        s3_hedge_note(&h, MIB, NS_PER_MS, 100);
+    for (u32 i = 0; i < 5; i++)
+        assert_true(s3_hedge_take(&h));
+    assert_false(s3_hedge_take(&h));                           /* no more than a few are saved up */
+    assert_int_equal(s3_hedge_after(&h, MIB), 10 * NS_PER_MS); /* times are of the recent ones */
 }
 
 /* ---- credentials ---- */
@@ -684,6 +713,7 @@ int main(void)
         T(gate_forgets_nobody),
         T(gate_narrows_when_throttled_and_opens_again),
         T(hedges_come_late_and_are_few),
+        T(hedges_are_not_spent_on_what_is_nearly_as_quick),
         T(profiles_are_found),
         T(documents_are_read),
         T(tokens_of_containers_stay_near),
