@@ -126,10 +126,9 @@ static struct counted count(const char *text)
     n.basis = "leat_store_operations_total: as if this store were S3";
     n.puts = metric_of(text, operations, "op=\"put\"") + metric_of(text, operations, "op=\"list\"");
     n.gets = metric_of(text, operations, "op=\"get\"");
-    n.out = (metric_of(text, "leat_upload_bytes_total", NULL) +
-             metric_of(text, "leat_compaction_bytes_total", "dir=\"written\"")) /
-            gib;
+    n.out = metric_of(text, "leat_store_put_bytes_total", NULL) / gib;
     n.in = (metric_of(text, "leat_store_read_bytes_total", NULL) +
+            metric_of(text, "leat_merge_bytes_total", "dir=\"read\"") +
             metric_of(text, "leat_compaction_bytes_total", "dir=\"read\"")) /
            gib;
     return n;

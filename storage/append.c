@@ -109,6 +109,7 @@ err storage_append(struct pindex *p, const struct batch *batch, i32 leader_epoch
                                     w->appended, skip, batch->bytes);
     pindex_add_entry(p, &entry);
     seg->data_bytes += batch->bytes;
+    seg->batch_count++;
     append_frame(st, p, at, batch->bytes, skip);
     a->lsn_end = w->appended;
     pindex_hold(p);

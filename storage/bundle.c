@@ -114,6 +114,11 @@ void bundle_builder_add(struct bundle_builder *b, const struct partition_key *ke
     builder_push_part(b, batch);
 }
 
+void bundle_builder_break(struct bundle_builder *b)
+{
+    b->fill = (struct bundle_fill){ 0 };
+}
+
 static void put_key(u8 *p, const struct partition_key *k)
 {
     memcpy(p, k->topic_id.b, 16);

@@ -89,6 +89,8 @@ void bundle_builder_init(struct bundle_builder *b, u32 wal, u64 seq, u32 epoch, 
  * until the parts are no longer used; it is not read before seal. */
 void bundle_builder_add(struct bundle_builder *b, const struct partition_key *key, i64 base_offset,
                         i64 last_offset, i64 max_timestamp, struct bytes batch);
+/* The next batch opens a block. */
+void bundle_builder_break(struct bundle_builder *b);
 /* Hashes headers, which touches all of a segment: for a background thread. Then b->parts is the
  * object. Once. */
 void bundle_builder_seal(struct bundle_builder *b);

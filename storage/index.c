@@ -342,11 +342,16 @@ void pindex_add_block(struct pindex *p, const struct block *b)
         if (cap > p->block_cap)
             p->blocks = index_array(p, p->blocks, &p->block_cap, cap, sizeof *b);
     }
+    bool run = object_is_run(b->bundle);
+    if (run &&
+        (p->block_head == p->block_end || p->blocks[p->block_end - 1].base_offset < p->runs_end))
+        p->runs_end = b->last_offset + 1;
     p->blocks[p->block_end++] = *b;
     p->block_bytes += b->data_bytes;
     blocks_trim(p);
     pindex_check(p);
-    merge_note(p);
+    if (!run)
+        merge_note(p);
 }
 
 /* Entries below `to` lie in blocks: they are not needed. */

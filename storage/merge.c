@@ -2,24 +2,25 @@
  * Bundles hold a little of many partitions; who reads one of them, or deletes one, wants few
  * objects with nothing else in them. rewrite.c does the work, this chooses.
  *
- *   runs, oldest first                          blocks of bundles
- *   [ 32 MiB ][ 32 MiB ][ 9 ][ 2 ][ 1 ][ 1 ]    . . . . . . . . . | too young
+ *   runs, oldest first                          blocks of bundles, and runs from the log
+ *   [ 32 MiB ][ 32 MiB ][ 9 ][ 2 ][ 1 ][ 1 ]    . . . . . [ 8 MiB ][ 30 MiB ] . . . . | too young
  *                             └──── along ─────────┘
  *
- *  1. Blocks of bundles are taken when they fill a run (store.run_bytes), or, however little it is,
- *     when the oldest has been there for store.merge_age. Nothing younger than store.merge_delay
- *     is touched: what is read at the tail lies in images and the cache, and what is deleted soon
- *     need not be written again.
+ *  1. Blocks of bundles are taken when they fill a run (store.run_bytes); when a run follows, for
+ *     then no more is coming; or, however little it is, when the oldest has been there for
+ *     store.merge_age. Nothing younger than store.merge_delay is touched: what is read at the tail
+ *     lies in images and the cache, and what is deleted soon need not be written again.
  *  2. Runs before them are taken along while that makes each of them MERGE_GROWTH times larger at
  *     least. So a byte is rewritten once to get into a run, and after that a number of times that
  *     is the logarithm of how much too small that run was. A run of a quarter of store.run_bytes
  *     stays what it is.
  *  3. A second rewrite is paid from an allowance: AGAIN_PERCENT of what is uploaded. Bytes put ÷
- *     bytes produced therefore stays below 1 (bundles) + 1 (runs) + 0.1 + what headers take,
- *     whatever the partitions are like.
- *  4. Work per look: a search among the blocks of a partition, and those that would make a run. The
- *     partitions with something to look at form a ring; a turn looks at LOOKS_MAX of them. A
- *     partition leaves the ring when there is nothing more to do for it until it gets a block.
+ *     bytes produced therefore stays below 1 (uploads) + 1 (runs, of what was in bundles) + 0.1 +
+ *     what headers take, whatever the partitions are like.
+ *  4. Work per look: pindex.runs_end leads to the first block of a bundle, or near it, over runs
+ *     that came since; then what would make a run. The partitions with something to look at form a
+ *     ring; a turn looks at LOOKS_MAX of them. A partition leaves the ring when there is nothing
+ *     more to do for it until it gets a block in a bundle.
  *  5. One at a time in a shard when the store is local; else a few, for a read of the store is
  *     waiting then, but no more than make RUNS_IN_MEMORY full runs together: that is the memory it
  *     takes. A key round (cleaner.c) of another partition may go on beside it.
@@ -66,24 +67,19 @@ struct merge {
 
 /* ---- the choice ---- */
 
-u32 merge_tail(const struct block *b, u32 count)
+u32 merge_tail(const struct block *b, u32 from, u32 count)
 {
-    u32 lo = 0, hi = count;
-    while (lo < hi) {
-        u32 mid = lo + (hi - lo) / 2;
-        if (object_is_run(b[mid].bundle))
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo;
+    u32 i = from, end = from + MIN(count - from, MERGE_BLOCKS_MAX);
+    while (i < end && object_is_run(b[i].bundle))
+        i++;
+    return i;
 }
 
 /* Takes as much of [out->first, end) as makes a run. True: it is full. */
 static bool fill(const struct block *b, u32 end, u64 run_bytes, struct merge_range *out)
 {
     u32 i = out->first;
-    while (i < end && out->count < MERGE_BLOCKS_MAX) {
+    while (i < end && out->count < MERGE_BLOCKS_MAX && !object_is_run(b[i].bundle)) {
         if (out->count > 0 && out->bytes + b[i].data_bytes > run_bytes)
             return true;
         out->bytes += b[i++].data_bytes;
@@ -134,7 +130,9 @@ bool merge_choose(const struct block *b, u32 tail, u32 end, const struct merge_r
     *out = (struct merge_range){ .first = tail };
     if (fill(b, end, rule->run_bytes, out))
         return true;
-    if (out->count == 0 || !rule->old)
+    u32 behind = tail + out->count;
+    bool closed = behind < end && object_is_run(b[behind].bundle);
+    if (out->count == 0 || (!rule->old && !closed))
         return false;
     take_along(b, rule, out);
     return true;
@@ -176,10 +174,12 @@ static enum look look_at(const struct merge *m, struct pindex *p, struct merge_r
     struct storage *st = m->st;
     const struct block *b = p->blocks + p->block_head;
     u32 count = p->block_end - p->block_head;
-    u32 tail = merge_tail(b, count);
+    u32 tail = merge_tail(b, pindex_block_at(p, p->runs_end) - p->block_head, count);
+    if (tail > 0)
+        p->runs_end = MAX(p->runs_end, b[tail - 1].last_offset + 1);
     if (tail == count || (st->env->ops->mergeable && !st->env->ops->mergeable(st, p)))
         return LOOK_NOTHING;
-    if (p->rewriting)
+    if (p->rewriting || object_is_run(b[tail].bundle))
         return LOOK_LATER;
     u32 end = settled(p, b, tail, count, ms_before(st, CFG_store_merge_delay_ms));
     struct merge_rule rule = { .run_bytes = config_u64(st->env->cfg, CFG_store_run_bytes),
@@ -214,14 +214,17 @@ static u64 percent(const struct metrics *m, enum metric_id put, enum metric_id o
     return bytes > 0 ? metric_get(m, put) * 100 / bytes : 0;
 }
 
-/* Each of the two by itself: after a start runs are made of what an earlier life uploaded. */
+/* Uploads and merges each by itself: after a start runs are made of what an earlier life uploaded.
+ * What did not go into bundles is not going to be merged. */
 static void amplification_tell(const struct merge *m)
 {
-    struct metrics *metrics = m->st->shard->metrics;
-    if (metrics != NULL)
-        metric_set(metrics, M_store_amplification,
-                   percent(metrics, M_put_bundle_bytes, M_upload_data_bytes) +
-                       percent(metrics, M_put_run_bytes, M_merge_first_bytes));
+    struct metrics *t = m->st->shard->metrics;
+    if (t == NULL)
+        return;
+    u64 merged = percent(t, M_put_run_bytes, M_merge_first_bytes);
+    u64 to_merge = 100 - MIN(percent(t, M_upload_run_data_bytes, M_upload_data_bytes), 100u);
+    metric_set(t, M_store_amplification,
+               percent(t, M_upload_bytes, M_upload_data_bytes) + merged * to_merge / 100);
 }
 
 static void merge_failed(struct merge *m, const struct rewrite *r)

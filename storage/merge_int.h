@@ -20,12 +20,12 @@ struct merge_range { /* of blocks */
     u64 again_bytes; /* those of runs among them */
 };
 
-/* The first block of `b` from which on there are only blocks of bundles; `count`: none are. Runs
- * come before bundles, as merging and compaction take the oldest first. */
-u32 merge_tail(const struct block *b, u32 count);
-/* Blocks [tail, end) lie in bundles and may be taken; of those before, the last ones may be taken
- * along, whole runs. False: nothing is worth it now. Looks at MERGE_BLOCKS_MAX blocks on either
- * side at most. */
+/* The first block of a bundle at or beyond `from`; looks at MERGE_BLOCKS_MAX, then says how far it
+ * came. `count`: there is none. */
+u32 merge_tail(const struct block *b, u32 from, u32 count);
+/* Block `tail` is a bundle's; it and those behind it before `end` may be taken, up to the next run;
+ * of those before, the last ones may be taken along, whole runs. False: nothing is worth it now.
+ * Looks at MERGE_BLOCKS_MAX blocks on either side at most. */
 bool merge_choose(const struct block *b, u32 tail, u32 end, const struct merge_rule *rule,
                   struct merge_range *out) MUST_USE;
 

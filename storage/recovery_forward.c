@@ -1,15 +1,17 @@
 /* Recovery, the second half: what the store has beyond the metadata; see recovery.h.
  *
- * A bundle is uploaded, then registered, then the registration is sent to the store: the last of
+ * Objects are uploaded, then registered, then the registration is sent to the store: the last of
  * them may be missing in a backup. Their own indexes say what they hold. The w/ key of a log names
  * its first segment that was not registered, so bundles of that segment and later ones are looked
- * at, those of earlier ones are leftovers.
+ * at, those of earlier ones are leftovers; and runs that were uploaded from the log
+ * (object_is_fresh). Runs that were made from other objects are not: those are there, too.
  *
  *  1. Of a partition blocks are taken only while the offsets go on without a gap. Uploads finish
  *     out of order: what was in the gap was in the lost log only.
- *  2. A segment may have been uploaded by two lives. The later one counts; both hold the same. One
- *     of an epoch before those that the w/ key names is not taken: a node that was replaced, and
- *     does not know it yet, may still put objects.
+ *  2. A segment may have been uploaded by two lives, in other company. The later one counts: all of
+ *     that life's registrations follow one another without a gap, beginning where those of the life
+ *     before it ended. An object of an epoch before those that the w/ key names is not taken: a
+ *     node that was replaced, and does not know it yet, may still put objects.
  *  3. Producers are brought up to the last block that was taken, so that a batch that is sent again
  *     is still recognised.
  *  4. Every log begins anew behind all segments and epochs that the store has seen, so no name is
@@ -35,6 +37,7 @@ struct object { /* in the store */
     u64 bytes;
     u32 epoch;
     bool registered;
+    i64 end; /* of a run: behind the blocks that were taken; 0: none */
 };
 
 struct part {
@@ -49,6 +52,7 @@ struct taken { /* a block that may be registered */
     struct partition_key key;
     struct block block;
     u32 object; /* its index */
+    u32 epoch;  /* of the object */
     bool taken;
 };
 
@@ -252,6 +256,7 @@ static err blocks_add(struct forward *f, u32 object, u32 count)
         }
         f->blocks[f->block_count++] = (struct taken){ .key = e.key,
                                                       .object = object,
+                                                      .epoch = f->objects[object].epoch,
                                                       .block = { .bundle = f->objects[object].id,
                                                                  .base_offset = e.base_offset,
                                                                  .last_offset = e.last_offset,
@@ -285,11 +290,13 @@ static err candidates_read(struct forward *f)
         u64 seq = bundle_seq(o->id);
         l->epoch = MAX(l->epoch, MIN(o->epoch, UINT32_MAX - 8));
         u64 first = l->meta.first_unregistered;
-        if (object_is_run(o->id) || seq >= first + SEQ_AHEAD_MAX)
+        bool run = object_is_run(o->id);
+        if (run ? !object_is_fresh(o->id) : seq >= first + SEQ_AHEAD_MAX)
             continue;
-        l->next = MAX(l->next, seq + 1);
+        if (!run)
+            l->next = MAX(l->next, seq + 1);
         bool newest = i + 1 == f->object_count || f->objects[i + 1].id != o->id;
-        if (o->registered || seq < first || o->epoch < l->meta.oldest_epoch || !newest)
+        if (o->registered || (!run && seq < first) || o->epoch < l->meta.oldest_epoch || !newest)
             continue;
         struct bundle_footer foot;
         err e = ERR_CORRUPT;
@@ -315,6 +322,8 @@ static int by_offset(const void *x, const void *y)
         return c;
     if (a->block.base_offset != b->block.base_offset)
         return a->block.base_offset < b->block.base_offset ? -1 : 1;
+    if (a->epoch != b->epoch)
+        return a->epoch > b->epoch ? -1 : 1;
     return (a->object < b->object) - (a->object > b->object);
 }
 
@@ -324,6 +333,12 @@ static int by_object(const void *x, const void *y)
     if (a->object != b->object)
         return a->object < b->object ? -1 : 1;
     return (a->block.pos > b->block.pos) - (a->block.pos < b->block.pos);
+}
+
+/* A run stands for all offsets between its ends: blocks of other objects may not lie there. */
+static bool would_split(const struct object *o, const struct block *b)
+{
+    return object_is_run(o->id) && o->end > 0 && o->end != b->base_offset;
 }
 
 /* The producers as of the registered end. */
@@ -367,7 +382,7 @@ static err block_take(struct forward *f, struct part *p, struct taken *t)
         f->r->ops->recovered(NULL, p->px, bytes_of(whole.data, b.bytes));
     }
     t->taken = p->touched = true;
-    p->end = t->block.last_offset + 1;
+    p->end = f->objects[t->object].end = t->block.last_offset + 1;
     f->r->forward_blocks++;
     f->r->forward_bytes += t->block.data_bytes;
     return ERR_NONE;
@@ -385,7 +400,8 @@ static err blocks_take(struct forward *f)
             f->r->blocks_unknown++;
             continue;
         }
-        if (t->block.base_offset < p->end || t->block.last_offset < next)
+        if (t->block.base_offset < p->end || t->block.last_offset < next ||
+            would_split(&f->objects[t->object], &t->block))
             continue; /* is there, or was deleted */
         p->stopped |= t->block.base_offset > next;
         if (p->stopped) {
@@ -419,9 +435,13 @@ static err register_object(struct forward *f, u32 from, u32 to)
     char key[META_KEY_SIZE];
     struct bundle_reg reg = { .epoch = o->epoch,
                               .object_bytes = o->bytes,
-                              .created_ms = clock_wall_ms() };
-    for (u32 i = from; i < to; i++)
-        reg.block_count += f->blocks[i].taken;
+                              .created_ms = clock_wall_ms(),
+                              .run = object_is_run(o->id) };
+    for (u32 i = from; i < to; i++) {
+        if (f->blocks[i].taken && reg.block_count++ == 0 && reg.run)
+            reg.cover_from = f->blocks[i].block.base_offset;
+    }
+    reg.cover_to = reg.run ? o->end : 0;
     if (reg.block_count == 0)
         return ERR_NONE;
     u8 *raw;

@@ -142,8 +142,8 @@ int show_bundle(const char *path, int verbose)
     printf("%s file=%s bytes=%u version=%u wal=%u %s=%" PRIu64 " epoch=%u blocks=%u "
            "index_pos=%" PRIu64 "\n",
            run ? "run" : "bundle", path, len, BUNDLE_FORMAT_VERSION, f.wal & ~RUN_WAL,
-           run ? "number" : "segment", run ? f.seq & RUN_NUMBER_MAX : f.seq, f.epoch, f.entry_count,
-           f.index_pos);
+           run ? "number" : "segment", run ? f.seq & (RUN_FRESH | RUN_NUMBER_MAX) : f.seq, f.epoch,
+           f.entry_count, f.index_pos);
     status = show_blocks(path, bytes, &f, verbose);
     if (f.wal != wal || f.seq != seq)
         status = damaged(path, 0, "header and footer differ", ERR_CORRUPT);

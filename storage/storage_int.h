@@ -9,7 +9,8 @@
  *   wal_meta.c     the w/ key, and the fence between lives
  *   segment.c      segments, their images, sealing, snapshots, references
  *   index.c        pindex: entries and blocks, start offset, drop;  index_memory.c: their memory
- *   uploader.c     sealed segments → bundles → registration; loads registrations at start
+ *   uploader.c     sealed segments → objects → registration;  gather.c: what goes into which
+ *   bundle_load.c  registrations into the index at start
  *   bundle.c       the object format
  *   reader.c       storage_read;  lookup.c: storage_lookup
  *   cache.c        blocks in memory;  ahead.c: which of them are loaded before they are asked for
@@ -88,6 +89,7 @@ struct segment {
     u64 opened_ns, sealed_ns;
     u64 object_since_ns; /* of the first batch that waits for the store; 0: none does */
     u64 data_bytes;      /* of batches */
+    u32 batch_count;
     struct pindex *
         *parts; /* partitions with batches here, in order of first batch; NULL = dropped */
     u32 part_count, part_cap;
@@ -189,7 +191,10 @@ static inline u64 entry_lsn(const struct entry *e)
 #define RUN_WAL 0x8000u
 #define RUN_NUMBER_BITS 28u
 #define RUN_EPOCH_MAX ((1u << (48 - RUN_NUMBER_BITS)) - 1)
-#define RUN_NUMBER_MAX ((1u << RUN_NUMBER_BITS) - 1)
+/* In the number of a run that was uploaded from the log: it holds what nothing else in the store
+ * does, and recovery takes it for that. */
+#define RUN_FRESH (1u << (RUN_NUMBER_BITS - 1))
+#define RUN_NUMBER_MAX (RUN_FRESH - 1)
 _Static_assert(SHARDS_MAX <= RUN_WAL, "the number of a WAL leaves room for the bit of runs");
 static inline u64 bundle_id(u32 wal, u64 seq)
 {
@@ -202,6 +207,10 @@ static inline u64 run_id(u32 wal, u32 epoch, u32 number)
 static inline bool object_is_run(u64 id)
 {
     return id >> 63;
+}
+static inline bool object_is_fresh(u64 id) /* a bundle, or a run from the log */
+{
+    return !object_is_run(id) || id & RUN_FRESH;
 }
 static inline u32 bundle_wal(u64 id)
 {
@@ -238,6 +247,7 @@ struct pindex {
     i64 start_target;            /* start_offset when all queued moves are durable */
     i64 registered_end;          /* offsets below lie in blocks (or are gone) */
     i64 clean_end;               /* of each key at most the newest record is left below */
+    i64 runs_end;                /* merge.c: blocks that begin below lie in runs */
     u64 block_bytes, tail_bytes; /* of live blocks; of live entries at or beyond registered_end */
     i64 last_seq;                /* newest segment whose `parts` holds this; -1 */
     struct bundle_fill fill;     /* the block that last_seq's bundle will have open */
@@ -245,12 +255,14 @@ struct pindex {
     struct block *blocks;        /* ascending; live ones are [block_head, block_end) */
     u32 entry_head, entry_end, entry_cap;
     u32 block_head, block_end, block_cap;
-    u32 holds;              /* appends, reads, jobs that point here */
-    bool dropped;           /* out of the table; freed when holds == 0 */
-    bool object;            /* appends are done, and readable, when they are registered: ack.c */
-    bool advanced;          /* a registration moved durable_offset: to be told */
-    bool rewriting;         /* cleaner.c or merge.c is changing its blocks */
-    u64 snap_txn;           /* uploader.c: number of the transaction that holds its snapshot */
+    u32 holds;         /* appends, reads, jobs that point here */
+    bool dropped;      /* out of the table; freed when holds == 0 */
+    bool object;       /* appends are done, and readable, when they are registered: ack.c */
+    bool advanced;     /* a registration moved durable_offset: to be told */
+    bool rewriting;    /* cleaner.c or merge.c is changing its blocks */
+    u64 snap_txn;      /* uploader.c: number of the transaction that holds its snapshot */
+    u64 gather_number; /* gather.c: of the upload that has it at gather_at */
+    u32 gather_at;
     i32 leader_epoch;       /* kept in the p/ key */
     struct list reads;      /* struct read_op.link of waiting reads: reader.c */
     struct list merge_link; /* merge.c */
@@ -551,7 +563,8 @@ struct storage {
     i64 steady_base_ms;              /* see discard_now_ms */
     struct clean *cleaning;          /* the round of this shard; NULL: none */
     struct merge *merge;
-    u32 run_number; /* of the next run of this life */
+    u32 run_number;    /* of the next run of this life */
+    u64 gather_number; /* uploads gathered */
 };
 
 /* ---- index_memory.c ---- */

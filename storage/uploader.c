@@ -1,33 +1,46 @@
 /* The uploader: sealed segments → objects → registrations, oldest first.
  *
- *   segment DURABLE ─► slot: LOAD ─► PUT ─► PLACED ─► COMMIT ─► segment REGISTERED
- *                             ▲       │                 │
- *                             └─ pause┴──── failure ────┘ (a failed commit goes back to PLACED)
+ *   segments DURABLE ─► slot: LOAD ─► PUT ─► PLACED ─► COMMIT ─► segments REGISTERED
+ *                                     │ ▲              │
+ *                                     ▼ │              └─ a failed commit goes back to PLACED
+ *                                   FAILED, for a pause
  *
- *   LOAD    the segment's bytes: its image, or read back from the WAL file
- *   PUT     one object b/<wal>/<seq>-<epoch>; store.uploads of them side by side
- *   PLACED  the object is complete; waits until all older segments are registered
- *   COMMIT  one metadata transaction, for all that are placed: b/ keys (every block), s/ keys
- *           (snapshots), w/ key
+ *   LOAD    the segments' bytes: their images, or read back from the WAL file
+ *   PUT     their objects, one after the other: a bundle b/<wal>/<seq>-<epoch> and runs r/…
+ *           (gather.c says which); store.uploads slots side by side
+ *   PLACED  the objects are complete; waits until all older segments are registered
+ *   COMMIT  one metadata transaction, for all that are placed: b/ and r/ keys (every block), s/
+ *           keys (snapshots), w/ key
  *
  *  1. Registrations are strictly in order of segments: the w/ key says "all below are registered".
- *  2. A segment becomes REGISTERED, and its WAL slot free, only after its transaction is durable.
+ *  2. A segment becomes REGISTERED, and its WAL slot free, only after its transaction is durable,
+ *     and that names all objects of its upload.
  *  3. The blocks enter the index before segment_registered, in the same step: a reader finds each
  *     batch in the WAL or in a block at every moment.
  *  4. Objects that no transaction refers to (a crash between PUT and COMMIT) are harmless: their
  *     name holds the WAL epoch of that life, so no later life writes it again, and scrub.c
- *     finds it. A repeated PUT in the same life replaces the object as a whole.
- *  5. Failures are repeated for ever with growing pauses, except while stopping: then one is
+ *     finds it.
+ *  5. A put that failed may be there all the same, or get there later. So an upload once begun
+ *     stays what it is: FAILED keeps its objects, and a name never gets other bytes. What is stored
+ *     is not put again. The image of a single segment is let go of meanwhile, and read back if need
+ *     be; of gathered ones they stay, which are not many (gather.c).
+ *  6. Failures are repeated for ever with growing pauses, except while stopping: then one is
  *     enough, for the WAL holds everything; and after another life has begun (ERR_FENCED).
  *
  * Partitions may be dropped at any moment: slots hold keys, no pointers, and look them up again.
  */
 #include "clock.h"
-#include "discard.h"
+#include "plant.h"
+#include "uploader_int.h"
 
 #define UPLOADER_MAGIC 0x0b10ad01u
 #define UPLOAD_STEPS(X) \
-    X(IDLE, "idle") X(LOAD, "load") X(PUT, "put") X(PLACED, "placed") X(COMMIT, "commit")
+    X(IDLE, "idle")     \
+    X(LOAD, "load")     \
+    X(PUT, "put")       \
+    X(FAILED, "failed") \
+    X(PLACED, "placed") \
+    X(COMMIT, "commit")
 /* store.retry doubles up to this many times itself (config.def says so). */
 #define RETRY_FACTOR_MAX 20u
 /* No spare image was free: another upload is about to give one back. */
@@ -61,25 +74,6 @@ static const char *const upload_step_names[] = {
 #undef X
 };
 
-struct upload {
-    enum upload_step step;
-    struct storage *st;
-    struct segment *seg;
-    struct segment_load load;
-    struct bundle_builder builder;
-    u8 *registered; /* per entry: is in the b/ value */
-    char name[BUNDLE_NAME_SIZE];
-    struct bg_job job;
-    struct arena arena; /* of the commit */
-    struct meta_txn txn;
-    struct upload *next;      /* registered by the same transaction */
-    struct discard_note note; /* nothing of the object is wanted any more */
-    err err;
-    u64 started_ns, job_ns;
-    u64 pace; /* atomic, the job reads it: bytes/s, 0 = as fast as it goes */
-    bool awaited;
-};
-
 struct uploader {
     u32 magic;
     struct storage *st;
@@ -103,21 +97,37 @@ static void observe_since(struct storage *st, enum metric_hist_id id, u64 since_
 
 /* Do acknowledgements wait for it? Also for one without such batches before one with them:
  * registrations are in order. */
-static bool is_awaited(const struct storage *st, const struct segment *seg)
+static bool is_awaited(const struct upload *u)
 {
-    return seg->object_since_ns != 0 || !list_empty(&st->wal.registering);
+    if (!list_empty(&u->st->wal.registering))
+        return true;
+    for (u32 i = 0; i < u->seg_count; i++)
+        if (u->segs[i]->object_since_ns != 0)
+            return true;
+    return false;
 }
 
 static void upload_set_step(struct upload *u, enum upload_step to)
 {
     enum upload_step from = u->step;
-    bool allowed = (from == UPLOAD_IDLE && to == UPLOAD_LOAD) ||
-                   (from == UPLOAD_LOAD && (to == UPLOAD_PUT || to == UPLOAD_PLACED)) ||
-                   (from == UPLOAD_PUT && to == UPLOAD_PLACED) ||
-                   (from == UPLOAD_PLACED && to == UPLOAD_COMMIT) ||
-                   (from == UPLOAD_COMMIT && to == UPLOAD_PLACED) || to == UPLOAD_IDLE;
-    CHECK(allowed);
+    static const u8 allowed[] = {
+        [UPLOAD_IDLE] = 1 << UPLOAD_LOAD,
+        [UPLOAD_LOAD] = 1 << UPLOAD_PUT | 1 << UPLOAD_PLACED | 1 << UPLOAD_FAILED,
+        [UPLOAD_PUT] = 1 << UPLOAD_PLACED | 1 << UPLOAD_FAILED,
+        [UPLOAD_FAILED] = 1 << UPLOAD_PUT | 1 << UPLOAD_LOAD,
+        [UPLOAD_PLACED] = 1 << UPLOAD_COMMIT,
+        [UPLOAD_COMMIT] = 1 << UPLOAD_PLACED,
+    };
+    CHECK(to == UPLOAD_IDLE || allowed[from] >> to & 1);
     u->step = to;
+}
+
+static const char *upload_name(const struct upload *u)
+{
+    for (u32 i = 0; i < u->object_count; i++)
+        if (!u->objects[i].stored)
+            return u->objects[i].name;
+    return u->object_count > 0 ? u->objects[0].name : "";
 }
 
 /* ---- life ---- */
@@ -185,8 +195,8 @@ static void watch_fire(struct timer *t)
         const struct upload *u = &up->slots[i];
         if (u->step == UPLOAD_IDLE || s->now_ns - u->started_ns < UPLOAD_SLOW_NS)
             continue;
-        LOG(WARN, upload_slow, "shard=%u object=%s step=%s seconds=%" PRIu64, s->index, u->name,
-            upload_step_names[u->step], (s->now_ns - u->started_ns) / NS_PER_S);
+        LOG(WARN, upload_slow, "shard=%u object=%s step=%s seconds=%" PRIu64, s->index,
+            upload_name(u), upload_step_names[u->step], (s->now_ns - u->started_ns) / NS_PER_S);
     }
     if (up->busy > 0)
         timer_start(&s->timers, t, s->now_ns + UPLOAD_SLOW_NS, watch_fire);
@@ -194,19 +204,40 @@ static void watch_fire(struct timer *t)
 
 /* ---- one upload ---- */
 
+static void upload_unload(struct upload *u)
+{
+    for (u32 i = 0; i < u->seg_count; i++)
+        segment_load_end(u->st, &u->loads[i]);
+}
+
+/* The images are not needed now. */
+static void upload_unhold(struct upload *u)
+{
+    upload_unload(u);
+    for (u32 i = 0; i < u->seg_count; i++)
+        if (u->segs[i]->state == SEG_UPLOADING)
+            segment_upload_failed(u->st, u->segs[i]);
+}
+
 static void upload_release(struct upload *u)
 {
     struct uploader *up = u->st->uploader;
     CHECK(up->busy > 0);
     CHECK(!u->job.busy);
-    bundle_builder_free(&u->builder);
-    mem_free(u->registered);
-    u->registered = NULL;
+    gather_free(u);
     arena_reset(&u->arena);
-    u->seg->upload = NULL;
-    u->seg = NULL;
+    for (u32 i = 0; i < u->seg_count; i++)
+        u->segs[i]->upload = NULL;
+    u->seg_count = 0;
     upload_set_step(u, UPLOAD_IDLE);
     up->busy--;
+}
+
+/* Its segments wait again. */
+static void upload_undo(struct upload *u)
+{
+    upload_unhold(u);
+    upload_release(u);
 }
 
 static const char *failure_remedy(err e)
@@ -239,10 +270,8 @@ static void give_up(struct uploader *up)
     up->gave_up = up->st->uploads_gave_up = true;
     for (u32 i = 0; i < up->slot_count; i++) {
         struct upload *u = &up->slots[i];
-        if (u->step != UPLOAD_PLACED)
-            continue;
-        segment_upload_failed(up->st, u->seg);
-        upload_release(u);
+        if (u->step == UPLOAD_PLACED || u->step == UPLOAD_FAILED)
+            upload_undo(u);
     }
 }
 
@@ -262,7 +291,7 @@ static void upload_pause(struct uploader *up, const struct upload *u, const char
     LOG(WARN, upload_failed,
         "shard=%u what=\"%s\" object=%s error=%s text=\"%s\" failures=%u retry_ms=%" PRIu64
         " remedy=\"%s\"",
-        st->shard->index, what, u->name, err_name(e), err_text(e), st->upload_failures,
+        st->shard->index, what, upload_name(u), err_name(e), err_text(e), st->upload_failures,
         st->stopping ? 0 : pause / NS_PER_MS, failure_remedy(e));
     if (st->shard->metrics != NULL)
         metric_set(st->shard->metrics, M_upload_retry_time,
@@ -271,12 +300,12 @@ static void upload_pause(struct uploader *up, const struct upload *u, const char
         timer_start(&st->shard->timers, &up->retry_timer, st->shard->now_ns + pause, retry_fire);
 }
 
-static void upload_failed(struct upload *u, const char *what, err e)
+/* Of reading the log: nothing is put yet. */
+static void upload_load_failed(struct upload *u, err e)
 {
     struct uploader *up = u->st->uploader;
-    upload_pause(up, u, what, e);
-    segment_upload_failed(u->st, u->seg);
-    upload_release(u);
+    upload_pause(up, u, "read the segment from the WAL", e);
+    upload_undo(u);
     if (u->st->stopping)
         give_up(up);
     else
@@ -285,103 +314,151 @@ static void upload_failed(struct upload *u, const char *what, err e)
 
 static void pace_fire(struct timer *t);
 static void upload_load_done(struct segment_load *l);
-static void upload_build(struct upload *u);
+static void upload_loaded(struct upload *u);
 
 /* False: no memory for it now. */
-static bool upload_start(struct uploader *up, struct upload *u, struct segment *seg)
+static bool upload_load(struct upload *u)
+{
+    bool ready = true;
+    upload_set_step(u, UPLOAD_LOAD);
+    for (u32 i = u->seg_count; i-- > 0;) {
+        segment_set_state(u->segs[i], SEG_UPLOADING);
+        ready = segment_load_begin(u->st, &u->loads[i], u->segs[i], upload_load_done);
+        CHECK(ready || i == 0); /* gathered ones are in memory */
+    }
+    if (ready)
+        upload_loaded(u);
+    return ready || u->loads[0].err == ERR_NONE;
+}
+
+static void timers_start(struct uploader *up)
+{
+    struct shard *s = up->st->shard;
+    if (!timer_armed(&up->watch_timer))
+        timer_start(&s->timers, &up->watch_timer, s->now_ns + UPLOAD_SLOW_NS, watch_fire);
+    if (!timer_armed(&up->pace_timer))
+        timer_start(&s->timers, &up->pace_timer, s->now_ns + PACE_TICK_NS, pace_fire);
+}
+
+/* `count` segments from this one on; all but the first are in memory. False: no memory for it
+ * now. */
+static bool upload_start(struct uploader *up, struct upload *u, struct segment *seg, u32 count)
 {
     struct storage *st = up->st;
-    CHECK(u->step == UPLOAD_IDLE && u->seg == NULL);
-    CHECK(seg->state == SEG_DURABLE);
-    segment_set_state(seg, SEG_UPLOADING);
-    seg->upload = u;
-    u->seg = seg;
-    u->err = ERR_NONE;
-    u->started_ns = st->shard->now_ns;
-    bundle_name(u->name, bundle_id(st->wal.index, seg->seq), st->wal.epoch);
+    CHECK(u->step == UPLOAD_IDLE && u->seg_count == 0);
     up->busy++;
-    if (!timer_armed(&up->watch_timer))
-        timer_start(&st->shard->timers, &up->watch_timer, st->shard->now_ns + UPLOAD_SLOW_NS,
-                    watch_fire);
-    if (!timer_armed(&up->pace_timer))
-        timer_start(&st->shard->timers, &up->pace_timer, st->shard->now_ns + PACE_TICK_NS,
-                    pace_fire);
-    upload_set_step(u, UPLOAD_LOAD);
-    if (segment_load_begin(st, &u->load, seg, upload_load_done)) {
-        upload_build(u);
-        return true;
+    u->started_ns = st->shard->now_ns;
+    for (u32 i = 0; i < count; i++, seg = segment_next(st, seg)) {
+        CHECK(seg->state == SEG_DURABLE && seg->upload == NULL);
+        seg->upload = u;
+        u->segs[u->seg_count++] = seg;
     }
-    if (u->load.err == ERR_NONE)
+    timers_start(up);
+    if (upload_load(u))
         return true;
-    segment_upload_failed(st, seg);
-    upload_release(u);
+    upload_undo(u);
     return false;
 }
 
 static void upload_load_done(struct segment_load *l)
 {
-    struct upload *u = container_of(l, struct upload, load);
-    CHECK(u->step == UPLOAD_LOAD);
+    struct upload *u = l->seg->upload;
+    CHECK(u->step == UPLOAD_LOAD && l == &u->loads[0]);
     if (l->err == ERR_NONE)
-        upload_build(u);
+        upload_loaded(u);
     else
-        upload_failed(u, "read the segment from the WAL", l->err);
+        upload_load_failed(u, l->err);
 }
 
-static void upload_add_part(struct upload *u, struct pindex *p)
+static err object_put(struct upload *u, struct upload_object *o)
 {
-    struct storage *st = u->st;
-    const struct entry *e;
-    u32 n = pindex_segment_entries(p, st, u->seg->seq, &e);
-    for (u32 i = 0; i < n; i++, e++) {
-        if (entry_last_offset(e) < p->start_offset)
-            continue; /* deleted already */
-        u32 at = (u32)(entry_lsn(e) % st->wal.segment_bytes);
-        CHECK((u64)at + e->bytes <= u->seg->used);
-        bundle_builder_add(&u->builder, &p->key, e->base_offset, entry_last_offset(e),
-                           e->max_timestamp, bytes_of(u->load.image->bytes + at, e->bytes));
-    }
+    struct store *store = u->st->env->store;
+    if (o->builder.own == NULL)
+        bundle_builder_seal(&o->builder);
+    struct store_object object = { .name = o->name,
+                                   .parts = o->builder.parts,
+                                   .part_count = o->builder.part_count,
+                                   .awaited = u->awaited,
+                                   .pace = &u->pace };
+    u64 began_ns = clock_mono_ns();
+    err e = store->driver->put(store, &object);
+    o->put_ns = clock_mono_ns() - began_ns;
+    o->stored = e == ERR_NONE;
+    return e;
 }
 
 static void upload_run(struct bg_job *j)
 {
     struct upload *u = container_of(j, struct upload, job);
-    struct store *store = u->st->env->store;
-    u->err = u->load.spare ? segment_load_check(u->st, &u->load) : ERR_NONE;
-    if (u->err != ERR_NONE)
-        return;
-    bundle_builder_seal(&u->builder);
-    struct store_object o = { .name = u->name,
-                              .parts = u->builder.parts,
-                              .part_count = u->builder.part_count,
-                              .awaited = u->awaited,
-                              .pace = &u->pace };
-    u->err = store->driver->put(store, &o);
+    u->err = u->checked ? ERR_NONE : segment_load_check(u->st, &u->loads[0]);
+    u->checked = u->err == ERR_NONE;
+    for (u32 i = 0; i < u->object_count && u->err == ERR_NONE; i++)
+        if (!u->objects[i].stored)
+            u->err = object_put(u, &u->objects[i]);
 }
 
 static void upload_put_done(struct bg_job *j);
 
-static void upload_build(struct upload *u)
+static void upload_put(struct upload *u)
+{
+    upload_set_step(u, UPLOAD_PUT);
+    u->awaited = is_awaited(u);
+    bg_submit(u->st->shard, &u->job, BG_PUT, upload_run, upload_put_done);
+}
+
+static void upload_placed(struct upload *u)
+{
+    struct uploader *up = u->st->uploader;
+    upload_unload(u);
+    upload_set_step(u, UPLOAD_PLACED);
+    if (up->gave_up)
+        give_up(up);
+    else
+        uploader_kick(u->st);
+}
+
+static void upload_loaded(struct upload *u)
+{
+    u->checked = !u->loads[0].spare;
+    if (u->object_count == 0)
+        gather_build(u);
+    else
+        gather_moved(u);
+    if (u->object_count > 0)
+        upload_put(u);
+    else
+        upload_placed(u); /* all of it was deleted: nothing to keep */
+}
+
+static void upload_put_failed(struct upload *u)
 {
     struct storage *st = u->st;
-    struct segment *seg = u->seg;
-    CHECK(u->step == UPLOAD_LOAD && u->load.image != NULL);
-    bundle_builder_init(&u->builder, st->wal.index, seg->seq, st->wal.epoch,
-                        (u32)config_u64(st->env->cfg, CFG_store_block_bytes));
-    for (u32 i = 0; i < seg->part_count; i++)
-        if (seg->parts[i] != NULL)
-            upload_add_part(u, seg->parts[i]);
-    if (u->builder.entry_count == 0) { /* all of it was deleted: nothing to keep */
-        segment_load_end(st, &u->load);
-        upload_set_step(u, UPLOAD_PLACED);
+    upload_pause(st->uploader, u, "write the object", u->err);
+    upload_set_step(u, UPLOAD_FAILED);
+    if (u->seg_count == 1)
+        upload_unhold(u);
+    if (st->stopping || st->uploader->gave_up)
+        give_up(st->uploader);
+    else
         uploader_kick(st);
-        return;
+}
+
+/* What was put by the job. */
+static void count_puts(struct upload *u)
+{
+    struct storage *st = u->st;
+    for (u32 i = 0; i < u->object_count; i++) {
+        struct upload_object *o = &u->objects[i];
+        if (o->put_ns == 0)
+            continue;
+        storage_count(st, M_store_puts, 1);
+        if (st->shard->metrics != NULL)
+            metric_observe(st->shard->metrics, H_store_put, o->put_ns / NS_PER_US);
+        if (o->stored)
+            storage_count(st, object_is_run(o->id) ? M_put_fresh_bytes : M_put_bundle_bytes,
+                          o->builder.bytes);
+        o->put_ns = 0;
     }
-    upload_set_step(u, UPLOAD_PUT);
-    u->awaited = is_awaited(st, seg);
-    u->job_ns = clock_mono_ns();
-    storage_count(st, M_store_puts, 1);
-    bg_submit(st->shard, &u->job, BG_PUT, upload_run, upload_put_done);
 }
 
 static void upload_put_done(struct bg_job *j)
@@ -389,28 +466,25 @@ static void upload_put_done(struct bg_job *j)
     struct upload *u = container_of(j, struct upload, job);
     struct storage *st = u->st;
     CHECK(u->step == UPLOAD_PUT);
-    if (u->err == ERR_CORRUPT && u->load.spare)
-        segment_load_tell(st, &u->load, u->err);
-    segment_load_end(st, &u->load);
-    observe_since(st, H_store_put, u->job_ns);
-    if (u->err != ERR_NONE) {
-        storage_count(st, M_store_errors, 1);
-        upload_failed(u, "write the object", u->err);
+    count_puts(u);
+    if (!u->checked) {
+        segment_load_tell(st, &u->loads[0], u->err);
+        upload_load_failed(u, u->err);
         return;
     }
-    storage_count(st, M_put_bundle_bytes, u->builder.bytes);
-    upload_set_step(u, UPLOAD_PLACED);
-    if (st->uploader->gave_up)
-        give_up(st->uploader);
-    else
-        uploader_kick(st);
+    if (u->err == ERR_NONE) {
+        upload_placed(u);
+        return;
+    }
+    storage_count(st, M_store_errors, 1);
+    upload_put_failed(u);
 }
 
 /* ---- the registration ---- */
 
-static struct block block_of(const struct upload *u, const struct bundle_entry *e)
+static struct block block_of(const struct upload_object *o, const struct bundle_entry *e)
 {
-    return (struct block){ .bundle = bundle_id(u->builder.wal, u->builder.seq),
+    return (struct block){ .bundle = o->id,
                            .base_offset = e->base_offset,
                            .last_offset = e->last_offset,
                            .max_timestamp = e->max_timestamp,
@@ -420,33 +494,48 @@ static struct block block_of(const struct upload *u, const struct bundle_entry *
 }
 
 /* The partition of an entry, if its block is still wanted. */
-static struct pindex *entry_partition(const struct upload *u, const struct bundle_entry *e)
+static struct pindex *entry_partition(struct storage *st, const struct bundle_entry *e)
 {
-    struct pindex *p = pindex_find(u->st, &e->key);
+    struct pindex *p = pindex_find(st, &e->key);
     return p != NULL && e->last_offset >= p->start_offset ? p : NULL;
 }
 
-/* The b/ value with the blocks that are still wanted; no data when there are none. */
-static struct bytes commit_registration(struct upload *u)
+/* With the entries that are registered. */
+static struct bundle_reg reg_of(const struct storage *st, const struct upload_object *o)
 {
-    const struct bundle_builder *b = &u->builder;
+    const struct bundle_builder *b = &o->builder;
     struct bundle_reg reg = { .epoch = b->epoch,
                               .object_bytes = b->bytes,
-                              .created_ms = u->st->shard->now_ms };
-    u->registered = mem_realloc(u->registered, MAX(b->entry_count, 1));
+                              .created_ms = st->shard->now_ms,
+                              .run = object_is_run(o->id) };
     for (u32 i = 0; i < b->entry_count; i++) {
-        u->registered[i] = entry_partition(u, &b->entries[i]) != NULL;
-        reg.block_count += u->registered[i];
+        if (!o->registered[i])
+            continue;
+        if (reg.block_count++ == 0 && reg.run)
+            reg.cover_from = b->entries[i].base_offset;
+        if (reg.run)
+            reg.cover_to = b->entries[i].last_offset + 1;
     }
+    return reg;
+}
+
+/* The b/ or r/ value with the blocks that are still wanted; no data when there are none. */
+static struct bytes commit_registration(struct upload *u, struct upload_object *o)
+{
+    const struct bundle_builder *b = &o->builder;
+    o->registered = mem_realloc(o->registered, b->entry_count);
+    for (u32 i = 0; i < b->entry_count; i++)
+        o->registered[i] = entry_partition(u->st, &b->entries[i]) != NULL;
+    struct bundle_reg reg = reg_of(u->st, o);
     if (reg.block_count == 0)
         return (struct bytes){ NULL, 0 };
     u8 *raw;
     struct bytes value = bundle_reg_begin(&u->arena, &reg, &raw);
-    CHECK(raw != NULL); /* COMMIT_BYTES_MAX is far above a segment's worth of blocks */
+    CHECK(raw != NULL); /* COMMIT_BYTES_MAX is far above an upload's worth of blocks */
     u32 n = 0;
     for (u32 i = 0; i < b->entry_count; i++) {
-        struct block block = block_of(u, &b->entries[i]);
-        if (u->registered[i])
+        struct block block = block_of(o, &b->entries[i]);
+        if (o->registered[i])
             bundle_reg_set(raw, n++, &b->entries[i].key, &block);
     }
     bundle_reg_end(raw, value.len);
@@ -468,23 +557,28 @@ static void commit_add(struct meta_txn *t, struct arena *a, struct bytes key, st
     t->ops[t->op_count++] = (struct meta_op){ META_PUT, arena_copy(a, key), value };
 }
 
-/* The blocks of one, and the snapshots taken with its segment but those that a newer one of the
- * same transaction replaces. */
-static void commit_add_upload(struct upload *u, struct meta_txn *t)
+static void commit_add_object(struct upload *u, struct upload_object *o, struct meta_txn *t)
+{
+    char buf[META_KEY_SIZE];
+    struct bytes value = commit_registration(u, o);
+    if (value.data == NULL) {
+        struct discarded object = { o->id, o->builder.epoch, o->builder.bytes,
+                                    discard_now_ms(u->st) };
+        t->ops[t->op_count++] = discard_op(&o->note, &object);
+        return;
+    }
+    if (PLANTED(PLANT_UPLOAD_LEAVES_RUNS) && o != u->objects)
+        return;
+    commit_add(t, &u->arena, meta_key_bundle(buf, o->id), value);
+    t->compares[t->compare_count++] =
+        (struct meta_compare){ .key = t->ops[t->op_count - 1].key, .revision = 0 };
+}
+
+/* Those taken with the segment but those that a newer one of the same transaction replaces. */
+static void commit_add_snapshots(struct upload *u, const struct segment *seg, struct meta_txn *t)
 {
     struct storage *st = u->st;
-    struct segment *seg = u->seg;
     char buf[META_KEY_SIZE];
-    struct bytes value = commit_registration(u);
-    if (value.data != NULL) {
-        commit_add(t, &u->arena, meta_key_bundle(buf, bundle_id(st->wal.index, seg->seq)), value);
-        t->compares[t->compare_count++] =
-            (struct meta_compare){ .key = t->ops[t->op_count - 1].key, .revision = 0 };
-    } else if (u->builder.entry_count > 0) {
-        struct discarded object = { bundle_id(st->wal.index, seg->seq), st->wal.epoch,
-                                    u->builder.bytes, discard_now_ms(st) };
-        t->ops[t->op_count++] = discard_op(&u->note, &object);
-    }
     for (u32 i = 0; i < seg->snap_count; i++) {
         const struct segment_snapshot *s = &seg->snaps[i];
         if (s->p == NULL || s->p->snap_txn == st->uploader->txn_number)
@@ -496,68 +590,94 @@ static void commit_add_upload(struct upload *u, struct meta_txn *t)
     }
 }
 
+static u32 upload_ops(const struct upload *u)
+{
+    u32 n = u->object_count;
+    for (u32 i = 0; i < u->seg_count; i++)
+        n += u->segs[i]->snap_count;
+    return n;
+}
+
 /* Oldest first. */
 static void upload_commit(struct uploader *up, struct upload **v, u32 count)
 {
     struct storage *st = up->st;
     struct upload *first = v[0];
     struct arena *a = &first->arena;
-    u64 end_seq = first->seg->seq + count;
-    u32 ops = 1;
+    const struct upload *last = v[count - 1];
+    u64 end_seq = last->segs[last->seg_count - 1]->seq + 1;
+    u32 ops = 1, objects = 0;
     for (u32 i = 0; i < count; i++) {
         upload_set_step(v[i], UPLOAD_COMMIT);
         arena_reset(&v[i]->arena);
         v[i]->next = i + 1 < count ? v[i + 1] : NULL;
-        ops += 1 + v[i]->seg->snap_count;
+        ops += upload_ops(v[i]);
+        objects += v[i]->object_count;
     }
     struct meta_txn *t = &first->txn;
-    *t = (struct meta_txn){ .compares = arena_alloc(a, (count + 1) * sizeof *t->compares),
+    *t = (struct meta_txn){ .compares = arena_alloc(a, (objects + 1) * sizeof *t->compares),
                             .ops = arena_alloc(a, ops * sizeof *t->ops) };
     CHECK(t->compares != NULL && t->ops != NULL);
     char buf[META_KEY_SIZE];
     commit_add(t, a, meta_key_wal(buf, st->wal.index), wal_meta_value(&st->wal, end_seq, false, a));
     t->compares[t->compare_count++] = (struct meta_compare){ .key = t->ops[0].key };
     up->txn_number++;
-    for (u32 i = count; i-- > 0;)
-        commit_add_upload(v[i], t);
+    for (u32 i = count; i-- > 0;) {
+        for (u32 k = 0; k < v[i]->object_count; k++)
+            commit_add_object(v[i], &v[i]->objects[k], t);
+        for (u32 k = v[i]->seg_count; k-- > 0;)
+            commit_add_snapshots(v[i], v[i]->segs[k], t);
+    }
     first->job_ns = clock_mono_ns();
     storage_count(st, M_meta_commits, 1);
     bg_submit(st->shard, &first->job, BG_META, commit_run, upload_commit_done);
 }
 
+/* Its blocks enter the index. */
+static void object_registered(struct storage *st, struct upload_object *o)
+{
+    const struct bundle_builder *b = &o->builder;
+    struct bundle_reg reg = reg_of(st, o);
+    u32 live = 0;
+    for (u32 i = 0; i < b->entry_count; i++) {
+        /* What was dropped or deleted during the commit is registered, but nobody will say it is
+         * gone. */
+        o->registered[i] &= entry_partition(st, &b->entries[i]) != NULL;
+        live += o->registered[i];
+    }
+    if (reg.block_count > 0)
+        retention_bundle_add(st, o->id, &reg, live, false);
+    for (u32 i = 0; i < b->entry_count; i++) {
+        struct block block = block_of(o, &b->entries[i]);
+        if (o->registered[i])
+            pindex_add_block(pindex_find(st, &b->entries[i].key), &block);
+    }
+}
+
 static void upload_finish(struct upload *u)
 {
     struct storage *st = u->st;
-    const struct bundle_builder *b = &u->builder;
-    u64 id = bundle_id(b->wal, b->seq);
-    u32 registered = 0, live = 0;
-    for (u32 i = 0; i < b->entry_count; i++) {
-        if (!u->registered[i])
-            continue;
-        registered++;
-        /* What was dropped or deleted during the commit is registered, but nobody will say it is
-         * gone. */
-        u->registered[i] = entry_partition(u, &b->entries[i]) != NULL;
-        live += u->registered[i];
+    struct segment *segs[GATHER_SEGMENTS_MAX];
+    u32 count = u->seg_count;
+    u64 bytes = 0, data_bytes = 0;
+    for (u32 i = 0; i < u->object_count; i++) {
+        object_registered(st, &u->objects[i]);
+        bytes += u->objects[i].builder.bytes;
     }
-    struct bundle_reg reg = { .epoch = b->epoch,
-                              .object_bytes = b->bytes,
-                              .created_ms = st->shard->now_ms };
-    if (registered > 0)
-        retention_bundle_add(st, id, &reg, live, false);
-    for (u32 i = 0; i < b->entry_count; i++) {
-        struct block block = block_of(u, &b->entries[i]);
-        if (u->registered[i])
-            pindex_add_block(pindex_find(st, &b->entries[i].key), &block);
+    for (u32 i = 0; i < count; i++) {
+        segs[i] = u->segs[i];
+        data_bytes += segs[i]->data_bytes;
     }
-    storage_count(st, M_uploads, 1);
-    storage_count(st, M_upload_bytes, b->bytes);
-    storage_count(st, M_upload_data_bytes, u->seg->data_bytes);
-    merge_uploaded(st, b->bytes);
+    storage_count(st, M_uploads, u->object_count);
+    storage_count(st, M_upload_segments, count);
+    storage_count(st, M_upload_bytes, bytes);
+    storage_count(st, M_upload_data_bytes, data_bytes);
+    storage_count(st, M_upload_run_data_bytes, u->run_data_bytes);
+    merge_uploaded(st, bytes);
     observe_since(st, H_upload, u->started_ns);
-    struct segment *seg = u->seg;
     upload_release(u);
-    segment_registered(st, seg);
+    for (u32 i = 0; i < count; i++)
+        segment_registered(st, segs[i]);
 }
 
 static void upload_commit_done(struct bg_job *j)
@@ -625,27 +745,30 @@ bool uploader_behind(const struct storage *st)
 }
 
 /* 0: as fast as it goes. */
-static u64 upload_pace(const struct uploader *up, const struct segment *seg)
+static u64 upload_pace(const struct uploader *up, const struct upload *u)
 {
     const struct storage *st = up->st;
+    const struct segment *first = u->segs[0], *last = u->segs[u->seg_count - 1];
     u32 waiting = waiting_percent(st);
     bool alone = up->log_rests || !st->env->store->driver->local;
-    if (st->stopping || alone || is_awaited(st, seg) || waiting >= HURRIED)
+    u64 used = 0;
+    for (u32 i = 0; i < u->seg_count; i++)
+        used += u->segs[i]->used;
+    if (st->stopping || alone || is_awaited(u) || waiting >= HURRIED)
         return 0;
     u32 ease = EASE_MIN;
     if (waiting > UPLOADS_RELAXED)
         ease += (EASE_MAX - EASE_MIN) * (waiting - UPLOADS_RELAXED) / (HURRIED - UPLOADS_RELAXED);
-    u64 fill_ns = MAX(seg->sealed_ns - seg->opened_ns, NS_PER_MS);
-    u64 all = MAX((u64)seg->used * ease / 100 * NS_PER_S / fill_ns, PACE_MIN);
+    u64 fill_ns = MAX(last->sealed_ns - first->opened_ns, NS_PER_MS);
+    u64 all = MAX(used * ease / 100 * NS_PER_S / fill_ns, PACE_MIN);
     return MAX(all / up->busy, 1u);
 }
 
 static void pace_all(struct uploader *up)
 {
     for (u32 i = 0; i < up->slot_count; i++)
-        if (up->slots[i].seg)
-            __atomic_store_n(&up->slots[i].pace, upload_pace(up, up->slots[i].seg),
-                             __ATOMIC_RELAXED);
+        if (up->slots[i].seg_count > 0)
+            __atomic_store_n(&up->slots[i].pace, upload_pace(up, &up->slots[i]), __ATOMIC_RELAXED);
 }
 
 static void pace_fire(struct timer *t)
@@ -657,23 +780,64 @@ static void pace_fire(struct timer *t)
         timer_start(&up->st->shard->timers, t, up->st->shard->now_ns + PACE_TICK_NS, pace_fire);
 }
 
+/* Segments that no upload has yet. */
+static u32 segments_waiting(struct storage *st, const struct segment *seg)
+{
+    u32 n = 0;
+    for (; seg != NULL && seg->state >= SEG_DURABLE; seg = segment_next(st, seg))
+        n += seg->upload == NULL;
+    return n;
+}
+
+static u32 segments_held(const struct uploader *up)
+{
+    u32 n = 0;
+    for (u32 i = 0; i < up->slot_count; i++)
+        n += up->slots[i].seg_count;
+    return n;
+}
+
+static void load_later(struct uploader *up)
+{
+    struct shard *s = up->st->shard;
+    if (!timer_armed(&up->retry_timer))
+        timer_start(&s->timers, &up->retry_timer, s->now_ns + LOAD_RETRY_NS, retry_fire);
+}
+
 static void start_next(struct uploader *up)
 {
     struct storage *st = up->st;
     struct segment *seg = segment_first_unregistered(st);
-    struct upload *u = slot_free(up);
-    for (; seg != NULL && u != NULL; seg = segment_next(st, seg)) {
-        if (seg->state == SEG_UPLOADING)
+    u32 waiting = segments_waiting(st, seg);
+    for (; waiting > 0 && up->busy < up->slot_count; seg = segment_next(st, seg)) {
+        CHECK(seg != NULL && seg->state >= SEG_DURABLE);
+        if (seg->upload != NULL)
             continue;
-        if (seg->state != SEG_DURABLE)
-            break;
-        if (!upload_start(up, u, seg)) {
-            if (!timer_armed(&up->retry_timer))
-                timer_start(&st->shard->timers, &up->retry_timer, st->shard->now_ns + LOAD_RETRY_NS,
-                            retry_fire);
+        u32 slots = up->slot_count - up->busy;
+        u32 share = (waiting + slots - 1) / slots;
+        u32 count = gather_count(st, seg, share, segments_held(up));
+        if (!upload_start(up, slot_free(up), seg, count)) {
+            load_later(up);
             break;
         }
-        u = slot_free(up);
+        waiting -= count;
+    }
+}
+
+/* The puts that failed before the pause. */
+static void put_again(struct uploader *up)
+{
+    for (u32 i = 0; i < up->slot_count; i++) {
+        struct upload *u = &up->slots[i];
+        if (u->step != UPLOAD_FAILED)
+            continue;
+        if (u->seg_count > 1) {
+            upload_put(u);
+        } else if (!upload_load(u)) {
+            upload_unhold(u);
+            upload_set_step(u, UPLOAD_FAILED);
+            load_later(up);
+        }
     }
 }
 
@@ -684,11 +848,13 @@ static void commit_next(struct uploader *up)
     struct upload *v[UPLOADS_MAX];
     u32 count = 0;
     struct segment *seg = segment_first_unregistered(up->st);
-    for (; seg != NULL && count < UPLOADS_MAX; seg = segment_next(up->st, seg)) {
+    while (seg != NULL && count < UPLOADS_MAX) {
         struct upload *u = seg->upload;
         if (u == NULL || u->step != UPLOAD_PLACED)
             break;
+        CHECK(seg == u->segs[0]);
         v[count++] = u;
+        seg = segment_next(up->st, u->segs[u->seg_count - 1]);
     }
     if (count > 0)
         upload_commit(up, v, count);
@@ -709,6 +875,7 @@ void uploader_kick(struct storage *st)
         return;
     up->kicking = true; /* starting may end at once and call back here */
     commit_next(up);
+    put_again(up);
     start_next(up);
     pace_all(up);
     commit_next(up);

@@ -341,6 +341,7 @@ static err scan_batch(struct scan *s, struct segment *seg, const struct frame *f
         if (!p->object || PLANTED(PLANT_ACK_BEFORE_REGISTER))
             p->durable_offset = p->next_offset;
         seg->data_bytes += b.bytes;
+        seg->batch_count++;
     }
     segment_add_part(seg, p); /* also when its records are deleted: the snapshot covers them */
     st->env->ops->recovered(st, p, bytes);

@@ -125,7 +125,7 @@ extern struct sim sim;
 /* clang-format off */
 #define SIM_STATS(X)                                                                           \
     X(kills) X(power_cuts) X(clean_stops) X(refused_starts) X(rots) X(rots_refused)            \
-    X(writes) X(writes_torn) X(io_errors) X(resets) X(puts) X(store_errors) X(flips)           \
+    X(writes) X(writes_torn) X(io_errors) X(resets) X(puts) X(fresh_runs) X(store_errors) X(flips) \
     X(meta_errors) X(acked_batches) X(retried_batches) X(read_batches) X(deletes) X(commits)   \
     X(topics_deleted) X(wal_full) X(uploads) X(cache_loads) X(shard_changes)                   \
     X(index_full) X(compactions) X(runs) X(records_removed) X(coalesced) X(ahead_used)            \

@@ -42,7 +42,7 @@ sim-plants:
 	@n=0; for name in ACK_BEFORE_FLUSH SKIP_FRAME TRIM_BEFORE_REGISTER CLEAN_DROPS_LAST \
 			RUN_BEFORE_OBJECT RUN_FORGETS_COVER MERGE_LOSES_BLOCK \
 			REMOVE_BEFORE_COMMIT ORPHAN_RUNS_STAY ACK_BEFORE_REGISTER RECOVER_SKIPS \
-			DISCARD_LIVE; do \
+			DISCARD_LIVE UPLOAD_LEAVES_RUNS; do \
 		n=$$((n + 1)); out=$(SIM_PLANT_BUILD)/plant-$$n.txt; \
 		$(SIM_PLANT_BUILD)/simulator $(if $(LONG),-L) -p $$n -n 1000 -j $(JOBS) > $$out \
 			|| { echo "PLANT_$$name: NOT FOUND in 1000 seeds"; exit 1; }; \

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../../storage/bundle_int.h"
 #include "sim.h"
 #include "store.h"
 
@@ -183,6 +184,10 @@ static err sim_put(struct store *s, const struct store_object *o)
     object_store(o->name, o->parts, o->part_count);
     TRACE("object %s is stored", o->name);
     STAT(puts);
+    u64 id;
+    u32 epoch;
+    STAT_ADD(fresh_runs,
+             bundle_name_parse(o->name, &id, &epoch) && object_is_run(id) && object_is_fresh(id));
     sim_effect("after put");
     sim_step(step, STEP_AFTER);
     return lost_answer || answer_lost() ? ERR_IO : ERR_NONE;

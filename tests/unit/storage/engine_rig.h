@@ -21,6 +21,7 @@
 struct fault {
     u32 puts, gets, removes, commits, awaited_puts;       /* calls; atomic */
     u32 fail_puts, fail_gets, fail_removes, fail_commits; /* so many of the next calls fail */
+    u32 pass_puts;                                        /* so many go through before that */
     err error;
     u32 hold_gets;    /* reads wait until it is 0 */
     u32 hold_catchup; /* those of the catch-up lane */
@@ -52,7 +53,7 @@ static inline err fault_put(struct store *s, const struct store_object *o)
     __atomic_fetch_add(&fault.puts, 1, __ATOMIC_RELAXED);
     if (fault.delay_put_us)
         usleep(fault.delay_put_us);
-    if (fault_take(&fault.fail_puts))
+    if (!fault_take(&fault.pass_puts) && fault_take(&fault.fail_puts))
         return fault.error;
     return fault_store_below->driver->put(fault_store_below, o);
 }

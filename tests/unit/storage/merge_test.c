@@ -19,14 +19,23 @@ static void add(u64 object, u32 bytes)
     };
 }
 
+static u32 tail(void)
+{
+    u32 i = 0, from;
+    do {
+        from = i;
+        i = merge_tail(blocks, from, block_count);
+    } while (i - from == MERGE_BLOCKS_MAX);
+    return i;
+}
+
 /* The range that is chosen as "first+count", "-": none. All bundles may be taken. */
 static const char *choice(u64 run_bytes, u64 again_bytes, bool old)
 {
     static char text[64];
     struct merge_rule rule = { run_bytes, again_bytes, old };
     struct merge_range r;
-    u32 tail = merge_tail(blocks, block_count);
-    if (!merge_choose(blocks, tail, block_count, &rule, &r))
+    if (!merge_choose(blocks, tail(), block_count, &rule, &r))
         return "-";
     u64 bytes = 0, again = 0;
     for (u32 i = r.first; i < r.first + r.count; i++) {
@@ -60,6 +69,28 @@ static void bundles_make_a_run_when_they_fill_it_or_are_old(void **state)
     assert_string_equal(choice(100, 1000, false), "1+3");
     assert_string_equal(choice(90, 1000, false), "1+3");
     assert_string_equal(choice(20, 1000, false), "1+1"); /* one that is larger is a run alone */
+}
+
+/* A run was uploaded behind them: what is between is as large as it ever gets. */
+static void bundles_between_runs_wait_for_nothing(void **state)
+{
+    (void)state;
+    add(RUN(1), 100);
+    add(1, 10), add(2, 10);
+    add(RUN(2), 90);
+    add(3, 10);
+    assert_string_equal(choice(100, 1000, false), "1+2");
+    assert_string_equal(choice(15, 1000, false), "1+1");
+    memmove(&blocks[1], &blocks[3], 2 * sizeof *blocks);
+    block_count = 3; /* they lie in the first run now */
+    assert_string_equal(choice(100, 1000, false), "-");
+    assert_string_equal(choice(100, 1000, true), "2+1");
+    block_count = 0;
+    add(RUN(1), 5);
+    add(1, 20);
+    add(RUN(2), 90);
+    assert_string_equal(choice(100, 1000, false), "0+2");
+    assert_string_equal(choice(100, 4, false), "1+1");
 }
 
 static void small_runs_join_when_all_grow(void **state)
@@ -96,7 +127,8 @@ static void a_choice_has_an_end(void **state)
         add(RUN(1), 1);
     for (u32 i = 0; i < 10000; i++)
         add(i, 1);
-    assert_int_equal(merge_tail(blocks, block_count), 5000);
+    assert_int_equal(merge_tail(blocks, 0, block_count), MERGE_BLOCKS_MAX);
+    assert_int_equal(merge_tail(blocks, 4500, block_count), 5000);
     assert_string_equal(choice(1000000, 1000000, false), "5000+4096");
     block_count = 5001;
     assert_string_equal(choice(1000000, 1000000, true), "5000+1");
@@ -117,7 +149,7 @@ static u32 written_percent(u32 bytes, u32 age, u64 run_bytes, bool bounded, u32 
         came += some;
         allowance += some / 10;
         rule.again_bytes = bounded ? allowance : UINT64_MAX;
-        if (!merge_choose(blocks, merge_tail(blocks, block_count), block_count, &rule, &r))
+        if (!merge_choose(blocks, tail(), block_count, &rule, &r))
             continue;
         allowance -= bounded ? r.again_bytes : 0;
         written += r.bytes;
@@ -130,7 +162,7 @@ static u32 written_percent(u32 bytes, u32 age, u64 run_bytes, bool bounded, u32 
         blocks[r.first] = run;
         block_count = r.first + 1 + behind;
     }
-    *runs = merge_tail(blocks, block_count);
+    *runs = tail();
     return (u32)(written * 100 / came);
 }
 
@@ -395,6 +427,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, engine_teardown)
     const struct CMUnitTest tests[] = {
         C(bundles_make_a_run_when_they_fill_it_or_are_old),
+        C(bundles_between_runs_wait_for_nothing),
         C(small_runs_join_when_all_grow),
         C(a_choice_has_an_end),
         C(a_byte_is_rewritten_about_once),

@@ -433,6 +433,29 @@ static void an_empty_place_is_told_from_a_damaged_one(void **state)
 
 static const struct partition_key part0 = { { { 7 } }, 0 };
 
+/* `records` batches, each a block. */
+static void put_object(u64 id, u32 epoch, i64 base, u32 records)
+{
+    struct bundle_builder b;
+    char name[BUNDLE_NAME_SIZE];
+    struct bytes batches[10];
+    assert_true(records <= ARRAY_COUNT(batches));
+    bundle_builder_init(&b, (u32)(id >> 48), bundle_seq(id), epoch, MIB);
+    for (u32 i = 0; i < records; i++) {
+        batches[i] = batch_make(base + i, 1, 100, 1000);
+        bundle_builder_break(&b);
+        bundle_builder_add(&b, &part0, base + i, base + i, 1000, batches[i]);
+    }
+    bundle_builder_seal(&b);
+    struct store_object o = { .name = bundle_name(name, id, epoch),
+                              .parts = b.parts,
+                              .part_count = b.part_count };
+    assert_int_equal(store.driver->put(&store, &o), ERR_NONE);
+    bundle_builder_free(&b);
+    for (u32 i = 0; i < records; i++)
+        batch_drop(batches[i]);
+}
+
 static void put_bundle(u64 seq, u32 epoch, i64 base, u32 records)
 {
     struct bundle_builder b;
@@ -503,6 +526,72 @@ static void newer_objects_are_taken_up_to_a_gap(void **state)
     assert_int_equal(w.first_unregistered, 15); /* no name is given twice */
     assert_true(w.oldest_epoch > 5);
     arena_free(&a);
+    meta_close(m);
+}
+
+static u64 fresh_run(u32 epoch, u32 number)
+{
+    return run_id(0, epoch, RUN_FRESH | number);
+}
+
+static bool covers(struct meta *m, u64 run, i64 from, i64 to)
+{
+    struct arena a;
+    struct meta_kv kv;
+    struct bundle_reg reg;
+    char key[META_KEY_SIZE];
+    arena_init(&a, 4096, MIB);
+    bool right = meta_get(m, meta_key_bundle(key, run), &a, &kv) == ERR_NONE &&
+                 bundle_reg_decode(kv.value, &reg) == ERR_NONE && reg.run &&
+                 reg.cover_from == from && reg.cover_to == to;
+    arena_free(&a);
+    return right;
+}
+
+static void newer_runs_are_taken_when_they_came_from_the_log(void **state)
+{
+    (void)state;
+    node_with_a_log();
+    put_bundle(10, 4, 0, 10);
+    put_object(fresh_run(4, 0), 4, 10, 10);
+    put_object(run_id(0, 4, 1), 4, 20, 10); /* compacted, or merged: its sources are not there */
+    put_object(fresh_run(4, 2), 4, 40, 10); /* 20 to 39 never came */
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    assert_int_equal(recovery.forward_objects, 2);
+    assert_int_equal(recovery.blocks_beyond, 10);
+    struct meta *m = meta_at("two");
+    assert_true(registered(m, 10, 4) && covers(m, fresh_run(4, 0), 10, 20));
+    assert_false(covers(m, run_id(0, 4, 1), 20, 30) || covers(m, fresh_run(4, 2), 40, 50));
+    meta_close(m);
+}
+
+/* A life that ended before it registered gathered more segments than the next one, which did
+ * register: its objects go before, and nothing of both is mixed. */
+static void the_later_life_counts_where_two_uploaded(void **state)
+{
+    (void)state;
+    node_with_a_log();
+    put_object(fresh_run(4, 0), 4, 0, 10);
+    put_bundle(10, 5, 0, 4);
+    put_bundle(11, 5, 4, 3);
+    put_object(fresh_run(5, 0), 5, 7, 5);
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    assert_int_equal(recovery.forward_objects, 3);
+    struct meta *m = meta_at("two");
+    assert_true(registered(m, 10, 5) && registered(m, 11, 5) && covers(m, fresh_run(5, 0), 7, 12));
+    meta_close(m);
+}
+
+/* What a run stands for has no hole that another object fills. */
+static void a_run_is_taken_in_one_piece(void **state)
+{
+    (void)state;
+    node_with_a_log();
+    put_object(fresh_run(4, 0), 4, 0, 10);
+    put_bundle(11, 5, 4, 2);
+    assert_int_equal(recover_into("two", false), ERR_NONE);
+    struct meta *m = meta_at("two");
+    assert_true(covers(m, fresh_run(4, 0), 0, 4) && registered(m, 11, 5));
     meta_close(m);
 }
 
@@ -629,6 +718,9 @@ int main(void)
         T(an_unfinished_recovery_is_begun_anew),
         T(an_empty_place_is_told_from_a_damaged_one),
         T(newer_objects_are_taken_up_to_a_gap),
+        T(newer_runs_are_taken_when_they_came_from_the_log),
+        T(the_later_life_counts_where_two_uploaded),
+        T(a_run_is_taken_in_one_piece),
         T(objects_of_a_node_that_was_replaced_are_not_taken),
         T(a_damaged_newer_object_ends_its_partition),
         T(missing_objects_are_told),
