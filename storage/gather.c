@@ -21,8 +21,8 @@
  *     read back for it.
  *  4. All of an upload is registered at once and frees its part of the log at once. It is bounded
  *     by bytes (GATHER_RUNS), segments, and batches, since a turn of the shard walks over them.
- *  5. An upload that awaits nobody else and that producers wait for (ack.c) is one object: a second
- *     put would be a second wait.
+ *  5. A segment that producers wait for (ack.c) goes alone, and as one object: they would wait for
+ *     the others, or for a second put, and the link would idle until they send again.
  *
  * Large batches lie in the segment so that they can be written from there without a copy, as long
  * as their block begins where storage_append thought (bundle_int.h): with each segment. So on a
@@ -71,10 +71,10 @@ u32 gather_count(struct storage *st, struct segment *first, u32 share, u32 held)
     u64 bytes_max = MIN(GATHER_RUNS * run_bytes(st), GATHER_BYTES_MAX);
     u64 bytes = first->used;
     u32 batches = first->batch_count, n = 1;
-    struct segment *seg = segment_next(st, first);
+    struct segment *seg = first->object_since_ns == 0 ? segment_next(st, first) : NULL;
     for (; n < MIN(share, GATHER_SEGMENTS_MAX); n++, seg = segment_next(st, seg)) {
         if (seg == NULL || seg->state != SEG_DURABLE || seg->upload != NULL || seg->image == NULL ||
-            held + n >= room)
+            seg->object_since_ns != 0 || held + n >= room)
             break;
         bytes += seg->used;
         batches += seg->batch_count;
@@ -121,7 +121,7 @@ static void parts_find(struct gather *g)
 
 static bool awaited(const struct upload *u)
 {
-    return u->seg_count == 1 && u->segs[0]->object_since_ns != 0;
+    return u->segs[0]->object_since_ns != 0;
 }
 
 /* Which of them become runs. Returns for how many objects there must be room. */
