@@ -239,6 +239,8 @@ static const struct ctl_command commands[] = {
     { "metrics", "", "the node's metrics", false, print_metrics },
     { "health", "", "whether it is ready, and what it waits for", false, print_health },
     { "cost", "[model] [NAME=PRICE]...", "what the object store costs", true, cost_run },
+    { "topic", "clone SRC DST", "a new topic that shares the objects of another", true,
+      leatctl_topic },
     { "store", "[du | verify]", "the object store: state, use by topic, all checksums", true,
       leatctl_store },
 };

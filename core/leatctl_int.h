@@ -42,6 +42,9 @@ bool ctl_ask(struct ctl *c, const char *method, const char *path, const char *va
  * reference. */
 json_t *ctl_reply_json(struct ctl *c, struct ctl_reply *reply) MUST_USE;
 
+/* NULL, with a message, when there is no answer or it is a refusal. */
+json_t *ctl_ask_json(struct ctl *c, const char *method, const char *path, const char *body);
+void leatctl_topic(struct ctl *c, int count, char **words); /* leatctl_topic.c */
 void leatctl_store(struct ctl *c, int count, char **words); /* leatctl_store.c */
 
 #endif

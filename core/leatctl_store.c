@@ -54,8 +54,7 @@ static const char *age_text(u64 seconds, char *buf)
 
 /* ---- asking ---- */
 
-/* NULL, with a message, when there is no answer or it is a refusal. */
-static json_t *ask_json(struct ctl *c, const char *method, const char *path, const char *body)
+json_t *ctl_ask_json(struct ctl *c, const char *method, const char *path, const char *body)
 {
     struct ctl_reply reply;
     if (!ctl_ask(c, method, path, body, &reply))
@@ -108,7 +107,7 @@ static json_t *job(struct ctl *c, const char *path, const char *body)
         json_decref(o);
         nanosleep(&pause, NULL);
         pause.tv_nsec = MIN(pause.tv_nsec * 2, POLL_NS_MAX);
-        o = ask_json(c, "GET", path, NULL);
+        o = ctl_ask_json(c, "GET", path, NULL);
         progress(o);
     } while (o != NULL && strcmp(text(o, "state"), "running") == 0);
     if (o != NULL && isatty(STDERR_FILENO))
@@ -131,7 +130,7 @@ static void job_state(struct ctl *c, const json_t *o)
 static void state(struct ctl *c, const struct options *opt)
 {
     char a[32], b[32];
-    json_t *o = ask_json(c, "GET", "/v1/store", NULL);
+    json_t *o = ctl_ask_json(c, "GET", "/v1/store", NULL);
     if (o == NULL)
         return;
     if (opt->json) {
@@ -178,7 +177,11 @@ static void topic_print(const json_t *t, bool partitions)
     char name[512];
     bool deleted = json_is_true(json_object_get(t, "deleted"));
     const char *topic = deleted ? text(t, "id") : text(t, "name");
-    snprintf(name, sizeof name, "%s%s", topic, deleted ? " (deleted)" : "");
+    char shared[64] = "", a[32];
+    if (number(t, "shared_bytes") > 0)
+        snprintf(shared, sizeof shared, " (and %s shared)",
+                 size_text(number(t, "shared_bytes"), a));
+    snprintf(name, sizeof name, "%s%s%s", topic, deleted ? " (deleted)" : "", shared);
     use_print(t, name);
     size_t i;
     json_t *p;
@@ -267,7 +270,7 @@ static void verify(struct ctl *c, const struct options *opt)
     char body[128] = "";
     if (opt->rate)
         snprintf(body, sizeof body, "rate=%s", opt->rate);
-    json_t *o = opt->stop ? ask_json(c, "DELETE", "/v1/store/verify", NULL)
+    json_t *o = opt->stop ? ctl_ask_json(c, "DELETE", "/v1/store/verify", NULL)
                           : job(c, "/v1/store/verify", body);
     if (o == NULL || opt->stop) {
         json_decref(o);

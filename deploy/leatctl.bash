@@ -15,15 +15,20 @@ _leatctl() {
         -A | --addr) addr=(-A "${COMP_WORDS[i + 1]}") ;;
         esac
     done
-    local -A words=([store]="du verify --json" [du]="-p --partitions --json" [verify]="--rate --stop --json")
-    if [[ " ${COMP_WORDS[*]:1:COMP_CWORD-1} " == *" store "* ]]; then
+    local -A words=([store]="du verify --json" [du]="-p --partitions --json" [verify]="--rate --stop --json"
+        [topic]="clone")
+    if [[ " ${COMP_WORDS[*]:1:COMP_CWORD-1} " == *" clone "* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "--at" -- "$cur")
+        return
+    fi
+    if [[ " ${COMP_WORDS[*]:1:COMP_CWORD-1} " =~ " "(store|topic)" " ]]; then
         mapfile -t COMPREPLY < <(compgen -W "${words[${COMP_WORDS[COMP_CWORD - 1]}]-}" -- "$cur")
         return
     fi
     case $cur in
     -*) mapfile -t COMPREPLY < <(compgen -W "-A --addr -a --all -w --write -r --reset -n --values \
         -d --describe -e --ignore -h --help -V --version" -- "$cur") ;;
-    *) mapfile -t COMPREPLY < <(compgen -W "status metrics health cost store $(_leat_keys "${addr[@]}")" -- "$cur")
+    *) mapfile -t COMPREPLY < <(compgen -W "status metrics health cost store topic $(_leat_keys "${addr[@]}")" -- "$cur")
        [[ " ${COMP_WORDS[*]} " == *" -w "* ]] && compopt -o nospace && COMPREPLY=("${COMPREPLY[@]/%/=}") ;;
     esac
 }

@@ -9,6 +9,8 @@
  *   s/<topic-id>/<n:8>           snapshot of the partition's producers   (storage, by broker)
  *   b/<wal:4>/<seq:16>           bundle registration: object, blocks            (uploader.c)
  *   r/<wal:4>/<id:16>            run registration, the same, of compaction    (rewrite.c)
+ *   d/<object>                   an object to be deleted                    (discard.c)
+ *   k/<topic-id>/<n:8>           blocks that a clone shares                 (clone.c)
  *   w/<wal:4>                    WAL: epoch, first segment not yet registered   (wal.c, uploader.c)
  *   n/<name>                     counters: next producer id, …; whose bucket it is (backup.c)
  *   c/<type>/<name>              dynamic configs of brokers, groups, client metrics

@@ -82,6 +82,8 @@ struct storage_env {
 /* Which shard owns a partition: the one rule (until moves are recorded): hash of the topic plus the
  * partition's number, so that the partitions of a topic go round the shards. Any thread. */
 u32 storage_shard_of(const struct partition_key *key, u32 shard_count);
+/* So many bytes of the topic's id decide; clones have them in common with their source. */
+#define STORAGE_FAMILY_BYTES 8
 
 /* Before the shards start, on the main thread: opens or makes the WAL folder, and when it was
  * written by another number of shards, replays every WAL into bundles first so that the shards

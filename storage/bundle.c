@@ -447,8 +447,8 @@ bool bundle_name_parse(const char *name, u64 *bundle, u32 *epoch)
 }
 
 /* ---- registrations ----
- *   0 version u8 · 1 zero 3 · 4 block count u32 · 8 object bytes u64 · 16 epoch u32 · 20 zero u32 ·
- *   24 created ms i64 · 32 XXH3 of the value (this field 0) ·
+ *   0 version u8 · 1 zero 3 · 4 block count u32 · 8 object bytes u64 · 16 epoch u32 ·
+ *   20 retired u32 · 24 created ms i64 · 32 XXH3 of the value (this field 0) ·
  *   of a run (version 2): 40 cover from i64 · 48 cover to i64 · 56 clean to i64 ·
  *   blocks, each:
  *   0 topic id 16 · 16 partition u32 · 20 pos u32 · 24 bytes u32 · 28 data bytes u32 ·
@@ -471,6 +471,7 @@ struct bytes bundle_reg_begin(struct arena *a, const struct bundle_reg *reg, u8 
     put_le32(p + 4, reg->block_count);
     put_le64(p + 8, reg->object_bytes);
     put_le32(p + 16, reg->epoch);
+    put_le32(p + 20, reg->retired);
     put_le64(p + 24, (u64)reg->created_ms);
     if (reg->run) {
         put_le64(p + 40, (u64)reg->cover_from);
@@ -483,8 +484,12 @@ struct bytes bundle_reg_begin(struct arena *a, const struct bundle_reg *reg, u8 
 void bundle_reg_set(u8 *raw, u32 i, const struct partition_key *key, const struct block *b)
 {
     CHECK(i < get_le32(raw + 4));
-    u8 *p =
-        raw + reg_head_bytes(raw[0] == BUNDLE_REG_RUN_VERSION) + (size_t)i * BUNDLE_REG_BLOCK_BYTES;
+    u32 head = reg_head_bytes(raw[0] == BUNDLE_REG_RUN_VERSION);
+    bundle_reg_block_put(raw + head + (size_t)i * BUNDLE_REG_BLOCK_BYTES, key, b);
+}
+
+void bundle_reg_block_put(u8 *p, const struct partition_key *key, const struct block *b)
+{
     put_key(p, key);
     put_le32(p + 20, b->pos);
     put_le32(p + 24, b->bytes);
@@ -498,6 +503,14 @@ void bundle_reg_end(u8 *raw, u32 len)
 {
     CHECK(get_le64(raw + REG_AT_HASH) == 0);
     put_le64(raw + REG_AT_HASH, hash_bytes(raw, len));
+}
+
+void bundle_reg_retire(u8 *raw, u32 len)
+{
+    CHECK(raw[0] == BUNDLE_REG_RUN_VERSION);
+    put_le32(raw + 20, 1);
+    put_le64(raw + REG_AT_HASH, 0);
+    bundle_reg_end(raw, len);
 }
 
 static bool reg_block_sane(const struct bundle_reg *reg, const struct block *b)
@@ -553,7 +566,10 @@ err bundle_reg_decode(struct bytes value, struct bundle_reg *out)
                                 .created_ms = (i64)get_le64(p + 24),
                                 .block_count = get_le32(p + 4),
                                 .run = run,
+                                .retired = get_le32(p + 20) == 1,
                                 .blocks = p + head };
+    if (get_le32(p + 20) > run)
+        return ERR_CORRUPT;
     u64 want = head + (u64)out->block_count * BUNDLE_REG_BLOCK_BYTES;
     if (value.len != want && !PLANTED(PLANT_REGISTRATION_LENGTH))
         return ERR_CORRUPT;
@@ -578,7 +594,11 @@ void bundle_reg_get(const struct bundle_reg *reg, u32 i, u64 bundle, struct part
                     struct block *b)
 {
     CHECK(i < reg->block_count);
-    const u8 *p = reg->blocks + (size_t)i * BUNDLE_REG_BLOCK_BYTES;
+    bundle_reg_block_get(reg->blocks + (size_t)i * BUNDLE_REG_BLOCK_BYTES, bundle, key, b);
+}
+
+void bundle_reg_block_get(const u8 *p, u64 bundle, struct partition_key *key, struct block *b)
+{
     get_key(p, key);
     *b = (struct block){ .bundle = bundle,
                          .pos = get_le32(p + 20),

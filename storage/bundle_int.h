@@ -137,6 +137,9 @@ struct bundle_reg {
     i64 created_ms;
     u32 block_count;
     bool run;
+    /* Of a run: another one took its place, and clones still read it. Its blocks are not their
+     * partition's any more, and it covers nothing. */
+    bool retired;
     /* Of a run: the offsets it stands for, [from, to): blocks of bundles inside are superseded. And
      * up to where the log was clean once it was in place; 0: not known. */
     i64 cover_from, cover_to, clean_to;
@@ -146,7 +149,11 @@ struct bundle_reg {
  * the arena; NULL data at its limit. */
 struct bytes bundle_reg_begin(struct arena *a, const struct bundle_reg *reg, u8 **raw);
 void bundle_reg_set(u8 *raw, u32 i, const struct partition_key *key, const struct block *b);
+void bundle_reg_block_put(u8 *at, const struct partition_key *key, const struct block *b);
+void bundle_reg_block_get(const u8 *at, u64 bundle, struct partition_key *key, struct block *b);
 void bundle_reg_end(u8 *raw, u32 len);
+/* Changes a run's registration: see bundle_reg.retired. */
+void bundle_reg_retire(u8 *raw, u32 len);
 err bundle_reg_decode(struct bytes value, struct bundle_reg *out) MUST_USE;
 /* b->bundle is set to `bundle`. */
 void bundle_reg_get(const struct bundle_reg *reg, u32 i, u64 bundle, struct partition_key *key,
@@ -170,9 +177,10 @@ struct bundle_info *retention_bundle(const struct storage *st, u64 bundle); /* N
 void retention_bundle_add(struct storage *st, u64 bundle, const struct bundle_reg *reg, u32 live,
                           bool foreign);
 
-/* A run's registration was deleted, because another took its place; the same transaction wrote it
- * down as discarded. */
-void retention_run_replaced(struct storage *st, u64 run);
+/* Another run took this one's place. Its registration is gone, and in the same transaction it was
+ * written down as discarded; or, when `retired`, clones still read it: then the `own` blocks of its
+ * partition do not lead into it any more. */
+void retention_run_replaced(struct storage *st, u64 run, bool retired, u32 own);
 
 /* ---- cached blocks: cache.c ---- */
 

@@ -5,6 +5,7 @@
  * superseded; they are not taken into the index and do not count as live, so that a bundle of which
  * nothing else is left gets collected. A block lies in a run's range as a whole or not at all. */
 #include "bundle_int.h"
+#include "clone_int.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,8 @@ struct load {
     u32 count, cap;
     u32 cover_count, cover_cap;
     u64 objects;
+    struct partition_key *strays; /* k/ keys of clones that were not made in the end */
+    u32 stray_count;
 };
 
 static err load_error(struct storage *st, struct bytes key, const char *what)
@@ -131,13 +134,75 @@ static err load_one(void *arg, const struct meta_kv *kv)
         mine++;
         if (!storage_owns(st, &key))
             continue; /* its topic was deleted */
-        live += load_block(l, pindex_open(st, &key), &reg, i, &b);
+        live += !reg.retired && load_block(l, pindex_open(st, &key), &reg, i, &b);
     }
     l->objects++;
     bool ours = bundle_wal(id) % st->env->shard_count == st->shard->index;
     if (mine > 0 || (reg.block_count == 0 && ours))
         retention_bundle_add(st, id, &reg, live, mine < reg.block_count);
     return ERR_NONE;
+}
+
+/* ---- clones ---- */
+
+static err load_clone_blocks(struct load *l, struct pindex *p, const struct meta_kv *kv)
+{
+    struct storage *st = l->st;
+    struct partition_key origin;
+    struct block b;
+    u32 count;
+    err e = clone_decode(kv->value, &count);
+    if (e != ERR_NONE)
+        return load_error(st, kv->key,
+                          e == ERR_UNSUPPORTED ? "written by a newer version: start that one"
+                                               : "fails its checksum");
+    for (u32 i = 0; i < count; i++) {
+        clone_decode_block(kv->value, i, &origin, &b);
+        if (b.last_offset < p->start_offset || covered(l, p, &b))
+            continue;
+        if (!retention_block_more(st, b.bundle))
+            return load_error(st, kv->key, "names an object that is not registered");
+        b.origin = origin_of(st, origin.topic_id);
+        load_push(l, p, &b, object_is_run(b.bundle) ? 0 : b.base_offset);
+    }
+    return ERR_NONE;
+}
+
+static err load_clone(void *arg, const struct meta_kv *kv)
+{
+    struct load *l = arg;
+    struct storage *st = l->st;
+    struct partition_key key;
+    if (!meta_key_partition_parse(kv->key, &key))
+        return load_error(st, kv->key, "not the key of a clone's partition");
+    if (storage_owns(st, &key))
+        return load_clone_blocks(l, pindex_open(st, &key), kv);
+    bool mine = storage_shard_of(&key, st->env->shard_count) == st->shard->index;
+    if (!mine || st->replaying || storage_readonly(st))
+        return ERR_NONE;
+    l->strays = mem_realloc(l->strays, (l->stray_count + 1) * sizeof *l->strays);
+    l->strays[l->stray_count++] = key;
+    return ERR_NONE;
+}
+
+/* They cost their bytes only, so a failure does not matter: the next start tries it again. */
+static void strays_delete(const struct load *l)
+{
+    u32 count = 2 * l->stray_count;
+    if (count == 0)
+        return;
+    struct meta_op *ops = mem_alloc(count * sizeof *ops);
+    char(*keys)[META_KEY_SIZE] = mem_alloc(count * sizeof *keys);
+    for (u32 i = 0; i < count; i++)
+        ops[i] = (struct meta_op){ META_DELETE,
+                                   meta_key_partition(keys[i], "kp"[i % 2], &l -> strays[i / 2]),
+                                   { NULL, 0 } };
+    struct meta_txn t = { NULL, ops, 0, count };
+    err e = meta_commit(l->st->env->meta, &t);
+    LOG(INFO, clone_keys_deleted, "shard=%u partitions=%u error=%s", l->st->shard->index,
+        l->stray_count, err_name(e));
+    mem_free(ops);
+    mem_free(keys);
 }
 
 static int loaded_compare(const void *x, const void *y)
@@ -190,6 +255,8 @@ err uploader_load(struct storage *st)
     if (e == ERR_NONE)
         e = meta_range(st->env->meta, bytes_str("b/"), load_one, &l);
     if (e == ERR_NONE)
+        e = meta_range(st->env->meta, bytes_str("k/"), load_clone, &l);
+    if (e == ERR_NONE)
         e = load_add_all(&l);
     if (e != ERR_NONE && st->env->error[0] == '\0')
         snprintf(st->env->error, sizeof st->env->error,
@@ -199,7 +266,10 @@ err uploader_load(struct storage *st)
     if (e == ERR_NONE && l.objects > 0)
         LOG(INFO, bundles_loaded, "shard=%u objects=%" PRIu64 " runs=%u blocks=%u",
             st->shard->index, l.objects, l.cover_count, l.count);
+    if (e == ERR_NONE)
+        strays_delete(&l);
     mem_free(l.blocks);
     mem_free(l.covers);
+    mem_free(l.strays);
     return e;
 }

@@ -29,6 +29,7 @@
  *     tail's. What nobody waits for any more, and is to be loaded all the same, is catch-up's.
  */
 #include "ahead_int.h"
+#include "clone_int.h"
 
 #include "clock.h"
 #include "hash.h"
@@ -456,7 +457,7 @@ static struct cache_block *block_new(struct cache *c, const struct pindex *p, co
     n->key = (struct cache_key){ .bundle = b->bundle, .pos = b->pos, .bytes = b->bytes };
     n->base_offset = b->base_offset;
     n->last_offset = b->last_offset;
-    n->part = p->key;
+    n->part = block_key(p, b);
     bundle_name(n->name, b->bundle, info->epoch);
     list_init(&n->link);
     list_init(&n->waiters);

@@ -22,6 +22,7 @@
  *     step looks the index up again.
  */
 #include "clock.h"
+#include "clone_int.h"
 #include "compact_int.h"
 
 #define CLEAN_MAGIC 0xc1ea0001u
@@ -41,6 +42,7 @@ struct clean {
     struct bg_job job;
     struct timer timer;
     struct block block;
+    struct partition_key key; /* as its object says */
     char name[BUNDLE_NAME_SIZE];
     u8 *raw;
     u64 job_ns;
@@ -186,8 +188,7 @@ static void map_run(struct bg_job *j)
 {
     struct clean *c = container_of(j, struct clean, job);
     struct bytes data;
-    c->err =
-        rewrite_read_block(c->st->env->store, c->name, &c->op->p->key, &c->block, &c->raw, &data);
+    c->err = rewrite_read_block(c->st->env->store, c->name, &c->key, &c->block, &c->raw, &data);
     if (c->err == ERR_NONE)
         c->err = compaction_map(&c->compaction, data);
 }
@@ -211,6 +212,7 @@ static void map_next(struct clean *c)
         return;
     }
     c->block = p->blocks[i];
+    c->key = block_key(p, &c->block);
     bundle_name(c->name, c->block.bundle, info->epoch);
     c->job_ns = clock_mono_ns();
     storage_count(c->st, M_store_gets, 1);

@@ -48,12 +48,16 @@ struct rewrite {
     i64 cover_from;           /* and what the new run stands for before it */
     struct block *blocks;
     u32 block_count, block_at;
-    struct discarded *runs; /* among the sources: their registrations go */
+    struct rewrite_run { /* among the sources: their registrations go, or are retired */
+        struct discarded object;
+        bool retired; /* clones read it */
+    } * runs;
     u32 run_count, bundle_count;
     i64 created_ms;
     bool changed;
     char name[BUNDLE_NAME_SIZE];
     u64 id;
+    struct partition_key key; /* of the block, as its object says */
     u8 *raw;
     struct rewrite_chunk *chunks;
     struct bundle_builder builder;

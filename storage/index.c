@@ -173,6 +173,9 @@ void pindex_set_user(struct pindex *p, void *user)
 {
     MAGIC_CHECK(p, PINDEX_MAGIC);
     p->user = user;
+    /* A clone has blocks before its topic is known. */
+    if (user != NULL && p->block_head < p->block_end)
+        merge_note(p);
 }
 
 void *pindex_user(const struct pindex *p)
@@ -237,6 +240,9 @@ void index_free(struct storage *st)
             st->env->ops->forget(st, p);
         pindex_free(p);
     }
+    mem_free(st->origins);
+    st->origins = NULL;
+    st->origin_count = 0;
 }
 
 /* ---- changing ---- */
@@ -387,7 +393,7 @@ void pindex_swap_blocks(struct pindex *p, i64 from, i64 to, const struct block *
         const struct block *b = &p->blocks[end++];
         CHECK(b->base_offset >= from && b->last_offset < to);
         p->block_bytes -= b->data_bytes;
-        if (!object_is_run(b->bundle))
+        if (!object_is_run(b->bundle) || b->origin > 0)
             retention_block_gone(p->st, b->bundle);
     }
     for (u32 i = 0; i < count; i++) {
@@ -537,10 +543,7 @@ u32 pindex_segment_entries(const struct pindex *p, const struct storage *st, u64
 
 /* ---- the log start ---- */
 
-/* Value of a p/ key: u8 version 1, 3 bytes 0, i32 leader epoch, i64 log start. */
-#define PART_META_BYTES 16u
-
-static void part_meta_encode(u8 *v, i32 leader_epoch, i64 start)
+void part_meta_encode(u8 *v, i32 leader_epoch, i64 start)
 {
     memset(v, 0, PART_META_BYTES);
     v[0] = 1;
@@ -636,10 +639,14 @@ struct drop_job {
 static void drop_run(struct bg_job *j)
 {
     struct drop_job *d = container_of(j, struct drop_job, job);
-    char a[META_KEY_SIZE], b[META_KEY_SIZE];
-    struct meta_op ops[2] = { { META_DELETE, meta_key_partition(a, 'p', &d->key), { NULL, 0 } },
-                              { META_DELETE, meta_key_partition(b, 's', &d->key), { NULL, 0 } } };
-    struct meta_txn t = { NULL, ops, 0, 2 };
+    static const char kinds[] = { 'p', 's', 'k' };
+    char keys[ARRAY_COUNT(kinds)][META_KEY_SIZE];
+    struct meta_op ops[ARRAY_COUNT(kinds)];
+    for (u32 i = 0; i < ARRAY_COUNT(kinds); i++)
+        ops[i] = (struct meta_op){ META_DELETE,
+                                   meta_key_partition(keys[i], kinds[i], &d->key),
+                                   { NULL, 0 } };
+    struct meta_txn t = { NULL, ops, 0, ARRAY_COUNT(kinds) };
     d->err = meta_commit(d->st->env->meta, &t);
 }
 

@@ -37,9 +37,9 @@ static u64 index_share(const struct storage *st)
     return config_u64(st->shard->cfg, CFG_index_memory) / st->shard->group->count;
 }
 
-bool index_fits(const struct storage *st)
+bool index_fits(const struct storage *st, u64 more)
 {
-    return st->index_bytes < index_share(st);
+    return st->index_bytes + more < index_share(st);
 }
 
 /* Moves the live ones to the front and gives back what a quarter of the array does not need. */
@@ -68,12 +68,12 @@ static void index_pack(struct storage *st)
 
 bool index_room(struct storage *st)
 {
-    bool evicted = !index_fits(st) && image_evict_registered(st);
-    while (evicted && !index_fits(st))
+    bool evicted = !index_fits(st, 0) && image_evict_registered(st);
+    while (evicted && !index_fits(st, 0))
         evicted = image_evict_registered(st);
-    if (!index_fits(st))
+    if (!index_fits(st, 0))
         index_pack(st);
-    bool full = !index_fits(st);
+    bool full = !index_fits(st, 0);
     if (full && st->wal.open && st->wal.open->used > 0)
         wal_seal(st); /* uploaded, its batches are blocks */
     if (full && !st->index_full)

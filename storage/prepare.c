@@ -5,7 +5,8 @@
  * more, as the shard it was, with no broker above it; a clean stop then turns it into bundles. The
  * snapshots of producers come from env->replay_ops, which need no broker.
  *
- * n/shards (u8 version 1, 3 bytes 0, u32 count) is written last, so a crash repeats the work.
+ * n/shards (u8 version of the rule that says who owns what, 3 bytes 0, u32 count) is written last,
+ * so a crash repeats the work. An older rule is like another number of shards.
  */
 #include <stdio.h>
 
@@ -13,6 +14,7 @@
 #include "place.h"
 #include "storage_int.h"
 
+#define OWNER_RULE 2u /* storage_shard_of; 1 took all bytes of a topic's id */
 #define REPLAY_TOLD_NS (2 * NS_PER_S)
 
 static void explain(struct storage_env *env, const char *what, err e)
@@ -43,17 +45,20 @@ static err wal_list_one(void *arg, const struct meta_kv *kv)
     return ERR_NONE;
 }
 
-static err shards_read(struct storage_env *env, u32 *out)
+static err shards_read(struct storage_env *env, u32 *out, bool *same_rule)
 {
     struct arena a;
     struct meta_kv kv = { 0 };
     arena_init(&a, 1024, MIB);
     err e = meta_get(env->meta, bytes_str("n/shards"), &a, &kv);
     *out = 0;
-    if (e == ERR_NONE && (kv.value.len != 8 || kv.value.data[0] != 1))
+    if (e == ERR_NONE &&
+        (kv.value.len != 8 || kv.value.data[0] == 0 || kv.value.data[0] > OWNER_RULE))
         e = ERR_CORRUPT;
-    if (e == ERR_NONE)
+    if (e == ERR_NONE) {
         *out = get_le32(kv.value.data + 4);
+        *same_rule = kv.value.data[0] == OWNER_RULE;
+    }
     arena_free(&a);
     if (e == ERR_NONE && (*out == 0 || *out > SHARDS_MAX))
         e = ERR_CORRUPT;
@@ -65,7 +70,7 @@ static err shards_read(struct storage_env *env, u32 *out)
 
 static err shards_write(struct storage_env *env)
 {
-    u8 v[8] = { 1 };
+    u8 v[8] = { OWNER_RULE };
     put_le32(v + 4, env->shard_count);
     struct meta_op put = { META_PUT, bytes_str("n/shards"), bytes_of(v, sizeof v) };
     struct meta_txn t = { NULL, &put, 0, 1 };
@@ -175,10 +180,11 @@ err storage_prepare(struct storage_env *env)
         LOG(WARN, wal_folder, "path=%s errno=%d", folder, rc);
     struct wal_list l = { 0 };
     u32 old_count = 0;
+    bool same_rule = true;
     err e = meta_range(env->meta, bytes_str("w/"), wal_list_one, &l);
     if (e == ERR_NONE)
-        e = shards_read(env, &old_count);
-    if (e == ERR_NONE && old_count != env->shard_count) {
+        e = shards_read(env, &old_count, &same_rule);
+    if (e == ERR_NONE && (old_count != env->shard_count || !same_rule)) {
         if (l.count > 0)
             e = replay_all(env, &l, old_count);
         if (e == ERR_NONE)

@@ -24,6 +24,7 @@
 #include "backup_int.h"
 #include "bundle_int.h"
 #include "clock.h"
+#include "clone_int.h"
 #include "compact_int.h"
 #include "recovery_int.h"
 
@@ -74,6 +75,8 @@ struct forward {
     struct backup_buf ops; /* the transaction */
     struct arena arena;
     char missing[BUNDLE_NAME_SIZE]; /* the first */
+    u64 *missing_ids;               /* ascending */
+    u32 missing_count;
     u8 *raw;
 };
 
@@ -170,11 +173,19 @@ static err log_one(void *arg, const struct meta_kv *kv)
     return l->known ? ERR_NONE : ERR_CORRUPT;
 }
 
+static void put_op(struct forward *f, struct bytes key, struct bytes value)
+{
+    struct meta_op op = { META_PUT, key, value };
+    backup_buf_add(&f->ops, &op);
+}
+
 static void missing(struct forward *f, struct bytes key, u64 id, u32 epoch)
 {
     struct meta_op op = { META_DELETE, key, { NULL, 0 } };
     if (f->r->objects_missing++ == 0)
         bundle_name(f->missing, id, epoch);
+    f->missing_ids = mem_realloc(f->missing_ids, (f->missing_count + 1) * sizeof id);
+    f->missing_ids[f->missing_count++] = id;
     backup_buf_add(&f->ops, &op); /* with --force */
 }
 
@@ -202,6 +213,44 @@ static err reg_one(void *arg, const struct meta_kv *kv)
     return ERR_NONE;
 }
 
+static int id_compare(const void *x, const void *y)
+{
+    const u64 *a = x, *b = y;
+    return (*a > *b) - (*a < *b);
+}
+
+static bool is_missing(void *arg, u64 object)
+{
+    const struct forward *f = arg;
+    return f->missing_count > 0 &&
+           bsearch(&object, f->missing_ids, f->missing_count, sizeof object, id_compare) != NULL;
+}
+
+/* A clone's partition ends behind what it shares; after --force, without what is not there. */
+static err clone_one(void *arg, const struct meta_kv *kv)
+{
+    struct forward *f = arg;
+    struct partition_key key, origin;
+    struct block b;
+    u32 count;
+    bool any_missing = false;
+    if (!meta_key_partition_parse(kv->key, &key) || clone_decode(kv->value, &count) != ERR_NONE)
+        return ERR_CORRUPT;
+    struct part *p = part_of(f, &key);
+    for (u32 i = 0; i < count; i++) {
+        clone_decode_block(kv->value, i, &origin, &b);
+        p->end = MAX(p->end, b.last_offset + 1);
+        any_missing |= is_missing(f, b.bundle);
+    }
+    if (!any_missing)
+        return ERR_NONE;
+    struct bytes value = clone_value_without(kv->value, is_missing, f, &f->arena);
+    if (value.data == NULL)
+        return ERR_NO_MEMORY;
+    put_op(f, kv->key, value);
+    return ERR_NONE;
+}
+
 static err metadata_read(struct forward *f)
 {
     struct meta *m = f->r->meta;
@@ -212,6 +261,10 @@ static err metadata_read(struct forward *f)
         e = meta_range(m, bytes_str("b/"), reg_one, f);
     if (e == ERR_NONE)
         e = meta_range(m, bytes_str("r/"), reg_one, f);
+    if (f->missing_count > 1)
+        qsort(f->missing_ids, f->missing_count, sizeof *f->missing_ids, id_compare);
+    if (e == ERR_NONE)
+        e = meta_range(m, bytes_str("k/"), clone_one, f);
     return e;
 }
 
@@ -422,12 +475,6 @@ static err blocks_take(struct forward *f)
 
 /* ---- the transaction ---- */
 
-static void put_op(struct forward *f, struct bytes key, struct bytes value)
-{
-    struct meta_op op = { META_PUT, key, value };
-    backup_buf_add(&f->ops, &op);
-}
-
 /* Blocks [from, to) are of one object. */
 static err register_object(struct forward *f, u32 from, u32 to)
 {
@@ -548,6 +595,7 @@ static void forward_free(struct forward *f)
     mem_free(f->objects);
     mem_free(f->blocks);
     mem_free(f->raw);
+    mem_free(f->missing_ids);
     backup_buf_free(&f->ops);
     arena_free(&f->arena);
     mem_free(f);

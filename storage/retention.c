@@ -46,6 +46,7 @@ struct collect {
 };
 
 static void collects_begin(struct retention *r);
+static void bundle_collect(struct retention *r, struct bundle_info *info);
 
 static void gauges_set(const struct retention *r)
 {
@@ -60,7 +61,11 @@ static void gauges_set(const struct retention *r)
 static void start_fire(struct timer *t)
 {
     struct retention *r = container_of(t, struct retention, start_timer);
+    struct bundle_info *b, *next;
     r->started = true;
+    HASH_ITER(hh, r->bundles, b, next)
+        if (b->live == 0)
+            bundle_collect(r, b);
     collects_begin(r);
 }
 
@@ -292,13 +297,15 @@ static void bundle_collect(struct retention *r, struct bundle_info *info)
     collects_begin(r);
 }
 
-void retention_run_replaced(struct storage *st, u64 run)
+void retention_run_replaced(struct storage *st, u64 run, bool retired, u32 own)
 {
     struct retention *r = st->retention;
     MAGIC_CHECK(r, RETENTION_MAGIC);
     CHECK(object_is_run(run));
+    for (u32 i = 0; retired && i < own; i++)
+        retention_block_gone(st, run);
     struct bundle_info *info = retention_bundle(st, run);
-    if (info != NULL && !info->collecting) /* else the log start passed it meanwhile */
+    if (!retired && info != NULL && !info->collecting) /* else the log start passed it meanwhile */
         info_forget(r, info);
 }
 
@@ -329,8 +336,18 @@ void retention_bundle_add(struct storage *st, u64 bundle, const struct bundle_re
     r->bundle_count++;
     r->bundle_bytes += b->bytes;
     gauges_set(r);
-    if (live == 0)
+    if (live == 0 && r->started) /* at load clones are still to come */
         bundle_collect(r, b);
+}
+
+bool retention_block_more(struct storage *st, u64 bundle)
+{
+    struct bundle_info *b = retention_bundle(st, bundle);
+    if (b == NULL)
+        return false;
+    CHECK(!b->collecting);
+    b->live++;
+    return true;
 }
 
 void retention_block_gone(struct storage *st, u64 bundle)

@@ -42,6 +42,7 @@
  * The number of a run is used up when it begins.
  */
 #include "clock.h"
+#include "clone_int.h"
 #include "compact_int.h"
 #include "plant.h"
 
@@ -85,15 +86,16 @@ static void source_add(struct rewrite *r, const struct block *b, u32 count)
     memcpy(r->blocks + r->block_count, b, count * sizeof *b);
     r->block_count += count;
     r->created_ms = MAX(r->created_ms, info->created_ms);
-    if (!object_is_run(b->bundle)) {
+    if (object_is_run(b->bundle) && !PLANTED(PLANT_RUN_FORGETS_COVER))
+        r->cover_from = MIN(r->cover_from, info->cover_from);
+    if (!object_is_run(b->bundle) || b->origin > 0) { /* a clone's source keeps its run */
         r->bundle_count++;
         return;
     }
     r->runs = mem_realloc(r->runs, (r->run_count + 1) * sizeof *r->runs);
-    r->runs[r->run_count++] =
-        (struct discarded){ .id = info->id, .epoch = info->epoch, .bytes = info->bytes };
-    if (!PLANTED(PLANT_RUN_FORGETS_COVER))
-        r->cover_from = MIN(r->cover_from, info->cover_from);
+    r->runs[r->run_count++] = (struct rewrite_run){
+        .object = { .id = info->id, .epoch = info->epoch, .bytes = info->bytes }
+    };
 }
 
 static u64 source_bytes(const struct block *b, u32 count)
@@ -241,7 +243,7 @@ static void block_run(struct bg_job *j)
     const struct block *block = &r->blocks[r->block_at];
     struct bytes data;
     struct batch b;
-    r->err = rewrite_read_block(r->st->env->store, r->name, &r->p->key, block, &r->raw, &data);
+    r->err = rewrite_read_block(r->st->env->store, r->name, &r->key, block, &r->raw, &data);
     if (PLANTED(PLANT_MERGE_LOSES_BLOCK) && r->filter == NULL && r->block_at == 1 &&
         r->block_count > 2)
         data.len = 0;
@@ -272,6 +274,7 @@ static void block_next(struct rewrite *r)
         return;
     }
     bundle_name(r->name, b->bundle, info->epoch);
+    r->key = block_key(r->p, b);
     r->job_ns = clock_mono_ns();
     storage_count(r->st, M_store_gets, 1);
     bg_submit(r->st->shard, &r->job, lane(r->st), block_run, block_done);
@@ -433,8 +436,23 @@ static struct bytes reg_value(struct rewrite *r)
     return value;
 }
 
+/* A replaced run's registration goes, and the run is discarded; or it is retired. */
+static void run_replace(struct meta_txn *t, const struct rewrite_run *run, struct bytes key,
+                        struct meta_kv *kv, struct discard_note *note)
+{
+    if (run->retired && kv != NULL) {
+        u8 *raw = (u8 *)(uintptr_t)kv->value.data; /* the copy in the arena */
+        bundle_reg_retire(raw, kv->value.len);
+        t->ops[t->op_count++] = (struct meta_op){ META_PUT, key, kv->value };
+        return;
+    }
+    t->ops[t->op_count++] = (struct meta_op){ META_DELETE, key, { NULL, 0 } };
+    t->ops[t->op_count++] = discard_op(note, &run->object);
+}
+
 /* The w/ key must be this life's, and the replaced runs' keys as they are now. */
-static err commit_conditions(struct rewrite *r, struct meta_txn *t)
+static err commit_conditions(struct rewrite *r, struct meta_txn *t, char *keys,
+                             struct discard_note *notes)
 {
     struct meta *m = r->st->env->meta;
     struct meta_kv kv;
@@ -443,12 +461,13 @@ static err commit_conditions(struct rewrite *r, struct meta_txn *t)
         return e;
     t->compare_count = 2; /* the second: the run's own key is absent */
     for (u32 i = 0; i < r->run_count; i++) {
-        struct bytes key = t->ops[1 + i].key;
+        struct bytes key = meta_key_bundle(keys + i * META_KEY_SIZE, r->runs[i].object.id);
         e = meta_get(m, key, &r->arena, &kv);
         if (e != ERR_NONE && e != ERR_NOT_FOUND)
             return e;
         t->compares[t->compare_count++] =
             (struct meta_compare){ key, e == ERR_NONE ? kv.revision : 0 };
+        run_replace(t, &r->runs[i], key, e == ERR_NONE ? &kv : NULL, &notes[i]);
     }
     return ERR_NONE;
 }
@@ -480,17 +499,11 @@ static void commit_run(struct bg_job *j)
     char *keys = arena_alloc(&r->arena, (n + 2) * META_KEY_SIZE);
     struct discard_note *notes = arena_alloc(&r->arena, (n + 1) * sizeof *notes);
     CHECK(ops != NULL && compares != NULL && keys != NULL && notes != NULL);
-    struct meta_txn t = { compares, ops, 0, 2 * n + 1 };
+    struct meta_txn t = { compares, ops, 0, 1 };
     ops[0] = (struct meta_op){ META_PUT, meta_key_bundle(keys, r->id), reg_value(r) };
-    for (u32 i = 0; i < n; i++) {
-        char *key = keys + (1 + i) * META_KEY_SIZE;
-        ops[1 + i] =
-            (struct meta_op){ META_DELETE, meta_key_bundle(key, r->runs[i].id), { NULL, 0 } };
-        ops[1 + n + i] = discard_op(&notes[i], &r->runs[i]);
-    }
     compares[0].key = meta_key_wal(keys + (n + 1) * META_KEY_SIZE, r->st->wal.index);
     compares[1] = (struct meta_compare){ ops[0].key, 0 };
-    r->err = commit_conditions(r, &t);
+    r->err = commit_conditions(r, &t, keys + META_KEY_SIZE, notes);
     if (r->err == ERR_NONE)
         r->err = meta_commit(r->st->env->meta, &t);
     if (PLANTED(PLANT_RUN_BEFORE_OBJECT) && r->err == ERR_NONE)
@@ -499,13 +512,28 @@ static void commit_run(struct bg_job *j)
 
 static void commit_done(struct bg_job *j);
 
+/* Of the partition's blocks, how many lead into the run as its own. */
+static u32 own_blocks(const struct rewrite *r, u64 run)
+{
+    const struct pindex *p = r->p;
+    u32 n = 0;
+    for (u32 i = p->dropped ? p->block_end : pindex_block_at(p, r->from);
+         i < p->block_end && p->blocks[i].base_offset < r->to; i++)
+        n += p->blocks[i].bundle == run && p->blocks[i].origin == 0;
+    return n;
+}
+
 static void commit(struct rewrite *r)
 {
     struct storage *st = r->st;
     set_step(r, REWRITE_COMMIT);
     r->tries++;
-    for (u32 i = 0; i < r->run_count; i++)
-        r->runs[i].since_ms = discard_now_ms(st);
+    r->p->swaps++;
+    for (u32 i = 0; i < r->run_count; i++) {
+        const struct bundle_info *info = retention_bundle(st, r->runs[i].object.id);
+        r->runs[i].object.since_ms = discard_now_ms(st);
+        r->runs[i].retired = info != NULL && info->live > own_blocks(r, info->id);
+    }
     storage_count(st, M_meta_commits, 1);
     bg_submit(st->shard, &r->job, BG_META, commit_run, commit_done);
 }
@@ -521,6 +549,9 @@ static void swap(struct rewrite *r)
            (p->dropped || r->builder.entries[first].last_offset < p->start_offset))
         first++;
     retention_bundle_add(st, r->id, &reg, blocks_count - first, false);
+    u32 *own = mem_alloc((r->run_count + 1) * sizeof *own);
+    for (u32 i = 0; i < r->run_count; i++)
+        own[i] = own_blocks(r, r->runs[i].object.id);
     struct block *blocks = mem_alloc((blocks_count + 1) * sizeof *blocks);
     for (u32 i = first; i < blocks_count; i++)
         blocks[i] = block_of(r, i);
@@ -531,7 +562,8 @@ static void swap(struct rewrite *r)
     }
     mem_free(blocks);
     for (u32 i = 0; i < r->run_count; i++)
-        retention_run_replaced(st, r->runs[i].id);
+        retention_run_replaced(st, r->runs[i].object.id, r->runs[i].retired, own[i]);
+    mem_free(own);
     r->written = true;
     r->written_bytes = reg.object_bytes;
     count(r, M_compaction_runs, M_merge_runs, 1);
@@ -542,6 +574,7 @@ static void commit_done(struct bg_job *j)
 {
     struct rewrite *r = container_of(j, struct rewrite, job);
     CHECK(r->step == REWRITE_COMMIT);
+    r->p->swaps--;
     if (r->err == ERR_NONE) {
         swap(r);
         finish(r, ERR_NONE, "");

@@ -17,7 +17,7 @@ enum stop_step { STOP_NONE, STOP_UPLOADS, STOP_CLEAN, STOP_DONE };
 u32 storage_shard_of(const struct partition_key *key, u32 shard_count)
 {
     /* Topics begin on a random shard, their partitions go round: the load of one topic is even. */
-    return (u32)((hash_bytes(key->topic_id.b, sizeof key->topic_id.b) + key->partition) %
+    return (u32)((hash_bytes(key->topic_id.b, STORAGE_FAMILY_BYTES) + key->partition) %
                  shard_count);
 }
 
@@ -49,7 +49,7 @@ static bool room_likely(const struct storage *st)
     const struct wal *w = &st->wal;
     if (w->failed != ERR_NONE || st->stopping)
         return true; /* they are told why not */
-    if (st->index_full && !index_fits(st))
+    if (st->index_full && !index_fits(st, 0))
         return false;
     return (w->open || w->next_seq - w->trimmed_seq < w->slot_count) &&
            w->appended - w->durable < UNDURABLE_SEGMENTS * (u64)w->segment_bytes;

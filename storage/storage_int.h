@@ -15,6 +15,7 @@
  *   reader.c       storage_read;  lookup.c: storage_lookup
  *   cache.c        blocks in memory;  ahead.c: which of them are loaded before they are asked for
  *   retention.c    pindex_retention_offset, registrations of objects nobody refers to
+ *   clone.c        partitions that share blocks with another
  *   discard.c      deletes what is unregistered, after the grace time;  scrub.c: orphans
  *   rewrite.c      blocks of a partition → a run (an object of one partition) in their place
  *   compact.c      the filter of key compaction;  cleaner.c: a round of it over a partition
@@ -228,7 +229,7 @@ struct block {
     i64 max_timestamp;
     u32 pos, bytes; /* in the object; as bundle.c defines */
     u32 data_bytes; /* of the batches inside */
-    u32 zero;
+    u32 origin;     /* whose the object says it is: clone_int.h; 0: the partition's own */
 };
 
 /* Where the next batch of a partition will lie in its bundle; bundle_fill_add (bundle_int.h). */
@@ -255,13 +256,14 @@ struct pindex {
     struct block *blocks;        /* ascending; live ones are [block_head, block_end) */
     u32 entry_head, entry_end, entry_cap;
     u32 block_head, block_end, block_cap;
-    u32 holds;         /* appends, reads, jobs that point here */
-    bool dropped;      /* out of the table; freed when holds == 0 */
-    bool object;       /* appends are done, and readable, when they are registered: ack.c */
-    bool advanced;     /* a registration moved durable_offset: to be told */
-    bool rewriting;    /* cleaner.c or merge.c is changing its blocks */
-    u64 snap_txn;      /* uploader.c: number of the transaction that holds its snapshot */
-    u64 gather_number; /* gather.c: of the upload that has it at gather_at */
+    u32 holds;              /* appends, reads, jobs that point here */
+    u32 swaps;              /* transactions in flight that put runs in the place of blocks */
+    bool dropped;           /* out of the table; freed when holds == 0 */
+    bool object;            /* appends are done, and readable, when they are registered: ack.c */
+    bool advanced;          /* a registration moved durable_offset: to be told */
+    bool rewriting;         /* cleaner.c or merge.c is changing its blocks */
+    u64 snap_txn;           /* uploader.c: number of the transaction that holds its snapshot */
+    u64 gather_number;      /* gather.c: of the upload that has it at gather_at */
     u32 gather_at;
     i32 leader_epoch;       /* kept in the p/ key */
     struct list reads;      /* struct read_op.link of waiting reads: reader.c */
@@ -304,6 +306,9 @@ void pindex_swap_blocks(struct pindex *p, i64 from, i64 to, const struct block *
 u32 pindex_block_at(const struct pindex *p, i64 offset);
 void pindex_hold(struct pindex *p);
 void pindex_release(struct pindex *p); /* may free p */
+/* Value of a p/ key: u8 version 1, 3 bytes 0, i32 leader epoch, i64 log start. */
+#define PART_META_BYTES 16u
+void part_meta_encode(u8 *v, i32 leader_epoch, i64 start);
 /* Private. */
 void pindex_add_entry(struct pindex *p, const struct entry *e); /* moves next_offset */
 void pindex_trim_entries(struct pindex *p);  /* drops leading ones nobody needs */
@@ -490,6 +495,8 @@ bool retention_idle(const struct storage *st);
 void retention_free(struct storage *st);
 /* One block less refers to the bundle: behind the log start, or its partition was dropped. */
 void retention_block_gone(struct storage *st, u64 bundle);
+/* One more: of a clone. False: the bundle is not known here. */
+bool retention_block_more(struct storage *st, u64 bundle);
 
 /* store_job.c: those that run end. Nothing of them may be in the background. */
 void store_jobs_stop(struct storage *st);
@@ -560,8 +567,10 @@ struct storage {
     struct discard *discard; /* of the node, on shard 0; else NULL, as the next */
     struct scrub *scrub;
     struct store_job *store_jobs[2]; /* that run, by kind */
-    i64 steady_base_ms;              /* see discard_now_ms */
-    struct clean *cleaning;          /* the round of this shard; NULL: none */
+    struct uuid *origins;            /* clone_int.h: block.origin - 1 leads here */
+    u32 origin_count;
+    i64 steady_base_ms;     /* see discard_now_ms */
+    struct clean *cleaning; /* the round of this shard; NULL: none */
     struct merge *merge;
     u32 run_number;    /* of the next run of this life */
     u64 gather_number; /* uploads gathered */
@@ -570,9 +579,9 @@ struct storage {
 /* ---- index_memory.c ---- */
 /* Gives an array of p's another capacity (0: frees it), counted. Returns where it is now. */
 void *index_array(struct pindex *p, void *v, u32 *cap, u32 to, size_t item_bytes);
-/* Is the index below its bound? index_room makes room first, where it can, and tells when there is
- * none; as an append it may move every array. */
-bool index_fits(const struct storage *st);
+/* Is the index below its bound, with so many bytes more? index_room makes room first, where it can,
+ * and tells when there is none; as an append it may move every array. */
+bool index_fits(const struct storage *st, u64 more);
 bool index_room(struct storage *st);
 
 /* Nothing may change in the store. */

@@ -4,7 +4,8 @@
  * (header, index, footer, gaps, and blocks that were left out of the registration) is nobody's:
  * overhead. So the bytes of all partitions and the overhead are those of all registered objects. Of
  * a partition's bytes, those are dead that nobody can read any more: below the log start,
- * superseded by a run, or of a topic that was deleted. They go with their object.
+ * superseded by a run, or of a topic that was deleted; and no clone reads them. They go with their
+ * object. What a clone shares is charged to whose it was.
  *
  * One pass over the keys r/ (for what runs stand for), p/ (log starts), b/ and r/, in one
  * background job in the lane of transactions: some 10 µs an object. */
@@ -12,6 +13,7 @@
 
 #include <stdlib.h>
 
+#include "clone_int.h"
 #include "discard.h"
 
 struct span { /* of a run: the offsets it stands for */
@@ -37,11 +39,19 @@ struct topic_use {
     struct uuid id;
     struct use use;
     const char *name;       /* NULL: deleted */
+    u64 shared_bytes;       /* of a clone: charged to whose they were */
     struct part_use *parts; /* ascending, once all is read */
     UT_hash_handle hh;
 };
 
+struct lent { /* a block that a clone reads */
+    u64 object;
+    u32 pos;
+};
+
 struct du {
+    struct lent *lent; /* sorted before objects are read */
+    u32 lent_count, lent_cap;
     struct part_use *parts;
     struct topic_use *topics;
     struct topic_names names;
@@ -93,7 +103,8 @@ static err span_one(void *arg, const struct meta_kv *kv)
     struct bundle_reg reg;
     struct partition_key key;
     struct block b;
-    if (bundle_reg_decode(kv->value, &reg) != ERR_NONE || !reg.run || reg.block_count == 0)
+    bool covers = bundle_reg_decode(kv->value, &reg) == ERR_NONE && reg.run && !reg.retired;
+    if (!covers || reg.block_count == 0)
         return ERR_NONE;
     bundle_reg_get(&reg, 0, 0, &key, &b);
     struct part_use *p = part_of(d, &key);
@@ -124,6 +135,46 @@ static bool superseded(const struct part_use *p, const struct block *b)
     return lo < p->span_count && p->spans[lo].from <= b->base_offset;
 }
 
+static int lent_compare(const void *a, const void *b)
+{
+    const struct lent *x = a, *y = b;
+    if (x->object != y->object)
+        return x->object < y->object ? -1 : 1;
+    return (x->pos > y->pos) - (x->pos < y->pos);
+}
+
+static bool is_lent(const struct du *d, u64 object, u32 pos)
+{
+    struct lent key = { object, pos };
+    return d->lent_count > 0 &&
+           bsearch(&key, d->lent, d->lent_count, sizeof key, lent_compare) != NULL;
+}
+
+static err clone_one(void *arg, const struct meta_kv *kv)
+{
+    struct du *d = arg;
+    struct partition_key key, origin;
+    struct block b;
+    u32 count;
+    if (!meta_key_partition_parse(kv->key, &key) || clone_decode(kv->value, &count) != ERR_NONE)
+        return ERR_CORRUPT;
+    if (topic_names_find(&d->names, key.topic_id) == NULL)
+        return ERR_NONE; /* was not made in the end */
+    const struct part_use *p = part_of(d, &key);
+    for (u32 i = 0; i < count; i++) {
+        clone_decode_block(kv->value, i, &origin, &b);
+        if (b.last_offset < p->start || superseded(p, &b))
+            continue;
+        if (d->lent_count == d->lent_cap) {
+            d->lent_cap = MAX(256, d->lent_cap * 2);
+            d->lent = mem_realloc(d->lent, d->lent_cap * sizeof *d->lent);
+        }
+        d->lent[d->lent_count++] = (struct lent){ b.bundle, b.pos };
+        topic_of(d, key.topic_id)->shared_bytes += b.bytes;
+    }
+    return ERR_NONE;
+}
+
 static void use_add(struct use *u, u64 serial, u64 bytes, bool dead)
 {
     u->objects += u->last_object != serial;
@@ -137,7 +188,8 @@ static err object_one(void *arg, const struct meta_kv *kv)
 {
     struct du *d = arg;
     struct bundle_reg reg;
-    if (bundle_reg_decode(kv->value, &reg) != ERR_NONE)
+    u64 id;
+    if (bundle_reg_decode(kv->value, &reg) != ERR_NONE || !meta_key_bundle_parse(kv->key, &id))
         return ERR_CORRUPT;
     d->serial++;
     d->objects++;
@@ -147,13 +199,15 @@ static err object_one(void *arg, const struct meta_kv *kv)
     for (u32 i = 0; i < reg.block_count; i++) {
         struct partition_key key;
         struct block b;
-        bundle_reg_get(&reg, i, 0, &key, &b);
+        bundle_reg_get(&reg, i, id, &key, &b);
         struct part_use *p = part_of(d, &key);
         struct topic_use *t = topic_of(d, key.topic_id);
-        bool dead = t->name == NULL || b.last_offset < p->start || (!reg.run && superseded(p, &b));
+        bool left = t->name == NULL || b.last_offset < p->start || reg.retired ||
+                    (!reg.run && superseded(p, &b));
+        bool dead = left && !is_lent(d, id, b.pos);
         use_add(&p->use, d->serial, b.bytes, dead);
         use_add(&t->use, d->serial, b.bytes, dead);
-        if (!dead) {
+        if (!left) {
             p->from = p->from < 0 ? b.base_offset : MIN(p->from, b.base_offset);
             p->to = MAX(p->to, b.last_offset + 1);
         }
@@ -201,7 +255,7 @@ static void topic_show(const struct topic_use *t, struct metric_text *out)
     metric_text_add(out, "{\"id\":\"%s\",\"name\":\"%s\",\"deleted\":%s,", id,
                     t->name != NULL ? t->name : "", t->name != NULL ? "false" : "true");
     use_show(&t->use, out);
-    metric_text_add(out, ",\"partitions\":[");
+    metric_text_add(out, ",\"shared_bytes\":%" PRIu64 ",\"partitions\":[", t->shared_bytes);
     for (const struct part_use *p = t->parts; p != NULL; p = p->next) {
         metric_text_add(out, "%s{\"partition\":%u,\"from\":%" PRId64 ",\"to\":%" PRId64 ",",
                         p == t->parts ? "" : ",", p->key.partition, p->from, p->to);
@@ -251,6 +305,10 @@ static void du_run(struct bg_job *b)
         if (p->span_count > 0)
             qsort(p->spans, p->span_count, sizeof *p->spans, span_compare);
     if (d->err == ERR_NONE)
+        d->err = meta_range(m, bytes_str("k/"), clone_one, d);
+    if (d->lent_count > 0)
+        qsort(d->lent, d->lent_count, sizeof *d->lent, lent_compare);
+    if (d->err == ERR_NONE)
         d->err = meta_range(m, bytes_str("r/"), object_one, d);
     if (d->err == ERR_NONE)
         d->err = meta_range(m, bytes_str("b/"), object_one, d);
@@ -298,6 +356,7 @@ static void du_release(struct store_job *j)
         mem_free(t);
     }
     topic_names_free(&d->names);
+    mem_free(d->lent);
     metric_text_free(&d->text);
 }
 

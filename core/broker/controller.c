@@ -199,8 +199,8 @@ static void change_commit(struct bg_job *j)
 {
     struct topic_change *tc = container_of(j, struct topic_change, job);
     const struct topic *t = tc->next ? tc->next : tc->old;
-    char name_key[KEY_MAX], start_key[KEY_MAX], state_key[KEY_MAX];
-    struct meta_op ops[3] = {
+    char name_key[KEY_MAX], start_key[KEY_MAX], state_key[KEY_MAX], clone_key[KEY_MAX];
+    struct meta_op ops[4] = {
         { META_PUT, key_format(name_key, "t/", t->name), bytes_of(tc->value, tc->value_len) },
     };
     struct meta_txn txn = { .ops = ops, .op_count = 1 };
@@ -210,7 +210,9 @@ static void change_commit(struct bg_job *j)
             (struct meta_op){ META_DELETE_PREFIX, key_of_id(start_key, "p/", &t->id), { NULL, 0 } };
         ops[2] =
             (struct meta_op){ META_DELETE_PREFIX, key_of_id(state_key, "s/", &t->id), { NULL, 0 } };
-        txn.op_count = 3;
+        ops[3] =
+            (struct meta_op){ META_DELETE_PREFIX, key_of_id(clone_key, "k/", &t->id), { NULL, 0 } };
+        txn.op_count = 4;
     }
     tc->err = meta_commit(tc->broker->node->env.meta, &txn);
 }

@@ -3,11 +3,13 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../broker/broker_int.h"
 #include "mem.h"
 #include "store_job.h"
+#include "topic_clone.h"
 
 #define VERIFY_RATE (64 * MIB)
 
@@ -19,6 +21,7 @@ struct node_pages {
     pthread_mutex_t lock; /* of the main thread and the admin thread */
     bool open;
     struct store_job *jobs[STORE_JOB_KINDS];
+    struct topic_clone *clone;
 };
 
 static struct storage *storage_of(struct shard *s)
@@ -35,6 +38,7 @@ struct node_pages *node_pages_create(struct node *n)
     pthread_mutex_init(&p->lock, NULL);
     for (u32 i = 0; i < STORE_JOB_KINDS; i++)
         p->jobs[i] = store_job_create((enum store_job_kind)i, &n->group, storage_of);
+    p->clone = topic_clone_create(n);
     return p;
 }
 
@@ -59,6 +63,7 @@ void node_pages_free(struct node_pages *p)
 {
     for (u32 i = 0; i < STORE_JOB_KINDS; i++)
         store_job_free(p->jobs[i]);
+    topic_clone_free(p->clone);
     pthread_mutex_destroy(&p->lock);
     mem_free(p);
 }
@@ -174,6 +179,65 @@ static unsigned job_page(struct node_pages *p, struct store_job *j, const char *
     return store_job_show(j, out) ? HTTP_OK : refuse(out, HTTP_NOT_FOUND, "it never ran");
 }
 
+/* ---- cloning ---- */
+
+/* Of the body's lines, the value of `name`; false when it is not there, or has no place in JSON. */
+static bool line_value(const char *body, const char *name, char *out, size_t size)
+{
+    size_t n = strlen(name);
+    for (const char *at = body; *at; at += strcspn(at, "\n"), at += *at == '\n') {
+        size_t len = strcspn(at, "\n");
+        if (len <= n || strncmp(at, name, n) != 0 || at[n] != '=' || len - n > size)
+            continue;
+        snprintf(out, size, "%.*s", (int)(len - n - 1), at + n + 1);
+        for (const u8 *c = (const u8 *)out; *c; c++)
+            if (*c <= ' ' || *c >= 127 || *c == '"' || *c == '\\')
+                return false;
+        return true;
+    }
+    return false;
+}
+
+static bool number_value(const char *body, const char *name, i64 *out)
+{
+    char text[32], *end;
+    *out = INT64_MAX;
+    if (!line_value(body, name, text, sizeof text))
+        return true;
+    *out = strtoll(text, &end, 10);
+    return *end == '\0' && *out >= 0;
+}
+
+static unsigned clone_start(struct node_pages *p, const char *body, struct metric_text *out)
+{
+    struct topic_clone_request r = { 0 };
+    if (!line_value(body, "source", r.source, sizeof r.source) ||
+        !line_value(body, "target", r.target, sizeof r.target))
+        return refuse(out, HTTP_BAD, "source= and target= are not names of topics");
+    if (!number_value(body, "end_offset", &r.end_offset) ||
+        !number_value(body, "end_ms", &r.end_ms))
+        return refuse(out, HTTP_BAD, "end_offset= and end_ms= are numbers from 0 on");
+    pthread_mutex_lock(&p->lock);
+    bool open = p->open, started = open && topic_clone_start(p->clone, &r);
+    pthread_mutex_unlock(&p->lock);
+    if (started)
+        metric_text_add(out, "{\"state\":\"running\"}\n");
+    return started ? HTTP_ACCEPTED
+           : !open ? refuse(out, HTTP_UNAVAILABLE, "the node is not ready")
+                   : refuse(out, HTTP_CONFLICT, "another topic is being cloned: try again");
+}
+
+static unsigned clone_page(struct node_pages *p, const char *method, const char *body,
+                           struct metric_text *out)
+{
+    if (strcmp(method, "POST") == 0)
+        return clone_start(p, body, out);
+    if (strcmp(method, "GET") != 0)
+        return refuse(out, HTTP_METHOD, "method not allowed");
+    topic_clone_show(p->clone, out);
+    return HTTP_OK;
+}
+
 unsigned node_page_serve(struct node_pages *p, const char *method, const char *path,
                          const char *body, struct metric_text *out)
 {
@@ -184,5 +248,7 @@ unsigned node_page_serve(struct node_pages *p, const char *method, const char *p
         return job_page(p, p->jobs[STORE_JOB_DU], method, body, out);
     if (strcmp(path, "store/verify") == 0)
         return job_page(p, p->jobs[STORE_JOB_VERIFY], method, body, out);
+    if (strcmp(path, "topics/clone") == 0)
+        return clone_page(p, method, body, out);
     return 0;
 }

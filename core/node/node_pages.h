@@ -1,4 +1,4 @@
-/* The node's own pages of the administration endpoint, about its object store. All but
+/* The node's own pages of the administration endpoint, about its object store and topics. All but
  * node_page_serve, which is the admin thread's, on the main thread.
  *
  *   GET    /v1/store          JSON: uploads, what the metadata names, what the last listing found
@@ -7,6 +7,9 @@
  *   POST   /v1/store/verify   starts to check every object; body: rate=BYTES a second, or nothing
  *   GET    /v1/store/verify   progress or report
  *   DELETE /v1/store/verify   ends it
+ *   POST   /v1/topics/clone   body: lines source=, target=, and end_offset= or end_ms=;
+ *                             202, 409 one is under way
+ *   GET    /v1/topics/clone   how far it is, or how the last one ended
  */
 #ifndef LEAT_NODE_PAGES_H
 #define LEAT_NODE_PAGES_H

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sys
 import subprocess
@@ -1112,6 +1113,131 @@ def the_store_comes_clean(work):
     print(f"{use['objects']} objects, {use['bytes']} bytes")
     expect(node.stop(), 0, "exit code")
     expect(leatctl(node, "store")[0], 3, "no node")
+
+
+@case
+def a_clone_shares_the_objects(work):
+    """A clone is made in an instant, ends where it is told to the record, reads the same in a client, and neither
+    topic hurts the other: writing, deletion, kills, a lost data directory."""
+    from confluent_kafka import Consumer, TopicPartition
+    node = Node(work, "wal.segment_bytes=4m", "message.max.bytes=1m", "max.decompressed.message.bytes=1m",
+                "store.delete_delay=500ms", "store.scrub_interval=1s", "store.cache_bytes=8m",
+                "store.merge_delay=1s", "store.merge_age=2s", "store.run_bytes=4m")
+    node.start()
+    broker = node.broker()
+    source = broker.topic(partitions=4, prefix="source")
+
+    def ends(topic):
+        client = Consumer({"bootstrap.servers": node.address, "group.id": "sizes"})
+        got = [client.get_watermark_offsets(TopicPartition(topic, p), timeout=20)[1] for p in range(4)]
+        client.close()
+        return got
+
+    def offsets_at(topic, ms):
+        client = Consumer({"bootstrap.servers": node.address, "group.id": "times"})
+        got = client.offsets_for_times([TopicPartition(topic, p, ms) for p in range(4)], timeout=20)
+        client.close()
+        return [t.offset for t in got]
+
+    def clone(origin, *words):
+        name = raw_protocol.fresh("clone")
+        began = time.monotonic()
+        status, text = leatctl(node, "topic", "clone", origin, name, *words)
+        expect(status, 0, f"leatctl topic clone {origin} {name} {words}: {text}")
+        return name, time.monotonic() - began, text.strip()
+
+    # While it is written to: all that was acknowledged is in it.
+    load = Load(node.address, source.name, 4)
+    wait_for("something to clone", lambda: load.count() > 8000, 120)
+    middle_ms = int(time.time() * 1000)
+    wait_for("more to clone", lambda: load.count() > 20000, 120)
+    acknowledged = [max(list(a.values())) + 1 for a in load.acknowledged]
+    first = clone(source.name)[0]
+    load.finish()
+    whole = read_numbers(node.address, source.name, 4, load.count())
+    check_numbers(whole, load)
+
+    def holds(topic, until):
+        got = read_numbers(node.address, topic, 4, sum(until))
+        for p in range(4):
+            expect(got[p], whole[p][:until[p]], f"{topic}-{p} holds what the source held")
+
+    def all_hold():
+        for topic, until in made.items():
+            expect(ends(topic), until, f"ends of {topic}")
+            holds(topic, until)
+
+    made = {first: ends(first)}
+    expect(all(e >= a for e, a in zip(made[first], acknowledged)), True, "what was acknowledged is in the clone")
+    at = ends(source.name)[0] // 2 + 1
+    by_offset, took, text = clone(source.name, "--at", str(at))
+    print(text)
+    expect(took < 1, True, f"leatctl topic clone --at {at} took {took:.3f} s: {text}")
+    made[by_offset] = [min(at, e) for e in ends(source.name)]
+    when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(middle_ms / 1000)) + f".{middle_ms % 1000:03}Z"
+    by_time, took, text = clone(source.name, "--at", when)
+    print(text)
+    made[by_time] = offsets_at(source.name, middle_ms)
+    expect(all(0 < e < a for e, a in zip(made[by_time], made[first])), True, f"{when} is in the middle: {made[by_time]}")
+    of_clone = clone(by_offset, "--at", str(at // 3))[0]
+    made[of_clone] = [min(at // 3, e) for e in made[by_offset]]
+    all_hold()
+
+    # Refusals.
+    for words, what in (((source.name, first), "there is a topic"), (("no-such", "x"), "there is no topic no-such"),
+                        ((source.name, "bad/name"), "is no name"), (("__consumer_offsets", "x"), "internal"),
+                        ((source.name, "x", "--at", "99999999"), "beyond the end"),
+                        ((source.name, "x", "--at", "0"), "nothing below offset 0"),
+                        ((source.name, "x", "--at", "2001-01-01"), "nothing from before"),
+                        ((source.name, "x", "--at", "2201-01-01"), "in the future")):
+        status, text = leatctl(node, "topic", "clone", *words)
+        expect((status, what in text), (1, True), f"clone {words}: {text}")
+    compacted = broker.topic(prefix="keys", configs=[("cleanup.policy", "compact")])
+    status, text = leatctl(node, "topic", "clone", compacted.name, "x")
+    expect((status, "compact" in text), (1, True), f"clone of a compacted topic: {text}")
+    expect(leatctl(node, "topic", "clone", source.name)[0], 2, "wrong usage")
+    expect(leatctl(node, "topic", "clone", source.name, "y", "--at", "soon")[0], 2, "no time")
+
+    # One is written to, another one trimmed, the source deleted: the others stay, also behind a kill.
+    more = Load(node.address, first, 4)
+    wait_for("records into the clone", lambda: more.count() > 1000, 60)
+    more.finish()
+    del made[first]
+    broker.call(21, 2, {"TimeoutMs": 10000, "Topics": [{"Name": first, "Partitions": [
+        {"PartitionIndex": p, "Offset": 2000} for p in range(4)]}]})
+    broker.call(raw_protocol.DELETE_TOPICS, 6, {"TimeoutMs": 10000, "Topics": [
+        {"Name": source.name, "TopicId": bytes(16)}]})
+    time.sleep(2)
+    all_hold()
+    status, text = leatctl(node, "store", "du", "-p")
+    expect((status, "shared" in text, "(deleted)" in text), (0, True, True), f"du: {text}")
+    status, text = leatctl(node, "store", "verify", "--rate", "0")
+    expect(status, 0, f"verify: {text}")
+    node.kill()
+    node.start()
+    wait_for("ready", node.ready)
+    all_hold()
+
+    # The data directory is lost but for the store.
+    expect(node.stop(), 0, "exit code")
+    data = f"{node.directory}/data"
+    for entry in os.listdir(data):
+        path = os.path.join(data, entry)
+        if entry != "store":
+            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+    done = subprocess.run(node.command() + ["--recover-from", f"file://{data}/store"], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=120)
+    expect(done.returncode, 0, f"leat --recover-from: {done.stdout[-2000:]}")
+    node.start()
+    wait_for("ready", node.ready)
+    all_hold()
+    status, text = leatctl(node, "store", "verify", "--rate", "0")
+    expect(status, 0, f"verify: {text}")
+    for topic in (first, *made):
+        node.broker().call(raw_protocol.DELETE_TOPICS, 6, {"TimeoutMs": 10000, "Topics": [
+            {"Name": topic, "TopicId": bytes(16)}]})
+    wait_for("the objects go with the last of them", lambda: sum(stored(node).values()) < 1 << 20, 60)
+    expect(node.stop(), 0, "exit code")
 
 
 def main():

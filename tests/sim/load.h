@@ -11,7 +11,7 @@ struct load_plan { /* of a seed */
     u32 batches; /* each producer makes, over all */
     u32 value_bytes_max;
     u64 think_ns; /* mean pause between sends */
-    bool compress, deletes, commits, plain, churn, group, compact;
+    bool compress, deletes, commits, plain, churn, group, compact, clone;
 };
 extern struct load_plan load_plan;
 
@@ -33,6 +33,10 @@ void producers_start(void);
 bool producers_idle(void); /* nothing is left to be sent or answered */
 void consumers_start(void);
 void churner_start(void);
+void cloner_start(void);
+bool cloner_idle(void);
+void cloner_verify_begin(void);
+bool cloner_verified(void);
 void group_start(void);
 bool group_stable(void);
 void compact_start(void);

@@ -339,6 +339,8 @@ void load_start(void)
         churner_start();
     if (load_plan.compact)
         compact_start();
+    if (load_plan.clone)
+        cloner_start();
 }
 
 void load_describe(char *buf, size_t size)

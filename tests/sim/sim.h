@@ -132,7 +132,7 @@ extern struct sim sim;
     X(ahead_wasted) X(deferred) X(sends_deferred) X(merges) X(merges_failed) X(wals_lost)        \
     X(object_batches) X(recoveries) X(forward_objects) X(removes) X(orphans) X(store_jobs)                          \
     X(weathers) X(aways) X(refused_calls) X(lost_answers) X(stale_lists) X(stale_names)           \
-    X(lives) X(events) X(turns)
+    X(clones) X(lives) X(events) X(turns)
 /* clang-format on */
 struct sim_stats {
 #define X(name) u64 name;

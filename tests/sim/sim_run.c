@@ -173,6 +173,7 @@ static void load_choose(void)
         .churn = one_in(3),
         .group = one_in(4),
         .compact = one_in(2),
+        .clone = one_in(2),
     };
     topic_count = (u32)rnd_between(1, 2);
     for (u32 i = 0; i < topic_count; i++) {
@@ -279,10 +280,12 @@ static bool wants_stop(void)
             load_quiet = true;
             faults_end();
         }
-        if (load_quiet && producers_idle() && admin_idle() && group_stable() && compact_idle()) {
+        if (load_quiet && producers_idle() && admin_idle() && group_stable() && compact_idle() &&
+            cloner_idle()) {
             phase = PHASE_VERIFY;
             verify_begin();
             compact_verify_begin();
+            cloner_verify_begin();
             return false;
         }
         (void)deadline_passed("clients still wait");
@@ -290,7 +293,7 @@ static bool wants_stop(void)
     case PHASE_VERIFY:
     case PHASE_AGAIN:
         if (verify_done() && wal_is_trimmed() && compaction_is_done() && compact_verified() &&
-            collected() && (phase == PHASE_VERIFY || store_is_verified())) {
+            cloner_verified() && collected() && (phase == PHASE_VERIFY || store_is_verified())) {
             if (tail_frozen && phase == PHASE_VERIFY)
                 sim_kill("the machine is lost");
             return true;
@@ -299,6 +302,7 @@ static bool wants_stop(void)
                               : !wal_is_trimmed()     ? "the WAL is not uploaded"
                               : !compaction_is_done() ? "the log is not compacted"
                               : !compact_verified()   ? "the scanner still reads"
+                              : !cloner_verified()    ? "the clone is still read"
                               : !collected()          ? "the store holds what nobody refers to"
                                                       : "the store is not verified");
         return false;
@@ -457,7 +461,8 @@ static void tail_freeze(void)
     bool topics_made =
         !load_plan.compact || catalog_by_name(sim.node->brokers[0], bytes_str("compacted"));
     if (!topics_made || !tail_wanted || tail_frozen || !load_quiet || !producers_idle() ||
-        !admin_idle() || !group_stable() || !compact_idle() || !backup_holds(b, backup_mark(b)))
+        !admin_idle() || !group_stable() || !compact_idle() || !cloner_idle() ||
+        !backup_holds(b, backup_mark(b)))
         return;
     TRACE("from now on the backup of the metadata stands still");
     tail_frozen = true;
@@ -525,6 +530,7 @@ static enum life_end quiet_life(int begin, bool heals)
     if (phase == PHASE_AGAIN) {
         verify_begin();
         compact_verify_begin();
+        cloner_verify_begin();
     }
     enum life_end end = life_run(wants_stop, why, sizeof why);
     if (end == LIFE_REFUSED && !heals)

@@ -250,7 +250,7 @@ static void the_index_has_a_bound(void **s)
     rig->cfg.values[CFG_index_memory] = 64 * 1024;
     while (append_small(taken % 3) == ERR_NONE)
         taken++;
-    assert_true(rig->st->index_full && !index_fits(rig->st));
+    assert_true(rig->st->index_full && !index_fits(rig->st, 0));
     assert_int_equal(rig->st->index_bytes, arrays_bytes());
     assert_true(taken * sizeof(struct entry) <= 64 * 1024);
     assert_true(taken * sizeof(struct entry) > 64 * 1024 / 3);

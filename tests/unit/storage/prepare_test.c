@@ -93,6 +93,37 @@ static void more_and_fewer_shards_keep_everything(void **state)
     engine_check_all();
 }
 
+static void shards_set(u8 version, u32 count)
+{
+    u8 v[8] = { version };
+    put_le32(v + 4, count);
+    struct meta_op op = { META_PUT, bytes_str("n/shards"), bytes_of(v, sizeof v) };
+    struct meta_txn t = { NULL, &op, 0, 1 };
+    engine_open_below();
+    assert_int_equal(meta_commit(fault_meta_below, &t), ERR_NONE);
+    fault_store_below->driver->close(fault_store_below);
+    meta_close(fault_meta_below);
+}
+
+/* The same number of shards, but another one may own a partition now. */
+static void an_older_rule_of_who_owns_what_is_replayed(void **state)
+{
+    (void)state;
+    assert_int_equal(prepare(1), ERR_NONE);
+    engine_start();
+    fault.fail_puts = UINT32_MAX;
+    engine_fill(2 * MIB);
+    crash();
+    fault.fail_puts = 0;
+    shards_set(1, 1);
+    assert_int_equal(prepare(1), ERR_NONE);
+    check_each_shard(true);
+    shards_set(99, 1);
+    assert_int_equal(prepare(1), ERR_CORRUPT);
+    assert_non_null(strstr(eng->env.error, "newer version"));
+    eng->st = NULL;
+}
+
 static void a_store_that_fails_is_named(void **state)
 {
     (void)state;
@@ -115,6 +146,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(more_and_fewer_shards_keep_everything, engine_setup,
+                                        engine_teardown),
+        cmocka_unit_test_setup_teardown(an_older_rule_of_who_owns_what_is_replayed, engine_setup,
                                         engine_teardown),
         cmocka_unit_test_setup_teardown(a_store_that_fails_is_named, engine_setup, engine_teardown),
     };

@@ -187,20 +187,20 @@ static void what_was_sent_is_recovered(void **state)
     (void)state;
     struct backup *b = backup_at("one");
     struct meta *m = backup_meta(b);
-    set(m, "k/old", "1");
+    set(m, "x/old", "1");
     u64 mark = backup_mark(b);
     assert_false(backup_holds(b, mark));
     assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
     assert_true(backup_holds(b, mark));
-    set(m, "k/new", "2");
-    set(m, "k/old", NULL);
+    set(m, "x/new", "2");
+    set(m, "x/old", NULL);
     assert_false(backup_holds(b, backup_mark(b)));
     backup_close(b);
     assert_int_equal(recover_into("two", false), ERR_NONE);
     assert_int_equal(recovery.epoch, 1);
     m = meta_at("two");
-    assert_value(m, "k/new", "2");
-    assert_value(m, "k/old", NULL);
+    assert_value(m, "x/new", "2");
+    assert_value(m, "x/old", NULL);
     assert_value(m, RECOVERY_KEY, NULL);
     meta_close(m);
     backup_close(backup_at("two")); /* it is a node's now */
@@ -276,7 +276,7 @@ static void damaged_changes_cost_what_is_behind_them(void **state)
     struct meta *m = backup_meta(b);
     assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
     for (u32 i = 0; i < 3; i++) {
-        set(m, i == 0 ? "k/0" : i == 1 ? "k/1" : "k/2", "v");
+        set(m, i == 0 ? "x/0" : i == 1 ? "x/1" : "x/2", "v");
         assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
     }
     backup_close(b);
@@ -285,9 +285,9 @@ static void damaged_changes_cost_what_is_behind_them(void **state)
     assert_int_equal(recovery.change_sets, 1);
     assert_int_equal(recovery.changes_lost, 2);
     m = meta_at("two");
-    assert_value(m, "k/0", "v");
-    assert_value(m, "k/1", NULL);
-    assert_value(m, "k/2", NULL);
+    assert_value(m, "x/0", "v");
+    assert_value(m, "x/1", NULL);
+    assert_value(m, "x/2", NULL);
     meta_close(m);
 }
 
@@ -413,12 +413,12 @@ static void an_unfinished_recovery_is_begun_anew(void **state)
     backup_close(b);
     struct meta *m = meta_at("two");
     set(m, RECOVERY_KEY, "1");
-    set(m, "k/half", "of it");
+    set(m, "x/half", "of it");
     meta_close(m);
     assert_int_equal(recover_into("two", false), ERR_NONE);
     m = meta_at("two");
     assert_value(m, "k", "1");
-    assert_value(m, "k/half", NULL);
+    assert_value(m, "x/half", NULL);
     meta_close(m);
 }
 
