@@ -27,6 +27,7 @@ static struct pindex *clone_index(void)
 
 static err copy_err;
 static bool copy_over;
+static u64 copy_deadline_ns = UINT64_MAX;
 
 static void copied(struct clone_copy *c)
 {
@@ -40,7 +41,7 @@ static err copy_until(i64 end_offset)
     c = (struct clone_copy){ .source = eng->parts[2].p,
                              .target = clone_index(),
                              .end_offset = end_offset,
-                             .deadline_ns = UINT64_MAX };
+                             .deadline_ns = copy_deadline_ns };
     copy_over = false;
     clone_copy_start(&c, copied);
     ENGINE_UNTIL(copy_over);
@@ -297,6 +298,25 @@ static void a_clone_of_a_few_records(void **state)
     assert_int_equal(copy_until(base + 7), ERR_OFFSET_OUT_OF_RANGE);
 }
 
+/* leat.durability=object: what is copied counts when it is in the store. */
+static void a_copy_waits_for_the_store(void **state)
+{
+    (void)state;
+    put_some(10);
+    assert_int_equal(clone_try(14), ERR_NONE);
+    pindex_set_object(clone_index(), true);
+    __atomic_store_n(&fault.fail_puts, UINT32_MAX, __ATOMIC_RELEASE);
+    fault.error = ERR_IO;
+    copy_deadline_ns = eng->shard.now_ns + 50 * NS_PER_MS;
+    assert_int_equal(copy_until(14), ERR_TIMED_OUT);
+    assert_int_equal(pindex_durable_offset(clone_index()), 12);
+    __atomic_store_n(&fault.fail_puts, 0, __ATOMIC_RELEASE);
+    copy_deadline_ns = UINT64_MAX;
+    assert_int_equal(copy_until(14), ERR_NONE);
+    assert_int_equal(pindex_tiered_end(clone_index()), 14);
+    ends_at(0, 14);
+}
+
 static void there_is_no_room(void **state)
 {
     (void)state;
@@ -426,6 +446,7 @@ int main(void)
         T(objects_go_with_the_last_who_needs_them),
         T(a_clone_ends_where_it_was_told),
         T(a_clone_of_a_few_records),
+        T(a_copy_waits_for_the_store),
         T(there_is_no_room),
         T(a_clone_of_a_clone),
         T(what_is_given_back_is_not_counted),

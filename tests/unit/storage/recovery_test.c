@@ -7,7 +7,9 @@
 
 #include "../../../storage/backup_int.h"
 #include "../../../storage/bundle_int.h"
+#include "../../../storage/clone_int.h"
 #include "batches.h"
+#include "hash.h"
 #include "recovery.h"
 #include "tmpdir.h"
 
@@ -653,6 +655,63 @@ static void missing_objects_are_told(void **state)
     arena_free(&a);
 }
 
+/* Its partition shares the blocks of two objects, ten records each. */
+static void clone_put(struct meta *m, u64 first_object, u64 second_object)
+{
+    u8 v[16 + 2 * (8 + BUNDLE_REG_BLOCK_BYTES)] = { 1 };
+    char key[META_KEY_SIZE];
+    struct block b = { .last_offset = 9, .pos = 32, .bytes = 180, .data_bytes = 100 };
+    put_le32(v + 4, 2);
+    put_le64(v + 16, first_object);
+    bundle_reg_block_put(v + 24, &part0, &b);
+    b.base_offset = 10;
+    b.last_offset = 19;
+    put_le64(v + 24 + BUNDLE_REG_BLOCK_BYTES, second_object);
+    bundle_reg_block_put(v + 32 + BUNDLE_REG_BLOCK_BYTES, &part0, &b);
+    put_le64(v + 8, hash_bytes(v, sizeof v));
+    struct meta_op op = { META_PUT, meta_key_partition(key, 'k', &part0), bytes_of(v, sizeof v) };
+    struct meta_txn t = { NULL, &op, 0, 1 };
+    assert_int_equal(meta_commit(m, &t), ERR_NONE);
+}
+
+/* What a clone wrote itself goes on behind what it shares; it loses what its source loses. */
+static void clones_are_recovered(void **state)
+{
+    (void)state;
+    node_with_a_log();
+    struct backup *b = backup_at("one");
+    struct arena a;
+    u8 *raw;
+    char key[META_KEY_SIZE];
+    struct meta_kv kv;
+    arena_init(&a, 4096, MIB);
+    struct bundle_reg reg = { .epoch = 3, .object_bytes = 1000, .block_count = 1 };
+    struct partition_key source = { { { 7, 0, 0, 0, 0, 0, 0, 0, 1 } }, 0 };
+    struct block block = { .last_offset = 9, .pos = 32, .bytes = 180, .data_bytes = 100 };
+    struct bytes value = bundle_reg_begin(&a, &reg, &raw);
+    bundle_reg_set(raw, 0, &source, &block);
+    bundle_reg_end(raw, value.len);
+    struct meta_op op = { META_PUT, meta_key_bundle(key, bundle_id(0, 7)), value };
+    struct meta_txn t = { NULL, &op, 0, 1 };
+    assert_int_equal(meta_commit(backup_meta(b), &t), ERR_NONE);
+    clone_put(backup_meta(b), bundle_id(0, 7), bundle_id(0, 8));
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    backup_close(b);
+    put_bundle(10, 4, 20, 10);
+    assert_int_equal(recover_into("two", true), ERR_NONE);
+    assert_int_equal(recovery.objects_missing, 1);
+    assert_int_equal(recovery.forward_objects, 1);
+    struct meta *m = meta_at("two");
+    u32 count;
+    assert_int_equal(meta_get(m, meta_key_partition(key, 'k', &part0), &a, &kv), ERR_NONE);
+    assert_int_equal(clone_decode(kv.value, &count), ERR_NONE);
+    assert_int_equal(count, 1);
+    clone_decode_block(kv.value, 0, &source, &block);
+    assert_true(block.bundle == bundle_id(0, 8) && block.base_offset == 10);
+    meta_close(m);
+    arena_free(&a);
+}
+
 static void a_look_changes_nothing(void **state)
 {
     (void)state;
@@ -724,6 +783,7 @@ int main(void)
         T(objects_of_a_node_that_was_replaced_are_not_taken),
         T(a_damaged_newer_object_ends_its_partition),
         T(missing_objects_are_told),
+        T(clones_are_recovered),
         T(a_look_changes_nothing),
     };
     return cmocka_run_group_tests_name("recovery", tests, NULL, NULL);
