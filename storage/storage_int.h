@@ -256,14 +256,14 @@ struct pindex {
     struct block *blocks;        /* ascending; live ones are [block_head, block_end) */
     u32 entry_head, entry_end, entry_cap;
     u32 block_head, block_end, block_cap;
-    u32 holds;              /* appends, reads, jobs that point here */
-    u32 swaps;              /* transactions in flight that put runs in the place of blocks */
-    bool dropped;           /* out of the table; freed when holds == 0 */
-    bool object;            /* appends are done, and readable, when they are registered: ack.c */
-    bool advanced;          /* a registration moved durable_offset: to be told */
-    bool rewriting;         /* cleaner.c or merge.c is changing its blocks */
-    u64 snap_txn;           /* uploader.c: number of the transaction that holds its snapshot */
-    u64 gather_number;      /* gather.c: of the upload that has it at gather_at */
+    u32 holds;         /* appends, reads, jobs that point here */
+    u32 swaps;         /* transactions in flight that put runs in the place of blocks */
+    bool dropped;      /* out of the table; freed when holds == 0 */
+    bool object;       /* appends are done, and readable, when they are registered: ack.c */
+    bool advanced;     /* a registration moved durable_offset: to be told */
+    bool rewriting;    /* cleaner.c or merge.c is changing its blocks */
+    u64 snap_txn;      /* uploader.c: number of the transaction that holds its snapshot */
+    u64 gather_number; /* gather.c: of the upload that has it at gather_at */
     u32 gather_at;
     i32 leader_epoch;       /* kept in the p/ key */
     struct list reads;      /* struct read_op.link of waiting reads: reader.c */

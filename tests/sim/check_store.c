@@ -101,12 +101,11 @@ static struct storage *storage_of(struct shard *s)
     return broker_of(s)->storage;
 }
 
-static struct store_job *job_start(enum store_job_kind kind)
+static struct store_job *job_start(enum store_job_kind kind, u64 rate_min)
 {
     /* The memory of a job goes with its life. */
     struct store_job *j = store_job_create(kind, &sim.node->group, storage_of);
-    u64 slowest = sim.long_lived ? 200000 : 10000; /* bytes a second; there is more to read */
-    if (!store_job_start(j, one_in(2) ? 0 : rnd_log(slowest, 10000000)))
+    if (!store_job_start(j, one_in(2) ? 0 : rnd_log(rate_min, 10000000)))
         sim_fail("store: a new job is running already");
     STAT(store_jobs);
     return j;
@@ -128,7 +127,8 @@ void store_jobs_sometimes(void)
     if (sim.life == life || !one_in(1000))
         return;
     life = sim.life;
-    (void)job_start(one_in(2) ? STORE_JOB_DU : STORE_JOB_VERIFY);
+    /* A long life's store holds more. */
+    (void)job_start(one_in(2) ? STORE_JOB_DU : STORE_JOB_VERIFY, sim.long_lived ? 200000 : 10000);
 }
 
 bool store_is_verified(void)
@@ -137,7 +137,7 @@ bool store_is_verified(void)
     static u32 life;
     if (life != sim.life) {
         life = sim.life;
-        j = job_start(STORE_JOB_VERIFY);
+        j = job_start(STORE_JOB_VERIFY, 1000000); /* it is waited for */
     }
     return job_is_done(j);
 }

@@ -241,7 +241,10 @@ static bool collected(void)
     looked_ns = sim.now_ns;
     bool clean = store_is_clean(why, sizeof why);
     if (!clean && sim.now_ns >= phase_deadline)
-        TRACE("the store: %s", why);
+        sim_fail("liveness: the store holds what nobody refers to after %" PRIu64
+                 " s without faults: "
+                 "%s",
+                 QUIET_NS / NS_PER_S, why);
     return clean;
 }
 
