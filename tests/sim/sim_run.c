@@ -306,7 +306,6 @@ static bool wants_stop(void)
                               : !compaction_is_done() ? "the log is not compacted"
                               : !compact_verified()   ? "the scanner still reads"
                               : !cloner_verified()    ? "the clone is still read"
-                              : !collected()          ? "the store holds what nobody refers to"
                                                       : "the store is not verified");
         return false;
     }

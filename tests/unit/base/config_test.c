@@ -110,7 +110,7 @@ static void a_small_disk_makes_the_default_log_smaller(void **state)
     assert_int_equal(config_synonyms(&cfg, CFG_wal_size, syn), 1);
     assert_string_equal(syn[0].value, "2147483648");
     config_fit_log(&cfg, 100 * MIB); /* four segments it must hold */
-    assert_int_equal(config_i64(&cfg, CFG_wal_size), 32 * (i64)MIB);
+    assert_int_equal(config_i64(&cfg, CFG_wal_size), 4 * config_i64(&cfg, CFG_wal_segment_bytes));
     assert_int_equal(config_validate(&cfg, why, sizeof why), ERR_NONE);
 }
 

@@ -39,7 +39,9 @@ static void object_make(u64 id, u32 epoch)
 {
     char name[BUNDLE_NAME_SIZE];
     struct bytes part = bytes_str("not an object");
-    struct store_object o = { bundle_name(name, id, epoch), &part, 1, false, NULL };
+    struct store_object o = { .name = bundle_name(name, id, epoch),
+                              .parts = &part,
+                              .part_count = 1 };
     assert_int_equal(fault_store_below->driver->put(fault_store_below, &o), ERR_NONE);
 }
 
