@@ -65,6 +65,9 @@ struct store_driver {
                      err (*each)(void *arg, const char *name, u64 bytes), void *arg);
     /* Deletes `count` objects; the first error, after all were tried. NULL: one by one. */
     err (*remove_many)(struct store *s, const char *const *names, u32 count);
+    /* Removes what puts below `prefix` left behind that will never end, and that no call lists;
+     * only what is older than `age_ms`. NULL: they leave nothing. */
+    err (*sweep)(struct store *s, const char *prefix, u64 age_ms, u32 *swept);
     /* The same store, for requests of a class; never fails. NULL: classes are all the same. */
     struct store *(*of_class)(struct store *s, enum store_class c);
     /* Adds the driver's own metrics; any thread. NULL: none. */
@@ -96,6 +99,8 @@ struct store *store_readonly(struct store *inner);
 bool store_name_valid(const char *name);
 /* As the driver's, whether it has one or not. */
 err store_remove_many(struct store *s, const char *const *names, u32 count);
+/* As the driver's, whether it has one or not. */
+err store_sweep(struct store *s, const char *prefix, u64 age_ms, u32 *swept) MUST_USE;
 /* The handle to ask through for that class: store_for(s, STORE_GC)->driver->remove(…). It lives as
  * long as the store and is not closed. Any thread. */
 struct store *store_for(struct store *s, enum store_class c);

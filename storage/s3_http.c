@@ -182,7 +182,7 @@ static void transfer_charge(struct transfer *t, u64 n, u64 now)
 {
     u64 pace = t->http->pace ? __atomic_load_n(t->http->pace, __ATOMIC_RELAXED) : 0;
     /* Counted from now: what came late is not made up for in a burst. */
-    t->due_ns = pace > 0 ? now + n * NS_PER_S / pace : 0;
+    t->due_ns = pace > 0 ? now + n * MAX(t->http->pace_among, 1u) * NS_PER_S / pace : 0;
     for (u32 i = 0; i < ARRAY_COUNT(t->http->meters); i++) {
         struct s3_meter *m = t->http->meters[i].meter;
         if (t->http->meters[i].rate == 0)

@@ -19,6 +19,7 @@
 #include <curl/curl.h>
 #include <pthread.h>
 
+#include "list.h"
 #include "rng.h"
 #include "store.h"
 
@@ -66,6 +67,7 @@ bool s3_xml_find(const char *doc, size_t len, const char *name, char *buf, size_
 /* ListObjectsV2's answer. Keys that do not fit are skipped. */
 #define S3_KEY_SIZE 1100 /* S3 allows 1024 bytes */
 #define S3_TOKEN_SIZE 2048
+#define S3_UPLOAD_ID_SIZE 1024
 struct s3_list {
     bool truncated;
     bool complete; /* the closing tag was there */
@@ -74,6 +76,16 @@ struct s3_list {
 };
 err s3_list_parse(const char *doc, size_t len, struct s3_list *l,
                   err (*each)(void *arg, const char *key, u64 bytes), void *arg) MUST_USE;
+
+/* One page of the uploads that were begun and neither completed nor aborted. */
+struct s3_uploads {
+    bool truncated, complete;
+    char next_key[S3_KEY_SIZE], next_id[S3_UPLOAD_ID_SIZE];
+};
+/* `began_ms` by the store's clock. Rows that do not fit or say no time are skipped. */
+err s3_uploads_parse(const char *doc, size_t len, struct s3_uploads *l,
+                     err (*each)(void *arg, const char *key, const char *id, i64 began_ms),
+                     void *arg) MUST_USE;
 
 /* ---- s3_sign.c ---- */
 
@@ -121,6 +133,7 @@ struct s3_http {
     u64 body_bytes;
     bool has_body;
     const u64 *pace; /* as store_object's */
+    u32 pace_among;  /* so many requests have it together; 0: one */
     struct {
         struct s3_meter *meter;
         u64 rate; /* bytes a second; 0: none */
@@ -264,6 +277,7 @@ struct s3_stats { /* under `lock` */
     u64 results[S3_OPS][S3_RESULTS];
     u64 bytes_out, bytes_in, retries, throttles;
     u64 hedges[S3_OPS], hedge_wins[S3_OPS];
+    u64 uploads_aborted, uploads_swept;
     struct { /* STORE_ANY counts as what it became */
         u64 requests, bytes, waits;
     } classes[STORE_CLASSES];
@@ -300,6 +314,7 @@ struct s3 {
     struct s3_gate gate;
     struct s3_hedge reads, puts;
     struct s3_stats stats;
+    struct list uploads; /* multipart ones of this process that go on */
 
     struct s3_meter up, down, classes[STORE_CLASSES];
     i64 clock_offset_ms; /* atomic: the store's clock minus ours */
@@ -348,6 +363,7 @@ struct s3_request {
     u64 body_bytes;
     bool has_body;
     const u64 *pace;
+    u32 pace_among;
     bool may_be_twice; /* a put that acknowledgements wait for */
     u8 *into;
     u64 offset;
@@ -377,8 +393,22 @@ err s3_put_parts(struct s3_handle *h, const struct store_object *o, u64 bytes) M
 /* Was the object put by us under this mark? For a put whose answer may have got lost. */
 err s3_put_was_ours(struct s3_handle *h, const char *name, const char *mark) MUST_USE;
 #define S3_MARK_SIZE 33
+#define S3_UPLOAD_QUERY_SIZE (3 * S3_UPLOAD_ID_SIZE + 64)
+struct s3_upload {
+    struct list link; /* s3.uploads */
+    char id[S3_UPLOAD_ID_SIZE];
+};
+bool s3_upload_goes_on(struct s3 *s, const char *id);
+/* False when it does not fit. */
+bool s3_upload_query(const char *id, u32 number, char out[S3_UPLOAD_QUERY_SIZE]) MUST_USE;
+/* Aborting what is gone is ERR_NONE. */
+err s3_upload_abort(struct s3_handle *h, const char *name, const char *id) MUST_USE;
 void s3_mark(struct s3 *s, char out[S3_MARK_SIZE]);
 void s3_put_headers(struct s3 *s, struct s3_request *q);
+
+/* ---- store_s3_sweep.c ---- */
+
+err s3_sweep(struct store *st, const char *prefix, u64 age_ms, u32 *swept) MUST_USE;
 
 /* ---- store_s3_open.c ---- */
 

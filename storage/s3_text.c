@@ -328,3 +328,60 @@ err s3_list_parse(const char *doc, size_t len, struct s3_list *l,
     }
     return ERR_NONE;
 }
+
+/* ---- ListMultipartUploads ---- */
+
+static void uploads_head(struct s3_uploads *l, const struct s3_xml *x)
+{
+    if (s3_xml_is(x, "IsTruncated"))
+        l->truncated = x->text_len == 4 && memcmp(x->text, "true", 4) == 0;
+    else if (s3_xml_is(x, "NextKeyMarker") && !s3_xml_text(x, l->next_key, sizeof l->next_key))
+        l->next_key[0] = '\0';
+    else if (s3_xml_is(x, "NextUploadIdMarker") && !s3_xml_text(x, l->next_id, sizeof l->next_id))
+        l->next_id[0] = '\0';
+}
+
+struct upload_row {
+    char key[S3_KEY_SIZE], id[S3_UPLOAD_ID_SIZE], began[40];
+    bool has_key, has_id, has_began;
+};
+
+static void upload_field(struct upload_row *u, const struct s3_xml *x)
+{
+    if (s3_xml_is(x, "Key"))
+        u->has_key = s3_xml_text(x, u->key, sizeof u->key);
+    else if (s3_xml_is(x, "UploadId"))
+        u->has_id = s3_xml_text(x, u->id, sizeof u->id);
+    else if (s3_xml_is(x, "Initiated"))
+        u->has_began = s3_xml_text(x, u->began, sizeof u->began);
+}
+
+err s3_uploads_parse(const char *doc, size_t len, struct s3_uploads *l,
+                     err (*each)(void *arg, const char *key, const char *id, i64 began_ms),
+                     void *arg)
+{
+    struct s3_xml x = s3_xml_of(doc, len);
+    struct upload_row u = { 0 };
+    bool inside = false;
+    *l = (struct s3_uploads){ 0 };
+    while (s3_xml_next(&x) != S3_XML_END) {
+        if (x.kind == S3_XML_OPEN && s3_xml_is(&x, "Upload")) {
+            inside = true;
+            u.has_key = u.has_id = u.has_began = false;
+        } else if (x.kind == S3_XML_CLOSE && inside && s3_xml_is(&x, "Upload")) {
+            inside = false;
+            i64 began_ms = u.has_began ? s3_time_iso(u.began) : -1;
+            bool whole = u.has_key && u.has_id && began_ms >= 0;
+            err e = whole ? each(arg, u.key, u.id, began_ms) : ERR_NONE;
+            if (e != ERR_NONE)
+                return e;
+        } else if (x.kind == S3_XML_LEAF && inside) {
+            upload_field(&u, &x);
+        } else if (x.kind == S3_XML_LEAF) {
+            uploads_head(l, &x);
+        }
+        if (x.kind != S3_XML_OPEN && s3_xml_is(&x, "ListMultipartUploadsResult"))
+            l->complete = true;
+    }
+    return ERR_NONE;
+}

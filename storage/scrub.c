@@ -2,6 +2,9 @@
  *
  *   REST ─► LIST (a page of the store) ─► CHECK (against the metadata, notes) ─► PAUSE ─► LIST …
  *
+ * A pass begins with what puts that never ended left behind (store_sweep), of every kind of object
+ * there is. What goes wrong there is the driver's to tell and stops nothing.
+ *
  * Bounded: SCRUB_PAGE names are held at a time, and a page is followed by a pause as long as it
  * took. A pass that fails or is cut off has done what it has done; the next one begins anew.
  *
@@ -72,12 +75,24 @@ static err list_one(void *arg, const char *name, u64 bytes)
     return ERR_NONE;
 }
 
+static void sweep(struct scrub *s, struct store *store)
+{
+    static const char *const kinds_put[] = { "b/", "r/", "m/" };
+    u64 age_ms = config_u64(s->st->env->cfg, CFG_store_delete_delay_ms);
+    u32 swept;
+    err e = ERR_NONE;
+    for (size_t i = 0; i < ARRAY_COUNT(kinds_put) && e == ERR_NONE; i++)
+        e = store_sweep(store, kinds_put[i], age_ms, &swept);
+}
+
 static void list_run(struct bg_job *j)
 {
     struct scrub *s = container_of(j, struct scrub, job);
     char after[sizeof s->after];
     memcpy(after, s->after, sizeof after);
     struct store *store = store_for(s->st->env->store, STORE_GC);
+    if (s->kind == 0 && !*after)
+        sweep(s, store);
     s->err = store_list_page(store, kinds[s->kind], after, SCRUB_PAGE, list_one, s);
 }
 

@@ -65,6 +65,12 @@ err store_remove_many(struct store *s, const char *const *names, u32 count)
     return first;
 }
 
+err store_sweep(struct store *s, const char *prefix, u64 age_ms, u32 *swept)
+{
+    *swept = 0;
+    return s->driver->sweep ? s->driver->sweep(s, prefix, age_ms, swept) : ERR_NONE;
+}
+
 struct store *store_for(struct store *s, enum store_class c)
 {
     CHECK((u32)c < STORE_CLASSES);

@@ -88,6 +88,8 @@ err s3_put_was_ours(struct s3_handle *h, const char *name, const char *mark)
     err e = s3_call(h, &q, &r, NULL);
     bool ours = e == ERR_NONE && strcmp(r.put_id, mark) == 0;
     s3_reply_free(&r);
+    if (e == ERR_NOT_FOUND)
+        return ERR_IO; /* what stood in its way is gone: it may be tried again */
     return ours ? ERR_NONE : e == ERR_NONE ? ERR_EXISTS : e;
 }
 
@@ -435,6 +437,15 @@ static void add_counts(struct metric_text *t, const struct s3_stats *st)
                st->hedge_wins);
 }
 
+static void add_uploads(struct metric_text *t, const struct s3_stats *st)
+{
+    static const char name[] = "leat_s3_uploads_aborted_total";
+    metric_text_head(t, name, "counter",
+                     "Uploads in parts that were given up, or found unfinished.");
+    metric_text_add(t, "%s{what=\"failed\"} %" PRIu64 "\n", name, st->uploads_aborted);
+    metric_text_add(t, "%s{what=\"found\"} %" PRIu64 "\n", name, st->uploads_swept);
+}
+
 static const char *const class_names[STORE_CLASSES] = {
     [STORE_UPLOAD] = "upload",   [STORE_TAIL] = "tail", [STORE_CATCHUP] = "catchup",
     [STORE_COMPACT] = "compact", [STORE_GC] = "gc",
@@ -467,6 +478,7 @@ static void s3_metrics(struct store *st, struct metric_text *t)
     struct s3_gate gate = s->gate;
     pthread_mutex_unlock(&s->lock);
     add_counts(t, copy);
+    add_uploads(t, copy);
     add_classes(t, copy, &gate);
     add_value(t, "leat_s3_requests_limit", "gauge",
               "Requests allowed at a time; below store.s3.connections while the store throttles.",
@@ -502,6 +514,7 @@ const struct store_driver store_s3_driver = {
     .list = s3_list,
     .list_page = s3_list_page,
     .remove_many = s3_remove_many,
+    .sweep = s3_sweep,
     .of_class = s3_of_class,
     .metrics = s3_metrics,
 };

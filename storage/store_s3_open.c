@@ -198,6 +198,7 @@ static struct s3 *s3_create(const struct config *cfg)
     pthread_mutex_init(&s->cred_lock, NULL);
     pthread_mutex_init(&s->cred_data_lock, NULL);
     rng_init(&s->rng, rng_seed_os());
+    list_init(&s->uploads);
     s3_gate_init(&s->gate, (u32)config_u64(cfg, CFG_s3_connections));
     s->share = curl_share_init();
     CHECK(s->share != NULL);
@@ -213,7 +214,7 @@ static struct s3 *s3_create(const struct config *cfg)
 void s3_destroy(struct s3 *s)
 {
     MAGIC_CHECK(s, S3_MAGIC);
-    CHECK(s->gate.inflight == 0);
+    CHECK(s->gate.inflight == 0 && list_empty(&s->uploads));
     while (s->conn_count > 0)
         s3_conn_free(s->conns[--s->conn_count]);
     curl_share_cleanup(s->share);

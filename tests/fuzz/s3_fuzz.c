@@ -21,8 +21,25 @@ static err key_seen(void *arg, const char *key, u64 bytes)
     return ++*n > 2000 ? ERR_BUSY : ERR_NONE;
 }
 
+static err upload_seen(void *arg, const char *key, const char *id, i64 began_ms)
+{
+    u32 *n = arg;
+    CHECK(strlen(key) < S3_KEY_SIZE && strlen(id) < S3_UPLOAD_ID_SIZE && began_ms >= 0);
+    return ++*n > 2000 ? ERR_BUSY : ERR_NONE;
+}
+
+static void fuzz_uploads(const char *text, size_t len)
+{
+    struct s3_uploads *l = MEM_NEW(struct s3_uploads);
+    u32 n = 0;
+    (void)!s3_uploads_parse(text, len, l, upload_seen, &n);
+    CHECK(strlen(l->next_key) < sizeof l->next_key && strlen(l->next_id) < sizeof l->next_id);
+    mem_free(l);
+}
+
 static void fuzz_list(const char *text, size_t len)
 {
+    fuzz_uploads(text, len);
     struct s3_list *l = MEM_NEW(struct s3_list);
     u32 n = 0;
     (void)!s3_list_parse(text, len, l, key_seen, &n);

@@ -40,5 +40,8 @@ struct listed listed_of(const char *prefix, u64 stop_at, err *e);
 
 /* driver_puts.c */
 bool case_hedge_put(void);
+bool case_parts(void);
+bool case_abandon(void);
+bool case_sweep(void);
 
 #endif

@@ -16,6 +16,12 @@ Every `every`-th request that the mode applies to goes wrong; the first one neve
   short         the answer says a length and ends before it
   wrong_length  a well-formed answer with fewer bytes than were asked for
   corrupt_up    a byte of the request's body is another one when it arrives
+  reset_part    the connection is reset in the middle of a part of a large object
+  complete500   500 InternalError to the completion of an upload in parts, nothing is done
+  complete_bad  the same, as 200 after blanks, nothing is done
+  complete_lie  the same, and it is done
+  abandon       uploads in parts of names with "abandon" can't be completed
+  forsake       nor be aborted, and the store says that they were; a second abort gets through
   stale_list    a listing is answered with the first one of that query again
   skew          the store's clock is an hour ahead of ours, and it minds
   skew_mute     the same, and its answers do not tell the time
@@ -39,7 +45,9 @@ import threading
 import time
 
 BODY_MODES = ("reset", "short", "wrong_length")
+COMPLETE_MODES = ("complete500", "complete_bad", "complete_lie")
 PUT_MODES = ("slow_put", "slow_put_done", "slow_put_throttled")
+ABANDON_MODES = {"abandon": ("POST",), "forsake": ("POST", "DELETE")}
 SLOW_PUT_SECONDS = 2
 THROTTLED_PUT = 10  # behind the probe of the start, before anybody knows what is slow
 
@@ -132,6 +140,10 @@ class Handler(socketserver.BaseRequestHandler):
                 if request is None:
                     return
                 fault = proxy.choose(request)
+                if fault == "reset_part":
+                    stream.read(int(request.headers["content-length"]) // 2)
+                    self.reset()
+                    return
                 if not self.serve(proxy, receive_body(stream, request), fault):
                     return
         except (OSError, ValueError):
@@ -144,11 +156,17 @@ class Handler(socketserver.BaseRequestHandler):
         if refused:
             self.request.sendall(refused)
             return True
-        if fault == "error500":
+        if fault == "forsaken":
+            self.request.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+            return True
+        if fault in ("error500", "complete500", *ABANDON_MODES):
             self.request.sendall(error(500, "InternalError"))
             return True
         if fault == "slowdown":
             self.request.sendall(error(503, "SlowDown"))
+            return True
+        if fault == "complete_bad":
+            self.request.sendall(self.late_error())
             return True
         if fault == "stall":
             time.sleep(3)
@@ -169,11 +187,21 @@ class Handler(socketserver.BaseRequestHandler):
             return True
         return self.give(proxy, request, answer, fault)
 
+    @staticmethod
+    def late_error():
+        """As stores do that keep a connection alive while they put parts together."""
+        told = error("200", "InternalError").split(b"\r\n\r\n", 1)[1]
+        body = b"  \n \n" + told
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
     def give(self, proxy, request, answer, fault):
         if fault == "slow":
             time.sleep(0.5)
         if fault == "slow_put_done":
             time.sleep(SLOW_PUT_SECONDS)
+        if fault == "complete_lie":
+            self.request.sendall(self.late_error())
+            return True
         if fault == "lost":
             return self.reset()
         head, body = answer.head, proxy.listing(request, answer) if fault == "stale_list" else answer.body
@@ -201,7 +229,7 @@ class FaultProxy:
     def __init__(self, port, upstream_port, mode="none", every=4, certificate=None, keys=None):
         self.upstream_port, self.mode, self.every, self.keys = upstream_port, mode, every, keys
         self.lock, self.count, self.faults, self.requests = threading.Lock(), 0, 0, 0
-        self.listings, self.unconditional = {}, False
+        self.listings, self.unconditional, self.forsaken = {}, False, 0
         self.late, self.rate, self.free_at, self.put_seconds = None, 0, 0.0, []
         self.server = Server(("127.0.0.1", port), Handler)
         self.server.proxy = self
@@ -232,6 +260,12 @@ class FaultProxy:
             return method == "PUT" and int(request.headers.get("content-length", 0)) > 100
         if self.mode in PUT_MODES:
             return method == "PUT" and "partNumber" not in request.first
+        if self.mode == "reset_part":
+            return method == "PUT" and "partNumber" in request.first
+        if self.mode in COMPLETE_MODES:
+            return method == "POST" and "uploadId" in request.first
+        if self.mode in ABANDON_MODES:
+            return "abandon" in request.first and "uploadId" in request.first and method in ABANDON_MODES[self.mode]
         if self.mode == "stale_list":
             return "list-type=2" in request.first
         if self.mode in BODY_MODES or self.mode == "slow":
@@ -249,6 +283,9 @@ class FaultProxy:
             if self.count % self.every != 0:
                 return None
             self.faults += 1
+            if self.mode == "forsake" and request.first.startswith("DELETE"):
+                self.forsaken += 1
+                return "forsaken" if self.forsaken == 1 else None
             return "slow_put" if self.mode == "slow_put_throttled" else self.mode
 
     def refuse(self, request):

@@ -1,9 +1,13 @@
-"""Puts that are sent twice: tests of tests/s3/run.
+"""Puts that are sent twice, and objects that are uploaded in parts: tests of tests/s3/run.
 
 Each has a proxy of its own. Which of two requests for one put reaches the store first, and what the store makes of the
 other, is the proxy's to say; the driver's test program (driver_puts.c) holds the objects to what was put.
 """
 import re
+import urllib.request
+
+MIB = 2**20
+LARGE = 40 * MIB + 12345  # driver_puts.c
 
 
 class Proxy:
@@ -57,9 +61,74 @@ def test_not_hedged(world, run, what):
         run.need((metric(out, "leat_s3_throttles_total") > 0) == (what == "throttled"), "throttles")
 
 
+def part_settings(connections, *more):
+    return ["store.s3.part_bytes=5m", f"store.s3.part_connections={connections}", *more]
+
+
+def test_parts(world, run):
+    """Parts of one object go side by side; not more of them than the class may have."""
+    server = world.server("versitygw")
+    took = {}
+    with Proxy(run, server, "none", late=lambda: 0.3) as proxy:
+        for name, settings in (("one", part_settings(1)), ("six", part_settings(6)),
+                               ("bounded", part_settings(6, "store.s3.class.upload.connections=1"))):
+            out = run.driver_passes(server.url("parts-" + name, proxy.port), "parts", settings=settings, **run.KEYS)
+            took[name] = int(re.search(r"nine parts took (\d+) ms", out).group(1))
+    print(f"   ms with 0.3 s for each of nine parts: {took}", flush=True)
+    run.need(took["one"] >= 2700 and took["bounded"] >= 2700, "parts were not sent one by one")
+    run.need(took["six"] < took["one"] - 1000, "parts are not side by side")
+
+
+def test_parts_fail(world, run, mode, every, retries, first):
+    server = world.server("versitygw")
+    with Proxy(run, server, mode, every, count=first) as proxy:
+        out = run.driver_passes(server.url(f"parts-{mode}-{every}", proxy.port), "parts", S3_METRICS="1",
+                                settings=part_settings(4, f"store.s3.retries={retries}"), **run.KEYS)
+        sent = metric(out, "leat_s3_bytes_total", '{dir="out"}')
+        run.need(proxy.faults >= 2, f"{proxy.faults} faults")
+        if mode == "reset_part":
+            # Two objects, and no more than the parts that were broken off.
+            run.need(sent <= 2 * LARGE + proxy.faults * 5 * MIB + MIB, f"{sent / MIB:.0f} MiB for {proxy.faults} resets")
+
+
+def unfinished(server):
+    """What the store lists. Moto does not ask who wants to know."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/bucket?uploads", timeout=10) as answer:
+        return answer.read().decode().count("<Upload>")
+
+
+def test_abandon(world, run):
+    """An upload that fails is aborted."""
+    server = world.server("moto")
+    before = unfinished(server)
+    with Proxy(run, server, "abandon") as proxy:
+        out = run.driver_passes(server.url("abandon", proxy.port), "abandon", S3_METRICS="1",
+                                settings=part_settings(4, "store.s3.retries=0"), **run.KEYS)
+    run.need(unfinished(server) == before, "it is still there")
+    run.need(metric(out, "leat_s3_uploads_aborted_total", '{what="failed"}') == 1, "it is not counted")
+
+
+def test_sweep(world, run, kind):
+    """One that was never aborted is found later, one that goes on is left alone."""
+    server = world.server(kind)
+    with Proxy(run, server, "forsake") as proxy:
+        out = run.driver_passes(server.url("sweep", proxy.port), "sweep", S3_METRICS="1",
+                                settings=part_settings(4, "store.s3.retries=0", "store.s3.timeout=2s"), **run.KEYS)
+    run.need(metric(out, "leat_s3_uploads_aborted_total", '{what="found"}') == 1, "it is not counted")
+
+
 def tests(run):
     return [("puts-hedged-late", test_hedged, run, "versitygw", "slow_put"),
             ("puts-hedged-answer", test_hedged, run, "versitygw", "slow_put_done"),
             ("puts-hedged-plain", test_hedged, run, "moto", "slow_put", True),
             ("puts-hedged-off", test_not_hedged, run, "off"),
-            ("puts-hedged-throttled", test_not_hedged, run, "throttled")]
+            ("puts-hedged-throttled", test_not_hedged, run, "throttled"),
+            ("puts-parts", test_parts, run),
+            ("puts-parts-reset", test_parts_fail, run, "reset_part", 4, 4, 0),
+            ("puts-parts-500", test_parts_fail, run, "complete500", 2, 4, 1),
+            ("puts-parts-bad", test_parts_fail, run, "complete_bad", 2, 4, 1),
+            # Its last word is an error, and the object is there.
+            ("puts-parts-lie", test_parts_fail, run, "complete_lie", 1, 1, 0),
+            ("puts-abandon", test_abandon, run),
+            # Moto's uploads all began in 2010.
+            ("puts-sweep", test_sweep, run, "versitygw")]

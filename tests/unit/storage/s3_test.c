@@ -288,6 +288,49 @@ static void hostile_lists_end(void **state)
     }
 }
 
+static err upload_add(void *arg, const char *key, const char *id, i64 began_ms)
+{
+    struct seen *s = arg;
+    s->count++;
+    s->bytes = (u64)began_ms;
+    snprintf(s->last, sizeof s->last, "%s %s", key, id);
+    return ERR_NONE;
+}
+
+static struct seen uploads_of(const char *doc, struct s3_uploads *l)
+{
+    struct seen s = { 0 };
+    assert_int_equal(s3_uploads_parse(doc, strlen(doc), l, upload_add, &s), ERR_NONE);
+    return s;
+}
+
+static void unfinished_uploads_are_read(void **state)
+{
+    (void)state;
+    struct s3_uploads l;
+    struct seen s = uploads_of(
+        "<ListMultipartUploadsResult xmlns=\"x\"><Bucket>b</Bucket><KeyMarker/>"
+        "<NextKeyMarker>p/b&amp;</NextKeyMarker><NextUploadIdMarker>i+2</NextUploadIdMarker>"
+        "<MaxUploads>1000</MaxUploads><IsTruncated>true</IsTruncated>"
+        "<Upload><Key>p/a</Key><UploadId>i1</UploadId><Initiator><ID>me</ID></Initiator>"
+        "<Initiated>1970-01-02T00:00:00.000Z</Initiated></Upload>"
+        "<Upload><Key>p/never</Key><UploadId>i3</UploadId></Upload>"
+        "<Upload><Key>p/never</Key><UploadId>i3</UploadId><Initiated>soon</Initiated></Upload>"
+        "<Upload><UploadId>i4</UploadId><Initiated>1970-01-02T00:00:00Z</Initiated></Upload>"
+        "</ListMultipartUploadsResult>",
+        &l);
+    assert_int_equal(s.count, 1); /* the others lack something */
+    assert_string_equal(s.last, "p/a i1");
+    assert_int_equal(s.bytes, 86400000);
+    assert_true(l.truncated && l.complete);
+    assert_string_equal(l.next_key, "p/b&");
+    assert_string_equal(l.next_id, "i+2");
+    s = uploads_of("<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>", &l);
+    assert_true(s.count == 0 && !l.complete && !l.truncated);
+    s = uploads_of("<ListMultipartUploadsResult/>", &l);
+    assert_true(s.count == 0 && l.complete);
+}
+
 static struct s3_judged judged(long status, CURLcode code, const char *body)
 {
     struct s3_reply r;
@@ -706,6 +749,7 @@ int main(void)
         T(wrong_urls_are_refused_with_a_remedy),
         T(lists_are_read),
         T(hostile_lists_end),
+        T(unfinished_uploads_are_read),
         T(answers_are_judged),
         T(heads_are_read),
         T(waits_grow_and_stay_bounded),
