@@ -58,8 +58,10 @@ static void window_grows_only_while_the_reader_waits(void **state)
     (void)state;
     fill("8m", "6m");
     i64 at = 0;
-    for (u32 i = 0; i < 20; i++) /* slow: what is ahead is there in time */
+    for (u32 i = 0; i < 20; i++) { /* slow: what is ahead is there in time */
         (void)scan_step(&at, 10);
+        ENGINE_UNTIL(cache_idle(eng->st));
+    }
     u64 slow = count_of(M_readahead_bytes);
     assert_true(slow > 0 && slow <= 2 * 64 * KIB);
     fault.delay_get_us = 3000; /* the store is slow now, and the reader fast */
