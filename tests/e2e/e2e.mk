@@ -20,7 +20,8 @@ test-parts:
 	@tests/run_all \
 		"unit=a=$(SUB) unit" \
 		"tidy=a=$(SUB) tidy" \
-		"sim=a=$(SUB) sim-quick" \
+		"sim=a=$(SUB) sim-quick-short" \
+		"sim-long=a=$(SUB) sim-quick-long" \
 		"schema=a=$(SUB) schema-check" \
 		"codec=a=$(SUB) codec-peer" \
 		"fuzz=a=$(SUB) fuzz FUZZ_SECONDS=$(FUZZ_TEST_SECONDS)" \

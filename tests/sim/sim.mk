@@ -11,7 +11,7 @@ SIM_PLANT_BUILD := $(BUILD)/sim-plant
 $(BUILD)/simulator: $(call lib,sim) $(LIB_ALL)
 	$(LINK) $(SIM_WRAP)
 
-.PHONY: sim sim-long sim-quick sim-plants sim-build
+.PHONY: sim sim-long sim-quick sim-quick-short sim-quick-long sim-plants sim-build
 sim-build:
 	@$(MAKE) --no-print-directory BUILD=$(SIM_BUILD) CFLAGS='$(SIM_CFLAGS)' $(SIM_BUILD)/simulator
 
@@ -24,8 +24,10 @@ else
 endif
 
 # Every seed that once found a bug, and 200 more; of sim-long 20.
-sim-quick: sim-build
+sim-quick: sim-quick-short sim-quick-long
+sim-quick-short: sim-build
 	@$(SIM_BUILD)/simulator -n 200 -j $(JOBS) -l tests/sim/seeds
+sim-quick-long: sim-build
 	@$(SIM_BUILD)/simulator -L -n 20 -j $(JOBS) -l tests/sim/seeds-long
 
 # SEEDS seeds from FIRST on that live for ten simulated minutes and longer, and are killed at every step.
