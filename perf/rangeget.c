@@ -108,7 +108,7 @@ static void *reader(void *arg)
     struct run *r = arg;
     u8 *buf = mem_alloc(r->range_bytes);
     int ends[2] = { -1, -1 };
-    pthread_t other;
+    pthread_t other = 0; /* of `deliver` */
     if (r->deliver) {
         connection(ends);
         if (pthread_create(&other, NULL, sink, &ends[1]) != 0)
