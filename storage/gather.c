@@ -119,11 +119,6 @@ static void parts_find(struct gather *g)
         }
 }
 
-static bool awaited(const struct upload *u)
-{
-    return u->segs[0]->object_since_ns != 0;
-}
-
 /* Which of them become runs. Returns for how many objects there must be room. */
 static u32 parts_choose(struct gather *g)
 {
@@ -132,7 +127,7 @@ static u32 parts_choose(struct gather *g)
     u32 there = 0;
     for (u32 i = 0; i < g->part_count; i++)
         there += g->parts[i].bytes > 0;
-    if (!rewrite_numbers_left(st) || (awaited(g->u) && there > 1))
+    if (!rewrite_numbers_left(st) || (upload_has_awaited(g->u) && there > 1))
         return 1;
     for (u32 i = 0; i < g->part_count; i++) {
         struct gather_part *part = &g->parts[i];

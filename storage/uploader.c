@@ -99,12 +99,7 @@ static void observe_since(struct storage *st, enum metric_hist_id id, u64 since_
  * registrations are in order. */
 static bool is_awaited(const struct upload *u)
 {
-    if (!list_empty(&u->st->wal.registering))
-        return true;
-    for (u32 i = 0; i < u->seg_count; i++)
-        if (u->segs[i]->object_since_ns != 0)
-            return true;
-    return false;
+    return upload_has_awaited(u) || !list_empty(&u->st->wal.registering);
 }
 
 static void upload_set_step(struct upload *u, enum upload_step to)

@@ -41,6 +41,13 @@ struct upload {
     u64 pace; /* atomic, the job reads it: bytes/s, 0 = as fast as it goes */
 };
 
+/* Are there batches in it that acknowledgements wait for? Such a segment is alone in its upload
+ * (gather_count). */
+static inline bool upload_has_awaited(const struct upload *u)
+{
+    return u->segs[0]->object_since_ns != 0;
+}
+
 /* How many segments from `first` on, which is DURABLE, become one upload: at most `share`; `held`
  * are in uploads already. */
 u32 gather_count(struct storage *st, struct segment *first, u32 share, u32 held);

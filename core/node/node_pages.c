@@ -76,6 +76,16 @@ static unsigned refuse(struct metric_text *out, unsigned status, const char *why
     return status;
 }
 
+static unsigned start_answer(struct metric_text *out, bool open, bool started, const char *busy)
+{
+    if (!open)
+        return refuse(out, HTTP_UNAVAILABLE, "the node is not ready");
+    if (!started)
+        return refuse(out, HTTP_CONFLICT, busy);
+    metric_text_add(out, "{\"state\":\"running\"}\n");
+    return HTTP_ACCEPTED;
+}
+
 static u64 sum(const struct node *n, enum metric_id id)
 {
     u64 v = 0;
@@ -160,11 +170,7 @@ static unsigned job_start(struct node_pages *p, struct store_job *j, const char 
     pthread_mutex_lock(&p->lock);
     bool open = p->open, started = open && store_job_start(j, rate);
     pthread_mutex_unlock(&p->lock);
-    if (started)
-        metric_text_add(out, "{\"state\":\"running\"}\n");
-    return started ? HTTP_ACCEPTED
-           : !open ? refuse(out, HTTP_UNAVAILABLE, "the node is not ready")
-                   : refuse(out, HTTP_CONFLICT, "it is running already");
+    return start_answer(out, open, started, "it is running already");
 }
 
 static unsigned job_page(struct node_pages *p, struct store_job *j, const char *method,
@@ -220,11 +226,7 @@ static unsigned clone_start(struct node_pages *p, const char *body, struct metri
     pthread_mutex_lock(&p->lock);
     bool open = p->open, started = open && topic_clone_start(p->clone, &r);
     pthread_mutex_unlock(&p->lock);
-    if (started)
-        metric_text_add(out, "{\"state\":\"running\"}\n");
-    return started ? HTTP_ACCEPTED
-           : !open ? refuse(out, HTTP_UNAVAILABLE, "the node is not ready")
-                   : refuse(out, HTTP_CONFLICT, "another topic is being cloned: try again");
+    return start_answer(out, open, started, "another topic is being cloned: try again");
 }
 
 static unsigned clone_page(struct node_pages *p, const char *method, const char *body,

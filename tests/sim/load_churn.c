@@ -105,15 +105,8 @@ static void identified(struct rpc *r, const void *answer)
 
 static void identify(void)
 {
-    struct metadata_request q;
-    struct metadata_request_metadata_request_topic t;
-    metadata_request_init(&q);
-    metadata_request_metadata_request_topic_init(&t);
-    q.topics.v = &t;
-    q.topics.n = 1;
-    q.allow_auto_topic_creation = false;
-    t.name = bytes_str(NAME);
-    client_call(&churner, 3, (i16)rnd_between(10, 13), &q, identified, NULL);
+    struct metadata_one m;
+    client_call(&churner, 3, (i16)rnd_between(10, 13), metadata_one(&m, NAME), identified, NULL);
 }
 
 /* ---- use ---- */
@@ -230,17 +223,9 @@ static void deleted(struct rpc *r, const void *answer)
 
 static void delete (void)
 {
-    struct delete_topics_request q;
-    struct delete_topics_request_delete_topic_state t;
-    delete_topics_request_init(&q);
-    delete_topics_request_delete_topic_state_init(&t);
-    q.timeout_ms = 5000;
-    q.topics.v = &t;
-    q.topics.n = 1;
-    t.topic_id = id;
-    t.name = (struct bytes){ NULL, 0 };
+    struct delete_topic_one m;
     maybe_deleted = true;
-    client_call(&churner, 20, 6, &q, deleted, NULL);
+    client_call(&churner, 20, 6, delete_topic_one(&m, id), deleted, NULL);
 }
 
 static void go(void *arg, u64 x)

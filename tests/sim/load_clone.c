@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "load.h"
+#include "requests.h"
 #include "topic_clone.h"
 
 static struct client cloner;
@@ -151,15 +152,8 @@ static void identified(struct rpc *r, const void *answer)
 
 static void identify(void)
 {
-    struct metadata_request q;
-    struct metadata_request_metadata_request_topic t;
-    metadata_request_init(&q);
-    metadata_request_metadata_request_topic_init(&t);
-    q.topics.v = &t;
-    q.topics.n = 1;
-    q.allow_auto_topic_creation = false;
-    t.name = bytes_str(name);
-    client_call(&cloner, 3, (i16)rnd_between(10, 13), &q, identified, NULL);
+    struct metadata_one m;
+    client_call(&cloner, 3, (i16)rnd_between(10, 13), metadata_one(&m, name), identified, NULL);
 }
 
 /* ---- reading ---- */
@@ -281,17 +275,9 @@ static void deleted(struct rpc *r, const void *answer)
 
 static void delete (void)
 {
-    struct delete_topics_request q;
-    struct delete_topics_request_delete_topic_state t;
-    delete_topics_request_init(&q);
-    delete_topics_request_delete_topic_state_init(&t);
-    q.timeout_ms = 5000;
-    q.topics.v = &t;
-    q.topics.n = 1;
-    t.topic_id = id;
-    t.name = (struct bytes){ NULL, 0 };
+    struct delete_topic_one m;
     maybe_deleted = true;
-    client_call(&cloner, 20, 6, &q, deleted, NULL);
+    client_call(&cloner, 20, 6, delete_topic_one(&m, id), deleted, NULL);
 }
 
 static void go(void *arg, u64 x)

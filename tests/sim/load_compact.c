@@ -137,15 +137,8 @@ static void identified(struct rpc *r, const void *answer)
 
 static void identify(void)
 {
-    struct metadata_request q;
-    struct metadata_request_metadata_request_topic t;
-    metadata_request_init(&q);
-    metadata_request_metadata_request_topic_init(&t);
-    q.topics.v = &t;
-    q.topics.n = 1;
-    q.allow_auto_topic_creation = false;
-    t.name = bytes_str(NAME);
-    client_call(&keeper, 3, (i16)rnd_between(10, 13), &q, identified, NULL);
+    struct metadata_one m;
+    client_call(&keeper, 3, (i16)rnd_between(10, 13), metadata_one(&m, NAME), identified, NULL);
 }
 
 static void got_id(struct rpc *r, const void *answer)

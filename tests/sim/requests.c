@@ -59,6 +59,29 @@ const struct delete_records_request *delete_records_one(struct delete_records_on
     return &m->q;
 }
 
+const struct metadata_request *metadata_one(struct metadata_one *m, const char *topic)
+{
+    metadata_request_init(&m->q);
+    metadata_request_metadata_request_topic_init(&m->t);
+    m->q.topics.v = &m->t;
+    m->q.topics.n = 1;
+    m->q.allow_auto_topic_creation = false;
+    m->t.name = bytes_str(topic);
+    return &m->q;
+}
+
+const struct delete_topics_request *delete_topic_one(struct delete_topic_one *m, struct uuid id)
+{
+    delete_topics_request_init(&m->q);
+    delete_topics_request_delete_topic_state_init(&m->t);
+    m->q.timeout_ms = 5000;
+    m->q.topics.v = &m->t;
+    m->q.topics.n = 1;
+    m->t.topic_id = id;
+    m->t.name = (struct bytes){ NULL, 0 };
+    return &m->q;
+}
+
 struct offset_commit_request *offset_commit_one(struct offset_commit_one *m, const char *group,
                                                 struct topic_named topic, i64 offset)
 {

@@ -48,6 +48,20 @@ struct offset_commit_one {
 struct offset_commit_request *offset_commit_one(struct offset_commit_one *m, const char *group,
                                                 struct topic_named topic, i64 offset);
 
+struct metadata_one {
+    struct metadata_request q;
+    struct metadata_request_metadata_request_topic t;
+};
+/* Of one topic by name, which is not to be made. */
+const struct metadata_request *metadata_one(struct metadata_one *m, const char *topic);
+
+struct delete_topic_one {
+    struct delete_topics_request q;
+    struct delete_topics_request_delete_topic_state t;
+};
+/* By id. */
+const struct delete_topics_request *delete_topic_one(struct delete_topic_one *m, struct uuid id);
+
 /* Of an idempotent producer, without transactions. */
 struct init_producer_id_request init_producer_any(void);
 
