@@ -1045,10 +1045,16 @@ def leatctl(node, *words):
 
 def stored(node):
     """{path: bytes} of the objects of a file:// store that metadata names: all but the metadata's own backup."""
-    root = f"{node.directory}/data/store"
-    return {os.path.join(d, f): os.path.getsize(os.path.join(d, f))
-            for d, _, files in os.walk(root) for f in files
-            if not f.startswith(".") and not os.path.relpath(d, root).startswith("m")}
+    root, sizes = f"{node.directory}/data/store", {}
+    for d, _, files in os.walk(root):
+        for f in files:
+            if f.startswith(".") or os.path.relpath(d, root).startswith("m"):
+                continue
+            try:
+                sizes[os.path.join(d, f)] = os.path.getsize(os.path.join(d, f))
+            except FileNotFoundError:
+                pass  # deleted since it was listed: not there
+    return sizes
 
 
 @case
