@@ -19,8 +19,10 @@
  * URLs name must be registered. */
 err node_open(struct config *cfg, u32 shards, struct node **out, char *why,
               size_t why_size) MUST_USE;
-/* core.shards, or one per CPU this process may use. */
+/* core.shards, or what suits the CPUs this process may use. */
 u32 node_shard_count(const struct config *cfg);
+/* How many for so many CPUs: three for four of them, and of several one stays free. At least 1. */
+u32 node_shards_for(u32 cpus);
 /* Instead of node_open: rebuilds what an empty data directory needs from the store, and ends. Of
  * `r` the caller sets `force` and `pause`; see recovery.h. */
 err node_recover(struct config *cfg, struct recovery *r, char *why, size_t why_size) MUST_USE;

@@ -20,13 +20,23 @@
 #define CLUSTER_KEY "cluster"
 #define CLUSTER_VERSION 1
 
+/* One CPU in this many is left to uploads, merging, reads for catch-up and interrupts, and at least
+ * one where there are two: docs/decisions/0013-shards.md. */
+#define CPUS_PER_SPARE 4u
+
+u32 node_shards_for(u32 cpus)
+{
+    u32 spare = cpus > 1 ? MAX(cpus / CPUS_PER_SPARE, 1) : 0;
+    return MIN(MAX(cpus, 1) - spare, SHARDS_MAX);
+}
+
 u32 node_shard_count(const struct config *cfg)
 {
-    u32 n = (u32)config_i64(cfg, CFG_core_shards);
+    u32 wanted = (u32)config_u64(cfg, CFG_core_shards);
     cpu_set_t set;
-    if (n == 0)
-        n = sched_getaffinity(0, sizeof set, &set) == 0 ? (u32)CPU_COUNT(&set) : 1;
-    return MIN(MAX(n, 1), SHARDS_MAX);
+    if (wanted == 0 && sched_getaffinity(0, sizeof set, &set) == 0)
+        wanted = node_shards_for((u32)CPU_COUNT(&set));
+    return MIN(MAX(wanted, 1), SHARDS_MAX);
 }
 
 /* ---- the address clients are told ---- */

@@ -258,7 +258,8 @@ class Leat:
         # it has the topic's metadata joins again, and when its poll() ends between that JoinGroup and the
         # answer to its SyncGroup it never takes up the assignment nor heartbeats, whatever the broker answers.
         # Segments leave early, so that what works on the object store (compaction) has something to do.
-        self.settings = ["group.initial.rebalance.delay.ms=400", "wal.seal_age=2s", "log.cleaner.backoff.ms=500",
+        # Two shards whatever the machine has, so that requests and groups cross from one to the other.
+        self.settings = ["core.shards=2", "group.initial.rebalance.delay.ms=400", "wal.seal_age=2s", "log.cleaner.backoff.ms=500",
                          *settings]
         self.process = None
 
