@@ -27,10 +27,10 @@
 #define SNAP_BYTES_MAX GIB
 /* Tailing readers are rarely later than this. */
 #define IMAGE_KEEP_NS NS_PER_S
-/* So many images a shard are there as soon as they are needed; more come at this pace: while their
- * memory is touched for the first time they cost more than they save. */
+/* So many images a shard are there as soon as they are needed; the node takes one more this often:
+ * while their memory is touched for the first time they cost more than they save. */
 #define IMAGES_FEW 16u
-#define IMAGE_GROW_NS (200 * NS_PER_MS)
+#define IMAGE_GROW_NS (100 * NS_PER_MS)
 /* Giving memory back: so often, so many images a turn. */
 #define GIVE_BACK_NS NS_PER_S
 #define GIVE_BACK_MAX 8u
@@ -226,7 +226,7 @@ static void image_prepare(struct storage *st)
     if (st->image_job.busy || st->stopping || st->image_count >= st->image_max)
         return;
     st->job_count++;
-    st->image_grow_ns = st->shard->now_ns + IMAGE_GROW_NS;
+    st->image_grow_ns = st->shard->now_ns + IMAGE_GROW_NS * st->shard->group->count;
     bg_submit(st->shard, &st->image_job, BG_PUT, image_job_run, image_job_done);
 }
 
