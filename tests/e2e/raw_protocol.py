@@ -1137,6 +1137,8 @@ def list_offsets_of_tiers(broker):
 
     def offsets(version=11):
         got = [topic.list_offset(stamp, version=version) for stamp in (-4, -5, -6)]
+        if topic.list_offset(-5, version=version)["Offset"] != got[1]["Offset"]:
+            return offsets(version)  # an upload ended between the questions
         for r in got:
             expect((r["ErrorCode"], r["Timestamp"]), (0, -1), "a special timestamp")
             expect(r["LeaderEpoch"] >= 0, r["Offset"] >= 0, "an epoch only with an offset")
