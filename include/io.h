@@ -119,6 +119,7 @@ void io_peer_name(struct io *io, io_fd fd, char *buf, size_t size);
 enum io_file_flags {
     IO_FILE_CREATE = 1, /* create when missing, allocate `bytes`, fsync file and folder */
     IO_FILE_DIRECT = 2, /* O_DIRECT: buffer, length and offset aligned to 4096 */
+    IO_FILE_EMPTY = 4,  /* what was in it before is of no use: `bytes` exactly, of anything */
 };
 /* Start-up (blocking). *bytes: in: wanted size with IO_FILE_CREATE, out: real size. */
 err io_file_open(struct io *io, const char *path, u32 flags, u64 *bytes, io_fd *out) MUST_USE;

@@ -17,6 +17,8 @@
 void *mem_alloc(size_t size) __attribute__((malloc, returns_nonnull, alloc_size(1)));
 /* Grows or shrinks; new bytes are NOT zeroed. p may be NULL. Never NULL. */
 void *mem_realloc(void *p, size_t size) __attribute__((returns_nonnull));
+/* Not zeroed; `size` is a multiple of `align`, a power of two. mem_free frees it. Never NULL. */
+void *mem_alloc_aligned(size_t align, size_t size) __attribute__((returns_nonnull));
 void mem_free(void *p); /* NULL is allowed */
 /* A NUL-terminated copy of a view; the caller frees it. */
 char *mem_strndup(struct bytes b) __attribute__((returns_nonnull));

@@ -207,6 +207,18 @@ struct cache_key {
     u32 pos;
     u32 bytes;
 };
+/* A read of a block from the local disk: disk_cache.h. */
+struct disk_read {
+    struct io_op op;
+    struct list link;
+    struct disk_cache *dc;
+    u8 *room;
+    u32 bytes;
+    u64 number; /* of the entry */
+    u64 hash;   /* which block was written */
+    err err;
+    void (*done)(struct disk_read *r);
+};
 #define CACHE_BLOCK_MAGIC 0xcac40001u
 struct cache_block {
     struct ref ref; /* READY: readers */
@@ -221,16 +233,20 @@ struct cache_block {
     char name[BUNDLE_NAME_SIZE];
     i64 base_offset, last_offset; /* expected; checked at load */
     struct partition_key part;
-    u8 *raw;           /* key.bytes of them */
+    u8 *raw;           /* key.bytes of them: rooms.h */
     struct bytes data; /* READY: the batches */
+    u64 hash;          /* in the block's header, when it came from the store */
     err err;
-    bool cold;  /* read to its end, and nobody else is on the way: first to go */
-    bool ahead; /* read-ahead, nobody has asked yet */
-    bool busy;  /* LOADING or referred to: cannot be evicted */
+    bool from_disk; /* it is, or was last, loaded from there */
+    bool cold;      /* read to its end, and nobody else is on the way: first to go */
+    bool ahead;     /* read-ahead, nobody has asked yet */
+    bool busy;      /* LOADING or referred to: cannot be evicted */
     struct ahead_mark mark;
     u64 started_ns;
     struct list link; /* queue, or age order of unreferenced READY ones */
     struct list waiters;
+    struct disk_read disk;
+    struct list offered; /* READY: waits to be written to the disk */
     UT_hash_handle hh;
 };
 err cache_create(struct storage *st) MUST_USE;
@@ -241,6 +257,8 @@ struct cache_block *cache_get(struct storage *st, const struct block *b, enum re
 /* Starts or joins the load; w->fn runs later. ERR_NOT_FOUND: the bundle is not registered. */
 err cache_load(struct storage *st, const struct pindex *p, const struct block *b,
                enum read_class class, struct cache_wait *w) MUST_USE;
+/* One reference of a READY block, for who is no reader. */
+void cache_hold(struct cache_block *b);
 /* Leaves the queue of waiters; w->fn will not run. */
 void cache_unwait(struct cache_wait *w);
 /* The same, but the block is loaded all the same, as if read ahead for the stream; unless too many

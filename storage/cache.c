@@ -1,9 +1,12 @@
 /* The block cache: blocks of objects in memory, loaded from the object store on background
- * threads, counted by readers, bounded by store.cache_bytes (this shard's share).
+ * threads, or from a local disk that has what was loaded before (disk_cache.c); counted by readers,
+ * bounded by store.cache_bytes (this shard's share).
  *
  * States, and who moves them:
- *   QUEUED ──cache_pump──► LOADING ──load_done──► READY ──evicted──► gone
- *                                        └──────► FAILED: waiters are told, gone
+ *   QUEUED ──cache_pump──► LOADING ──load_end──► READY ──evicted──► gone
+ *                                       └──────► FAILED: waiters are told, gone
+ *   A load: what the disk has is read from there and checked as what comes from the store is
+ *   (block_check); when it can't be read or does not hold, it is loaded from the store.
  *
  *  1. A block is in the table from creation to eviction or failure; one load per block,
  *     however many wait for it.
@@ -30,9 +33,11 @@
  */
 #include "ahead_int.h"
 #include "clone_int.h"
+#include "disk_cache.h"
 
 #include "clock.h"
 #include "hash.h"
+#include "plant.h"
 #include "rooms.h"
 
 #define CACHE_MAGIC 0xcac4e001u
@@ -106,6 +111,7 @@ err cache_create(struct storage *st)
     list_init(&c->unread);
     rooms_init(&c->rooms);
     st->cache = c;
+    disk_cache_open(st);
     return ERR_NONE;
 }
 
@@ -174,8 +180,10 @@ static void block_free(struct cache *c, struct cache_block *b)
 {
     CHECK(b->ref.count == 0);
     CHECK(!b->job.busy);
+    CHECK(io_op_idle(&b->disk.op));
     CHECK(list_empty(&b->waiters));
     CHECK(!list_linked(&b->link));
+    list_remove(&b->offered);
     block_unguess(b, M_readahead_wasted);
     block_set_busy(b, false);
     if (b->state != CACHE_QUEUED)
@@ -188,10 +196,12 @@ static void block_free(struct cache *c, struct cache_block *b)
     mem_free(b);
 }
 
-/* Nothing loads and nobody waits. */
+/* Nothing loads, nobody waits, nothing is written to the disk. */
 bool cache_idle(const struct storage *st)
 {
     const struct cache *c = st->cache;
+    if (!disk_cache_idle(st))
+        return false;
     for (u32 i = 0; c != NULL && i < READ_CLASSES; i++)
         if (c->pools[i].loading > 0 || !list_empty(&c->pools[i].queue))
             return false;
@@ -211,6 +221,7 @@ void cache_free(struct storage *st)
         list_remove(&b->link);
         block_free(c, b);
     }
+    disk_cache_close(st);
     rooms_trim(&c->rooms, 0);
     MAGIC_POISON(c);
     mem_free(c);
@@ -224,14 +235,19 @@ u64 cache_ahead_bytes(const struct storage *st)
 
 /* ---- references and eviction ---- */
 
-/* For a reader. */
-static void block_take(struct cache_block *b)
+void cache_hold(struct cache_block *b)
 {
     CHECK(b->state == CACHE_READY);
     list_remove(&b->link);
-    block_unguess(b, M_readahead_used);
     block_set_busy(b, true);
     ref_get(&b->ref);
+}
+
+/* For a reader. */
+static void block_take(struct cache_block *b)
+{
+    block_unguess(b, M_readahead_used);
+    cache_hold(b);
 }
 
 static void block_set_class(struct cache_block *b, enum read_class class)
@@ -305,7 +321,27 @@ static bool make_room(struct cache *c, enum read_class class, u64 bytes, bool un
 
 /* ---- loading ---- */
 
-static void load_run(struct bg_job *j)
+/* The one rule for what may be served, wherever it was read. */
+static err block_check(struct cache_block *b)
+{
+    struct bundle_entry e;
+    if (b->from_disk && PLANTED(PLANT_DISK_UNCHECKED)) {
+        b->data =
+            bytes_of(b->raw + BUNDLE_BLOCK_HEADER_BYTES, b->key.bytes - BUNDLE_BLOCK_HEADER_BYTES);
+        return ERR_NONE;
+    }
+    err decoded = bundle_block_decode(bytes_of(b->raw, b->key.bytes), &e, &b->data);
+    if (decoded != ERR_NONE)
+        return decoded;
+    bool expected = e.base_offset == b->base_offset && e.last_offset == b->last_offset &&
+                    e.key.partition == b->part.partition &&
+                    uuid_eq(e.key.topic_id, b->part.topic_id) &&
+                    (!b->from_disk || e.hash == b->disk.hash);
+    b->hash = e.hash;
+    return expected ? ERR_NONE : ERR_CORRUPT;
+}
+
+static void store_run(struct bg_job *j)
 {
     struct cache_block *b = container_of(j, struct cache_block, job);
     struct store *store =
@@ -313,15 +349,14 @@ static void load_run(struct bg_job *j)
     b->err = store->driver->get_range(store, b->name, b->key.pos, b->raw, b->key.bytes);
     if (b->err != ERR_NONE)
         return;
-    struct bundle_entry e;
-    b->err = bundle_block_decode(bytes_of(b->raw, b->key.bytes), &e, &b->data);
-    if (b->err != ERR_NONE)
-        return;
-    bool expected = e.base_offset == b->base_offset && e.last_offset == b->last_offset &&
-                    e.key.partition == b->part.partition &&
-                    uuid_eq(e.key.topic_id, b->part.topic_id);
-    if (!expected)
-        b->err = ERR_CORRUPT;
+    rooms_pad(b->raw, b->key.bytes);
+    b->err = block_check(b);
+}
+
+static void disk_run(struct bg_job *j)
+{
+    struct cache_block *b = container_of(j, struct cache_block, job);
+    b->err = block_check(b);
 }
 
 static void load_tell(const struct cache_block *b)
@@ -352,26 +387,23 @@ static void block_wake(struct cache_block *b)
     }
 }
 
-static void load_done(struct bg_job *j)
+static void load_end(struct cache_block *b)
 {
-    struct cache_block *b = container_of(j, struct cache_block, job);
-    MAGIC_CHECK(b, CACHE_BLOCK_MAGIC);
     struct cache *c = b->cache;
     struct storage *st = c->st;
     cache_check(c);
     CHECK(b->state == CACHE_LOADING);
     CHECK(c->pools[b->load_class].loading > 0);
     c->pools[b->load_class].loading--;
-    metric_observe(st->shard->metrics, H_store_get, (clock_mono_ns() - b->started_ns) / NS_PER_US);
     if (b->err == ERR_NONE) {
-        metric_add(st->shard->metrics, M_store_read_bytes, b->key.bytes);
         b->state = CACHE_READY;
         /* Held while waking: the last waiter's release must not meet its own eviction. */
         ref_get(&b->ref);
+        if (!b->from_disk)
+            disk_cache_offer(st, b);
         block_wake(b);
         ref_put(&b->ref);
     } else {
-        metric_add(st->shard->metrics, M_store_errors, 1);
         load_tell(b);
         b->state = CACHE_FAILED;
         block_wake(b);
@@ -380,11 +412,59 @@ static void load_done(struct bg_job *j)
     cache_pump(st);
 }
 
+static void store_done(struct bg_job *j)
+{
+    struct cache_block *b = container_of(j, struct cache_block, job);
+    MAGIC_CHECK(b, CACHE_BLOCK_MAGIC);
+    struct metrics *m = b->cache->st->shard->metrics;
+    metric_observe(m, H_store_get, (clock_mono_ns() - b->started_ns) / NS_PER_US);
+    if (b->err == ERR_NONE)
+        metric_add(m, M_store_read_bytes, b->key.bytes);
+    else
+        metric_add(m, M_store_errors, 1);
+    load_end(b);
+}
+
+static void store_begin(struct cache_block *b)
+{
+    struct cache *c = b->cache;
+    b->from_disk = false;
+    b->started_ns = clock_mono_ns();
+    count_up(c, M_store_gets);
+    bg_submit(c->st->shard, &b->job, c->pools[b->load_class].lane, store_run, store_done);
+}
+
+static void disk_done(struct bg_job *j)
+{
+    struct cache_block *b = container_of(j, struct cache_block, job);
+    MAGIC_CHECK(b, CACHE_BLOCK_MAGIC);
+    if (b->err == ERR_NONE) {
+        load_end(b);
+        return;
+    }
+    LOG(WARN, disk_cache_bad,
+        "shard=%u object=%s offset=%u bytes=%u error=%s effect=\"it is read from the object "
+        "store\" remedy=\"if there are more, check the disk that store.disk_cache.path is on\"",
+        b->cache->st->shard->index, b->name, b->key.pos, b->key.bytes, err_name(b->err));
+    disk_cache_bad(b->cache->st, &b->key);
+    store_begin(b);
+}
+
+static void disk_read_done(struct disk_read *r)
+{
+    struct cache_block *b = container_of(r, struct cache_block, disk);
+    MAGIC_CHECK(b, CACHE_BLOCK_MAGIC);
+    struct cache *c = b->cache;
+    if (r->err == ERR_NONE)
+        bg_submit(c->st->shard, &b->job, c->pools[b->load_class].lane, disk_run, disk_done);
+    else
+        store_begin(b);
+}
+
 static void load_begin(struct cache *c, struct cache_block *b)
 {
     CHECK(b->state == CACHE_QUEUED);
     b->state = CACHE_LOADING;
-    b->started_ns = clock_mono_ns();
     b->load_class = b->class;
     c->pools[b->class].loading++;
     block_use(b);
@@ -396,8 +476,9 @@ static void load_begin(struct cache *c, struct cache_block *b)
         count_up(c, M_readahead_issued);
         bytes_told(c);
     }
-    count_up(c, M_store_gets);
-    bg_submit(c->st->shard, &b->job, c->pools[b->class].lane, load_run, load_done);
+    b->from_disk = disk_cache_read(c->st, &b->key, b->raw, b->class, &b->disk, disk_read_done);
+    if (!b->from_disk)
+        store_begin(b);
 }
 
 static void pool_pump(struct cache *c, enum read_class class)
@@ -460,6 +541,7 @@ static struct cache_block *block_new(struct cache *c, const struct pindex *p, co
     n->part = block_key(p, b);
     bundle_name(n->name, b->bundle, info->epoch);
     list_init(&n->link);
+    list_init(&n->offered);
     list_init(&n->waiters);
     HASH_ADD(hh, c->blocks, key, sizeof n->key, n);
     return n;

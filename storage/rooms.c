@@ -1,6 +1,8 @@
 /* See rooms.h. The list's node lies in the free memory itself. */
 #include "rooms.h"
 
+#include <string.h>
+
 #include "check.h"
 #include "mem.h"
 
@@ -18,14 +20,27 @@ void rooms_init(struct rooms *r)
     r->free_bytes = 0;
 }
 
+static u8 *room_new(u64 bytes)
+{
+    if (bytes < ROOM_PAGE)
+        return mem_realloc(NULL, bytes);
+    return mem_alloc_aligned(ROOM_PAGE, (bytes + ROOM_PAGE - 1) / ROOM_PAGE * ROOM_PAGE);
+}
+
+void rooms_pad(u8 *room, u32 bytes)
+{
+    if (bytes >= ROOM_PAGE && bytes % ROOM_PAGE != 0)
+        memset(room + bytes, 0, ROOM_PAGE - bytes % ROOM_PAGE);
+}
+
 u8 *rooms_take(struct rooms *r, u32 bytes)
 {
     u32 steps = steps_of(bytes);
     if (steps == 0)
-        return mem_realloc(NULL, bytes);
+        return room_new(bytes);
     struct list *l = list_pop_front(&r->free[steps]);
     if (l == NULL)
-        return mem_realloc(NULL, (u64)steps * ROOM_STEP);
+        return room_new((u64)steps * ROOM_STEP);
     r->free_bytes -= (u64)steps * ROOM_STEP;
     return (u8 *)l;
 }

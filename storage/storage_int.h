@@ -14,6 +14,7 @@
  *   bundle.c       the object format
  *   reader.c       storage_read;  lookup.c: storage_lookup
  *   cache.c        blocks in memory;  ahead.c: which of them are loaded before they are asked for
+ *   disk_cache.c   blocks on a local disk
  *   retention.c    pindex_retention_offset, registrations of objects nobody refers to
  *   clone.c        partitions that share blocks with another
  *   discard.c      deletes what is unregistered, after the grace time;  scrub.c: orphans
@@ -562,6 +563,7 @@ struct storage {
     struct uploader *uploader;
     struct reader *reader;
     struct cache *cache;
+    struct disk_cache *disk_cache;
     struct ahead *ahead;
     struct retention *retention;
     struct discard *discard; /* of the node, on shard 0; else NULL, as the next */

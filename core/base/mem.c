@@ -47,6 +47,17 @@ void *mem_realloc(void *p, size_t size)
     return q;
 }
 
+void *mem_alloc_aligned(size_t align, size_t size)
+{
+    CHECK(size > 0);
+    CHECK(size % align == 0);
+    void *p = aligned_alloc(align, size);
+    if (unlikely(!p))
+        FATAL("what=\"out of memory\" bytes=%zu used=%" PRIu64, size, mem_used());
+    mem_count(p, true);
+    return p;
+}
+
 void mem_free(void *p)
 {
     if (!p)

@@ -505,7 +505,8 @@ static err file_allocate(int fd, const char *path, u64 bytes)
 err io_file_open(struct io *io, const char *path, u32 flags, u64 *bytes, io_fd *out)
 {
     (void)io;
-    int oflags = O_RDWR | O_CLOEXEC | (flags & IO_FILE_CREATE ? O_CREAT : 0);
+    int oflags = O_RDWR | O_CLOEXEC | (flags & IO_FILE_CREATE ? O_CREAT : 0) |
+                 (flags & IO_FILE_EMPTY ? O_TRUNC : 0);
     int fd = open(path, oflags | (flags & IO_FILE_DIRECT ? O_DIRECT : 0), 0640);
     if (fd < 0 && errno == EINVAL && (flags & IO_FILE_DIRECT)) {
         LOG(WARN, io_direct_refused, "path=%s remedy=\"put it on a file system with O_DIRECT\"",

@@ -40,6 +40,7 @@ struct sim_faults {
     u32 disk_slow;    /* a write or read takes up to 2 s */
     u32 disk_eio;     /* a write or read fails */
     u32 disk_full;    /* a file can't be made, a write finds no space */
+    u32 disk_lies;    /* of a cache's file, until the very end: sim_disk.c, 8 */
     u32 net_reset;    /* a transfer ends in a reset */
     u32 net_slow;     /* a transfer takes up to 3 s */
     u32 store_fail;   /* a call fails; a put may have worked all the same */
@@ -132,7 +133,8 @@ extern struct sim sim;
     X(ahead_wasted) X(deferred) X(sends_deferred) X(merges) X(merges_failed) X(wals_lost)        \
     X(object_batches) X(recoveries) X(forward_objects) X(removes) X(orphans) X(store_jobs)        \
     X(weathers) X(aways) X(refused_calls) X(lost_answers) X(stale_lists) X(stale_names)           \
-    X(clones) X(lives) X(events) X(turns)
+    X(clones) X(disk_hits) X(disk_refused) X(disk_evictions) X(disk_lies) X(disk_bad) \
+    X(disk_offs) X(lives) X(events) X(turns)
 /* clang-format on */
 struct sim_stats {
 #define X(name) u64 name;
@@ -210,13 +212,16 @@ enum life_end recover_run(void (*pause)(u64 ns), char *why, size_t why_size);
 
 /* ---- disk (sim_disk.c) ---- */
 struct sim_file;
-struct sim_file *disk_open(const char *path, bool create, u64 bytes, err *e);
+/* `cache`: nobody relies on what is in it (IO_FILE_EMPTY). */
+struct sim_file *disk_open(const char *path, bool create, bool cache, u64 bytes, err *e);
 u64 disk_bytes(const struct sim_file *f);
 struct sim_write *disk_write_begin(struct sim_file *f, const u8 *buf, u32 len, u64 offset,
                                    bool durable);
 /* ERR_NONE, or the injected failure. */
 err disk_write_end(struct sim_write *w);
 enum sim_step disk_step(const struct sim_file *f, const u8 *buf, u64 offset);
+/* A read or write fails now. */
+bool disk_fails(const struct sim_file *f);
 void disk_read(struct sim_file *f, u8 *buf, u32 len, u64 offset);
 void disk_sync(struct sim_file *f);
 /* The process is gone; with `power`, the machine too. */

@@ -307,6 +307,11 @@ static void stats_take(void)
         STAT_ADD(orphans, metric_get(m, M_orphans));
         STAT_ADD(records_removed, metric_get(m, M_compaction_records));
         STAT_ADD(object_batches, metric_get(m, M_object_batches));
+        STAT_ADD(disk_hits, metric_get(m, M_disk_cache_hits));
+        STAT_ADD(disk_refused, metric_get(m, M_disk_cache_refused));
+        STAT_ADD(disk_evictions, metric_get(m, M_disk_cache_evictions));
+        STAT_ADD(disk_bad, metric_get(m, M_disk_cache_bad));
+        STAT_ADD(disk_offs, metric_get(m, M_disk_cache_errors));
     }
 }
 

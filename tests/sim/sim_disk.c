@@ -15,6 +15,9 @@
  *  7. A bit may rot at rest. The simulator does that only to bytes that the log itself can prove
  *     durable (a frame behind them, which survived, says so), because nobody can tell damage at
  *     the very end of a log from the end of the log.
+ *  8. A file that was opened as a cache may lie at any time: a write that worked arrives in part or
+ *     not at all, a bit rots just before it is read; it fails more often, too. What was in it
+ *     before is still there when it is opened again, at the same places.
  *
  * What the caller may not do, checked here: write where a write is in flight, read where one is in
  * flight, change a buffer while it is written, pass unaligned addresses to a direct file.
@@ -41,6 +44,7 @@ struct sim_write {
 
 struct sim_file {
     char path[128];
+    bool cache;
     u64 bytes;
     u8 *media;
     struct list writes; /* cached and in flight, in order of their beginning */
@@ -50,7 +54,7 @@ static u32 file_count;
 static u8 *rotten; /* the byte that rotted, until it is written over */
 static u8 rotten_bit;
 
-struct sim_file *disk_open(const char *path, bool create, u64 bytes, err *e)
+struct sim_file *disk_open(const char *path, bool create, bool cache, u64 bytes, err *e)
 {
     *e = ERR_NONE;
     struct sim_file *f = NULL;
@@ -72,6 +76,7 @@ struct sim_file *disk_open(const char *path, bool create, u64 bytes, err *e)
         snprintf(f->path, sizeof f->path, "%s", path);
         list_init(&f->writes);
     }
+    f->cache = cache;
     if (create && f->bytes != bytes) {
         u8 *media = mem_alloc(bytes);
         if (f->media)
@@ -168,11 +173,16 @@ static void settle_below(struct sim_write *w)
     }
 }
 
+bool disk_fails(const struct sim_file *f)
+{
+    return fault(sim.faults.disk_eio) || (f->cache && fault(sim.faults.disk_lies / 32));
+}
+
 err disk_write_end(struct sim_write *w)
 {
     if (memcmp(w->source, w->data, w->len) != 0)
         sim_fail("disk: the buffer of a write in flight was changed");
-    bool eio = fault(sim.faults.disk_eio), full = fault(sim.faults.disk_full);
+    bool eio = disk_fails(w->file), full = fault(sim.faults.disk_full);
     if (eio || full) {
         mask_any(w);
         settle_below(w);
@@ -181,7 +191,12 @@ err disk_write_end(struct sim_write *w)
         STAT(io_errors);
         return eio ? ERR_IO : ERR_DISK_FULL;
     }
-    if (w->durable) {
+    bool lies = w->file->cache && fault(sim.faults.disk_lies);
+    if (lies) {
+        mask_any(w);
+        STAT(disk_lies);
+    }
+    if (w->durable || lies) {
         settle_below(w);
         write_settle(w);
     } else {
@@ -200,6 +215,7 @@ void disk_read(struct sim_file *f, u8 *buf, u32 len, u64 offset)
 {
     u32 have = offset >= f->bytes ? 0 : (u32)MIN((u64)len, f->bytes - offset);
     memcpy(buf, f->media + offset, have);
+    bool rots = f->cache && have > 0 && fault(sim.faults.disk_lies);
     list_for(it, &f->writes) {
         struct sim_write *w = list_entry(it, struct sim_write, link);
         if (!overlaps(w, offset, len))
@@ -207,6 +223,10 @@ void disk_read(struct sim_file *f, u8 *buf, u32 len, u64 offset)
         if (!w->cached)
             sim_fail("disk: a read at %" PRIu64 " where a write is in flight", offset);
         write_apply(w, buf, offset, have);
+    }
+    if (rots) {
+        buf[rnd(have)] ^= (u8)(1u << rnd(8));
+        STAT(disk_lies);
     }
 }
 
@@ -272,7 +292,7 @@ bool disk_file_at(u32 i, const char **path, u8 **media, u64 *bytes)
 void disk_file_put(const char *path, const u8 *media, u64 bytes)
 {
     err e;
-    struct sim_file *f = disk_open(path, true, bytes, &e);
+    struct sim_file *f = disk_open(path, true, false, bytes, &e);
     CHECK(f != NULL && f->bytes == bytes);
     memcpy(f->media, media, bytes);
 }

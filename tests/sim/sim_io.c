@@ -167,7 +167,7 @@ err io_file_open(struct io *io, const char *path, u32 flags, u64 *bytes, io_fd *
     (void)io;
     err e;
     sim_effect("file open");
-    struct sim_file *f = disk_open(path, flags & IO_FILE_CREATE, *bytes, &e);
+    struct sim_file *f = disk_open(path, flags & IO_FILE_CREATE, flags & IO_FILE_EMPTY, *bytes, &e);
     if (!f)
         return e;
     u32 fd = 0;
@@ -244,7 +244,7 @@ static void read_ends(void *arg, u64 x)
     (void)x;
     struct io_op *op = arg;
     struct sim_file *f = (struct sim_file *)(uintptr_t)op->arg[2];
-    if (fault(sim.faults.disk_eio)) {
+    if (disk_fails(f)) {
         sim.faults_hit++;
         op_ready(op, ERR_IO, 0);
         return;

@@ -128,6 +128,20 @@ static void disk_lost(void)
     disk_forget();
 }
 
+/* ---- the disk cache ---- */
+
+/* By another hash of the seed, for the same reason. */
+static void disk_cache_choose(u64 seed)
+{
+    u64 h = hash_bytes_seeded(&seed, sizeof seed, 1);
+    if (h % 3 != 0)
+        return;
+    set(CFG_store_disk_cache_bytes, (i64)(32 * KIB << (h >> 8) % 6) * sim.shards);
+    /* Little memory, so that it has to be looked into. */
+    set(CFG_store_cache_bytes, (i64)(8 * KIB << (h >> 16) % 5));
+    sim.faults.disk_lies = (h >> 24) % 2 ? 20u << (h >> 32) % 8 : 0;
+}
+
 /* ---- faults and load ---- */
 
 static u32 some(u32 max)
@@ -509,7 +523,7 @@ static void long_lives(void)
 static void faults_end(void)
 {
     TRACE("faults end");
-    memset(&sim.faults, 0, sizeof sim.faults);
+    sim.faults = (struct sim_faults){ .disk_lies = sim.faults.disk_lies };
     set(CFG_index_memory, (i64)GIB); /* the operator raised it */
     store_outage_end();
     phase_deadline = sim.now_ns + QUIET_NS;
@@ -554,6 +568,7 @@ void seed_run(u64 seed)
     faults_choose();
     load_choose();
     durability_choose(seed);
+    disk_cache_choose(seed);
     load_start();
     phase = PHASE_FAULTS;
     if (sim.long_lived)
