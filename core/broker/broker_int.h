@@ -70,7 +70,7 @@ void producers_free(struct partition *p);
 /* Room in the WAL again, or time is up for some. */
 void produce_resume(struct broker *b);
 
-/* ---- configs.c ---- */
+/* ---- broker_configs.c ---- */
 /* At start: dynamic broker configs that were stored. */
 err broker_configs_load(struct node *n);
 

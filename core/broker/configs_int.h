@@ -1,5 +1,5 @@
-/* What the files of the config APIs share: configs.c (requests, topics, brokers), kept_configs.c
- * (groups, client metrics), logger_configs.c. */
+/* What the files of the config APIs share: configs.c (requests, topics), broker_configs.c,
+ * kept_configs.c (groups, client metrics), logger_configs.c. */
 #ifndef LEAT_CONFIGS_INT_H
 #define LEAT_CONFIGS_INT_H
 
@@ -31,10 +31,15 @@ void config_entry_init(describe_entry *r, const char *name);
 bool config_synonyms_room(struct call *c, describe_entry *r, u32 n);
 /* Adds one if there is room for synonyms. */
 void config_synonym_put(describe_entry *r, const char *name, struct bytes value, i8 source);
-/* Is the broker of that id here? `text` says why not. */
-err config_broker_named(struct call *c, struct bytes name, struct bytes *text);
 /* What is wrong with the i-th change whatever it is about; ERR_NONE: nothing. */
 err config_change_form(struct call *c, const alter_resource *q, i32 i, struct bytes *text);
+
+/* ---- broker_configs.c ---- */
+/* Is the broker of that id here? `text` says why not. */
+err config_broker_named(struct call *c, struct bytes name, struct bytes *text);
+/* false: the arena's limit. */
+bool broker_describe(struct call *c, const describe_resource *q, describe_result *r);
+void broker_alter(struct topics_op *op, const alter_resource *q, alter_result *r);
 
 /* ---- kept_configs.c ---- */
 bool kept_kind(i8 kind);
