@@ -1,13 +1,29 @@
 /* Configs of brokers, in DescribeConfigs, IncrementalAlterConfigs and AlterConfigs: the dynamic
  * keys of the table (config.def). A change is written to the metadata store and applied to the
  * running node, and applied again at the next start. c/broker/<key> is the broker's own,
- * c/brokers/<key> the default of all brokers, which are the resource named "".
- */
+ * c/brokers/<key> the default of all brokers, which are the resource named "". Keys that nobody
+ * knows: unknown_configs.c. */
 #include <stdio.h>
 
 #include "check.h"
 #include "configs_int.h"
 #include "log.h"
+
+enum config_key broker_config_find(struct bytes name)
+{
+    char text[128];
+    if (name.len == 0 || name.len >= sizeof text || memchr(name.data, 0, name.len))
+        return CFG_COUNT;
+    memcpy(text, name.data, name.len);
+    text[name.len] = '\0';
+    return config_find(text);
+}
+
+const char *broker_config_prefix(enum config_source layer)
+{
+    CHECK(layer == CONFIG_CLUSTER || layer == CONFIG_STORED);
+    return layer == CONFIG_CLUSTER ? "c/brokers/" : "c/broker/";
+}
 
 /* ---- describing ---- */
 
@@ -34,7 +50,7 @@ static bool describe_broker_key(struct call *c, enum config_source layer, enum c
     const struct describe_configs_request *q = CALL_REQ(c, describe_configs_request);
     const struct config *cfg = c->at->node->cfg;
     struct config_synonym syn[CONFIG_SYNONYMS_MAX];
-    config_entry_init(r, config_kafka_name(k));
+    config_entry_init(r, bytes_str(config_kafka_name(k)));
     u32 n = broker_synonyms(cfg, layer, k, syn);
     /* Not set is null. */
     r->value = n ? arena_copy(c->arena, bytes_str(syn[0].value)) : (struct bytes){ NULL, 0 };
@@ -52,8 +68,8 @@ static bool describe_broker_key(struct call *c, enum config_source layer, enum c
     if ((n > 0 && !r->value.data) || !config_synonyms_room(c, r, n))
         return false;
     for (u32 i = 0; r->synonyms.v && i < n; i++)
-        config_synonym_put(r, config_kafka_name(k), arena_copy(c->arena, bytes_str(syn[i].value)),
-                           syn[i].source);
+        config_synonym_put(r, bytes_str(config_kafka_name(k)),
+                           arena_copy(c->arena, bytes_str(syn[i].value)), syn[i].source);
     return true;
 }
 
@@ -88,7 +104,15 @@ bool broker_describe(struct call *c, const describe_resource *q, describe_result
     r->error_code = (i16)broker_resource(c, q->resource_name, &layer, &r->error_message);
     if (r->error_code != ERR_NONE)
         return true;
-    r->configs.v = CALL_ARRAY(c, describe_entry, CFG_COUNT);
+    err e;
+    struct unknown_names none = { NULL, 0, 0 };
+    const struct unknown_names *all = kept_unknown(c, CONFIG_CLUSTER, &e);
+    const struct unknown_names *own =
+        layer == CONFIG_STORED ? kept_unknown(c, CONFIG_STORED, &e) : &none;
+    r->error_code = (i16)err_to_kafka(e);
+    if (e != ERR_NONE)
+        return true;
+    r->configs.v = CALL_ARRAY(c, describe_entry, CFG_COUNT + own->count + all->count);
     r->configs.n = 0;
     for (u32 i = 0; r->configs.v && i < CFG_COUNT; i++) {
         enum config_key k = (enum config_key)i;
@@ -98,12 +122,12 @@ bool broker_describe(struct call *c, const describe_resource *q, describe_result
             !describe_broker_key(c, layer, k, &r->configs.v[r->configs.n++]))
             return false;
     }
-    return r->configs.v != NULL;
+    return r->configs.v != NULL && unknown_configs_describe(c, q, own, all, r);
 }
 
 /* ---- changing ---- */
 
-/* A broker's change: durable first, then applied. */
+/* A broker's change: durable first, then applied. Of keys that nobody knows: only kept. */
 struct broker_change {
     enum config_key key;
     const char *value; /* NULL: not stored any more */
@@ -114,12 +138,13 @@ struct alter_broker_op {
     struct topics_op *op;
     enum config_source layer;
     const struct broker_change *changes;
-    u32 count;
+    const struct unknown_change *unknown;
+    u32 count, unknown_count;
+    bool replaces; /* AlterConfigs: what is not named goes */
     alter_result *r;
     err err;
 };
 
-static const char *const broker_prefixes[CONFIG_STORED_LAYERS] = { "c/brokers/", "c/broker/" };
 #define BROKER_CONFIG_KEYS_MAX 64
 
 /* After the commit, on the background thread too: changes of the configuration take a lock. */
@@ -140,31 +165,46 @@ static void alter_broker_apply(struct alter_broker_op *o)
 }
 
 /* One key is stored under one name, whichever of its two was given. */
-static u32 alter_broker_ops(const struct broker_change *ch, const char *prefix, char keys[2][128],
+static u32 alter_broker_ops(const struct broker_change *ch, const char *prefix, struct arena *a,
                             struct meta_op ops[2])
 {
     const struct config_def *d = &config_defs[ch->key];
-    snprintf(keys[0], sizeof keys[0], "%s%s", prefix, d->name);
-    ops[0] = (struct meta_op){ ch->value ? META_PUT : META_DELETE, bytes_str(keys[0]),
+    const char *key = arena_printf(a, "%s%s", prefix, d->name);
+    const char *other = arena_printf(a, "%s%s", prefix, d->kafka ? d->kafka : "");
+    CHECK(key && other); /* the arena has room for all of a request */
+    ops[0] = (struct meta_op){ ch->value ? META_PUT : META_DELETE, bytes_str(key),
                                bytes_str(ch->value ? ch->value : "") };
-    if (!d->kafka)
-        return 1;
-    snprintf(keys[1], sizeof keys[1], "%s%s", prefix, d->kafka);
-    ops[1] = (struct meta_op){ META_DELETE, bytes_str(keys[1]), { NULL, 0 } };
-    return 2;
+    ops[1] = (struct meta_op){ META_DELETE, bytes_str(other), { NULL, 0 } };
+    return d->kafka ? 2 : 1;
+}
+
+static err alter_broker_write(struct alter_broker_op *o, struct arena *a)
+{
+    struct meta *m = o->op->call->at->node->env.meta;
+    struct meta_op *unknown;
+    u32 n;
+    err e = unknown_configs_ops(m, o->layer, o->unknown, o->unknown_count, o->replaces, a, &unknown,
+                                &n);
+    if (e != ERR_NONE)
+        return e;
+    struct meta_op *ops = arena_alloc(a, (2 * (u64)o->count + n) * sizeof *ops);
+    if (!ops)
+        return ERR_NO_MEMORY;
+    if (n > 0)
+        memcpy(ops, unknown, n * sizeof *ops);
+    for (u32 i = 0; i < o->count; i++)
+        n += alter_broker_ops(&o->changes[i], broker_config_prefix(o->layer), a, &ops[n]);
+    struct meta_txn t = { .ops = ops, .op_count = n };
+    return n > 0 ? meta_commit(m, &t) : ERR_NONE;
 }
 
 static void alter_broker_commit(struct bg_job *j)
 {
     struct alter_broker_op *o = container_of(j, struct alter_broker_op, job);
-    struct meta_op ops[2 * BROKER_CONFIG_KEYS_MAX];
-    char keys[2 * BROKER_CONFIG_KEYS_MAX][128];
-    u32 n = 0;
-    for (u32 i = 0; i < o->count; i++)
-        n += alter_broker_ops(&o->changes[i], broker_prefixes[o->layer - CONFIG_CLUSTER], &keys[n],
-                              &ops[n]);
-    struct meta_txn t = { .ops = ops, .op_count = n };
-    o->err = meta_commit(o->op->call->at->node->env.meta, &t);
+    struct arena a;
+    arena_init(&a, 4096, 64 * MIB);
+    o->err = alter_broker_write(o, &a);
+    arena_free(&a);
     if (o->err == ERR_NONE)
         alter_broker_apply(o);
 }
@@ -173,6 +213,11 @@ static void alter_broker_committed(struct bg_job *j)
 {
     struct alter_broker_op *o = container_of(j, struct alter_broker_op, job);
     o->r->error_code = (i16)err_to_kafka(o->err);
+    if (o->err == ERR_POLICY_VIOLATION)
+        o->r->error_message = text_of(o->op->call,
+                                      "At most %u configs that nobody knows are kept for a broker, "
+                                      "and as many for all of them.",
+                                      UNKNOWN_CONFIGS_MAX);
     topics_op_release(o->op);
 }
 
@@ -222,19 +267,52 @@ static err broker_change_value(struct call *c, enum config_source layer, const a
     return good ? ERR_NONE : ERR_INVALID_REQUEST; /* Kafka's answer, where a topic's is 40 */
 }
 
-static err broker_change_check(struct call *c, enum config_source layer, const alter_entry *k,
-                               struct broker_change *ch, char *why, size_t why_size)
+static err broker_change_check(struct alter_broker_op *o, const alter_entry *k,
+                               struct broker_change *ch, struct bytes *text)
 {
-    char name[128];
-    snprintf(name, sizeof name, "%.*s", (int)k->name.len, (const char *)k->name.data);
-    *ch = (struct broker_change){ .key = config_find(name) };
-    if (ch->key == CFG_COUNT)
-        snprintf(why, why_size, "Unknown config %s.", name);
-    else if (config_defs[ch->key].change == CONFIG_STATIC)
-        snprintf(why, why_size, "Cannot update %s: it needs a restart.", name);
+    struct call *c = o->op->call;
+    char why[512] = "";
+    err e = ERR_INVALID_REQUEST;
+    if (config_defs[ch->key].change == CONFIG_STATIC)
+        snprintf(why, sizeof why, "Cannot update %s: it needs a restart.",
+                 config_defs[ch->key].name);
     else
-        return broker_change_value(c, layer, k, ch, why, why_size);
-    return ERR_INVALID_REQUEST;
+        e = broker_change_value(c, o->layer, k, ch, why, sizeof why);
+    if (e != ERR_NONE)
+        *text = text_of(c, "%s", why);
+    return e;
+}
+
+/* Sorts the changes into those of known keys and of others. */
+static err alter_broker_checked(struct alter_broker_op *o, const alter_resource *q,
+                                struct bytes *text)
+{
+    struct call *c = o->op->call;
+    i32 n = MAX(q->configs.n, 0);
+    struct broker_change *known = CALL_ARRAY(c, struct broker_change, n);
+    struct unknown_change *unknown = CALL_ARRAY(c, struct unknown_change, n);
+    err e = known && unknown ? ERR_NONE : ERR_UNKNOWN_SERVER_ERROR;
+    o->changes = known;
+    o->unknown = unknown;
+    for (i32 i = 0; e == ERR_NONE && i < n; i++) {
+        const alter_entry *k = &q->configs.v[i];
+        enum config_key key = broker_config_find(k->name);
+        e = config_change_form(c, q, i, text);
+        if (e != ERR_NONE)
+            return e;
+        bool put = k->config_operation != TOPIC_OP_DELETE;
+        if (key != CFG_COUNT && !put && config_defs[key].change == CONFIG_STATIC)
+            continue; /* never stored */
+        if (key != CFG_COUNT) {
+            known[o->count] = (struct broker_change){ .key = key };
+            e = broker_change_check(o, k, &known[o->count++], text);
+        } else {
+            unknown[o->unknown_count++] =
+                (struct unknown_change){ k->name, put ? k->value : (struct bytes){ NULL, 0 } };
+            e = unknown_config_check(c, k, text);
+        }
+    }
+    return e;
 }
 
 void broker_alter(struct topics_op *op, const alter_resource *q, alter_result *r)
@@ -249,30 +327,19 @@ void broker_alter(struct topics_op *op, const alter_resource *q, alter_result *r
     }
     if (r->error_code != ERR_NONE)
         return;
-    i32 n = MAX(q->configs.n, 0);
     struct alter_broker_op *o = arena_alloc(c->arena, sizeof *o);
-    struct broker_change *changes = CALL_ARRAY(c, struct broker_change, n);
-    if (!o || !changes) {
+    if (!o) {
         r->error_code = ERR_UNKNOWN_SERVER_ERROR;
         return;
     }
-    char why[512];
-    for (i32 i = 0; i < n; i++) {
-        r->error_code = (i16)config_change_form(c, q, i, &r->error_message);
-        if (r->error_code != ERR_NONE)
-            return;
-        r->error_code =
-            (i16)broker_change_check(c, layer, &q->configs.v[i], &changes[i], why, sizeof why);
-        if (r->error_code != ERR_NONE) {
-            r->error_message = text_of(c, "%s", why);
-            return;
-        }
-    }
-    if (n == 0 || CALL_REQ(c, incremental_alter_configs_request)->validate_only)
-        return;
     *o = (struct alter_broker_op){
-        .op = op, .layer = layer, .changes = changes, .count = (u32)n, .r = r
+        .op = op, .layer = layer, .replaces = c->api->handle == handle_alter_configs, .r = r
     };
+    r->error_code = (i16)alter_broker_checked(o, q, &r->error_message);
+    bool nothing = o->count + o->unknown_count == 0 && !o->replaces;
+    if (r->error_code != ERR_NONE || nothing ||
+        CALL_REQ(c, incremental_alter_configs_request)->validate_only)
+        return;
     op->outstanding++;
     bg_submit(&c->at->shard, &o->job, BG_META, alter_broker_commit, alter_broker_committed);
 }
@@ -282,18 +349,23 @@ void broker_alter(struct topics_op *op, const alter_resource *q, alter_result *r
 struct broker_load {
     struct config *cfg;
     enum config_source layer;
+    u32 unknown;
 };
 
 static err broker_config_load(void *arg, const struct meta_kv *kv)
 {
-    const struct broker_load *load = arg;
-    u32 skip = (u32)strlen(broker_prefixes[load->layer - CONFIG_CLUSTER]);
-    char *name = mem_strndup(bytes_of(kv->key.data + skip, kv->key.len - skip));
+    struct broker_load *load = arg;
+    u32 skip = (u32)strlen(broker_config_prefix(load->layer));
+    struct bytes key = bytes_of(kv->key.data + skip, kv->key.len - skip);
+    enum config_key k = broker_config_find(key);
+    load->unknown += k == CFG_COUNT;
+    if (k == CFG_COUNT)
+        return ERR_NONE;
     char *value = mem_strndup(kv->value);
     char why[512];
+    const char *name = config_defs[k].name;
     if (config_set_stored(load->cfg, load->layer, name, value, why, sizeof why) != ERR_NONE)
         LOG(WARN, stored_config_refused, "key=%s why=\"%s\"", name, why);
-    mem_free(name);
     mem_free(value);
     return ERR_NONE;
 }
@@ -301,9 +373,14 @@ static err broker_config_load(void *arg, const struct meta_kv *kv)
 err broker_configs_load(struct node *n)
 {
     err e = ERR_NONE;
+    struct broker_load load = { .cfg = n->cfg };
     for (u32 i = 0; i < CONFIG_STORED_LAYERS && e == ERR_NONE; i++) {
-        struct broker_load load = { n->cfg, (enum config_source)(CONFIG_CLUSTER + i) };
-        e = meta_range(n->env.meta, bytes_str(broker_prefixes[i]), broker_config_load, &load);
+        load.layer = (enum config_source)(CONFIG_CLUSTER + i);
+        e = meta_range(n->env.meta, bytes_str(broker_config_prefix(load.layer)), broker_config_load,
+                       &load);
     }
+    if (load.unknown > 0)
+        LOG(INFO, unknown_configs_kept, "count=%u effect=\"none: nobody knows them\"",
+            load.unknown);
     return e;
 }

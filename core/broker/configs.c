@@ -17,10 +17,10 @@ bool config_key_wanted(const describe_resource *q, const char *name)
     return false;
 }
 
-void config_entry_init(describe_entry *r, const char *name)
+void config_entry_init(describe_entry *r, struct bytes name)
 {
     describe_configs_response_describe_configs_resource_result_init(r);
-    r->name = bytes_str(name);
+    r->name = name;
     r->documentation = (struct bytes){ NULL, 0 };
 }
 
@@ -33,13 +33,13 @@ bool config_synonyms_room(struct call *c, describe_entry *r, u32 n)
     return r->synonyms.v != NULL;
 }
 
-void config_synonym_put(describe_entry *r, const char *name, struct bytes value, i8 source)
+void config_synonym_put(describe_entry *r, struct bytes name, struct bytes value, i8 source)
 {
     if (!r->synonyms.v)
         return;
     describe_synonym *s = &r->synonyms.v[r->synonyms.n++];
     describe_configs_response_describe_configs_synonym_init(s);
-    s->name = bytes_str(name);
+    s->name = name;
     s->value = value;
     s->source = source;
 }
@@ -51,7 +51,7 @@ static bool describe_topic_key(struct call *c, const struct topic *t, enum topic
     struct topic_config_synonym syn[TOPIC_SYNONYMS_MAX];
     char buf[CONFIG_VALUE_SIZE];
     u32 n = topic_config_synonyms(&t->config, c->at->node->cfg, id, syn);
-    config_entry_init(r, topic_config_name(id));
+    config_entry_init(r, bytes_str(topic_config_name(id)));
     r->value = arena_copy(c->arena, bytes_str(topic_config_text(&t->config, id, buf, sizeof buf)));
     r->config_source = topic_config_source(&t->config, c->at->node->cfg, id);
     r->config_type = topic_config_kafka_type(id);
@@ -60,8 +60,8 @@ static bool describe_topic_key(struct call *c, const struct topic *t, enum topic
     if (!r->value.data || !config_synonyms_room(c, r, n))
         return false;
     for (u32 i = 0; r->synonyms.v && i < n; i++)
-        config_synonym_put(r, syn[i].name, arena_copy(c->arena, bytes_str(syn[i].of.value)),
-                           syn[i].of.source);
+        config_synonym_put(r, bytes_str(syn[i].name),
+                           arena_copy(c->arena, bytes_str(syn[i].of.value)), syn[i].of.source);
     return true;
 }
 

@@ -93,6 +93,8 @@ struct kept_load { /* c->user of a DescribeConfigs */
     void (*then)(struct call *c);
     struct arena arena;    /* of the values: the call's own serves its shard */
     struct bytes **values; /* per resource: of each row, NULL data: not set; NULL: another kind */
+    bool brokers;          /* there are some */
+    struct unknown_names unknown[CONFIG_STORED_LAYERS];
     err err;
 };
 
@@ -125,6 +127,10 @@ static void load_run(struct bg_job *j)
     const struct describe_configs_request *q = CALL_REQ(l->call, describe_configs_request);
     for (i32 i = 0; l->err == ERR_NONE && i < q->resources.n; i++)
         l->err = load_one(l, &q->resources.v[i], &l->values[i]);
+    for (u32 i = 0; l->brokers && l->err == ERR_NONE && i < CONFIG_STORED_LAYERS; i++)
+        l->err = unknown_configs_read(l->call->at->node->env.meta,
+                                      (enum config_source)(CONFIG_CLUSTER + i), &l->arena,
+                                      &l->unknown[i]);
 }
 
 static void load_done(struct bg_job *j)
@@ -136,11 +142,13 @@ static void load_done(struct bg_job *j)
 void kept_load(struct call *c, void (*then)(struct call *c))
 {
     const struct describe_configs_request *q = CALL_REQ(c, describe_configs_request);
-    bool any = false;
-    for (i32 i = 0; i < q->resources.n; i++)
+    bool any = false, brokers = false;
+    for (i32 i = 0; i < q->resources.n; i++) {
         any = any || kept_kind(q->resources.v[i].resource_type);
+        brokers = brokers || q->resources.v[i].resource_type == RESOURCE_BROKER;
+    }
     c->user = NULL;
-    if (!any) {
+    if (!any && !brokers) {
         then(c);
         return;
     }
@@ -150,7 +158,7 @@ void kept_load(struct call *c, void (*then)(struct call *c))
         call_malformed(c, "request memory limit");
         return;
     }
-    *l = (struct kept_load){ .call = c, .then = then, .values = values };
+    *l = (struct kept_load){ .call = c, .then = then, .values = values, .brokers = brokers };
     arena_init(&l->arena, 4096, c->arena->limit_bytes);
     c->user = l;
     bg_submit(&c->at->shard, &l->job, BG_META, load_run, load_done);
@@ -161,6 +169,13 @@ void kept_load_end(struct call *c)
     struct kept_load *l = c->user;
     if (l)
         arena_free(&l->arena);
+}
+
+const struct unknown_names *kept_unknown(const struct call *c, enum config_source layer, err *e)
+{
+    const struct kept_load *l = c->user;
+    *e = l->err;
+    return &l->unknown[layer - CONFIG_CLUSTER];
 }
 
 static i8 kafka_type(const struct kept_row *row)
@@ -187,7 +202,7 @@ static bool describe_row(struct call *c, const struct kept_row *row, struct byte
     const struct describe_configs_request *q = CALL_REQ(c, describe_configs_request);
     bool group = row->kind == RESOURCE_GROUP, set = stored.data != NULL;
     i8 own = group ? SOURCE_GROUP : SOURCE_METRICS;
-    config_entry_init(r, row->name);
+    config_entry_init(r, bytes_str(row->name));
     r->value = set ? arena_copy(c->arena, stored) : bytes_str(row->def);
     r->config_source = set ? own : SOURCE_DEFAULT;
     r->config_type = kafka_type(row);
@@ -196,10 +211,10 @@ static bool describe_row(struct call *c, const struct kept_row *row, struct byte
     if (!r->value.data || !config_synonyms_room(c, r, 2))
         return false;
     if (set)
-        config_synonym_put(r, row->name, r->value, own);
+        config_synonym_put(r, bytes_str(row->name), r->value, own);
     if (group)
-        config_synonym_put(r, row->broker_key ? row->broker_key : row->name, bytes_str(row->def),
-                           SOURCE_DEFAULT);
+        config_synonym_put(r, bytes_str(row->broker_key ? row->broker_key : row->name),
+                           bytes_str(row->def), SOURCE_DEFAULT);
     return true;
 }
 
@@ -494,7 +509,10 @@ void kept_configs_print_reference(FILE *out)
         "set by its own tools (`kafka-configs --entity-type groups`).\nThey are kept and described "
         "as Kafka does it; nothing goes by them yet, as groups of the newer kinds\nand telemetry "
         "are not served. `BROKER_LOGGER` has one logger, `root`: `log.level` until the node "
-        "stops.\n\n| Resource | Config | Default | Range | Meaning |\n|---|---|---|---|---|\n",
+        "stops. On\nbrokers, what nobody knows is kept, too, and described without its value, as "
+        "by Kafka; "
+        "configs of\nKafka's brokers that Leat does not have are refused.\n\n| Resource | Config | "
+        "Default | Range | Meaning |\n|---|---|---|---|---|\n",
         out);
     for (u32 i = 0; i < ROWS; i++) {
         const struct kept_row *row = &rows[i];

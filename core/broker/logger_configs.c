@@ -33,7 +33,7 @@ bool logger_describe(struct call *c, const describe_resource *q, describe_result
     while (strcmp(levels[i].here, now) != 0)
         CHECK(++i < ARRAY_COUNT(levels));
     describe_entry *e = &r->configs.v[r->configs.n++];
-    config_entry_init(e, "root");
+    config_entry_init(e, bytes_str("root"));
     e->value = bytes_str(levels[i].kafka);
     e->config_source = SOURCE_LOGGER;
     e->config_type = 0;

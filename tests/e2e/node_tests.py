@@ -109,6 +109,18 @@ def altered(broker, kind, name, *changes):
          "Configs": [{"Name": k, "ConfigOperation": op, "Value": v} for k, op, v in changes]}]})["Responses"][0]
 
 
+def recover_from_store(node):
+    """The stopped node's data directory is lost but for the store, and rebuilt from it."""
+    data = f"{node.directory}/data"
+    for entry in os.listdir(data):
+        path = os.path.join(data, entry)
+        if entry != "store":
+            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+    done = subprocess.run(node.command() + ["--recover-from", f"file://{data}/store"], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=120)
+    expect(done.returncode, 0, f"leat --recover-from: {done.stdout[-2000:]}")
+
+
 # ---- leat.durability ----
 @case
 def durability_by_topic(work):
@@ -243,6 +255,44 @@ def kept_configs(work):
     expect(value(group, "a", "consumer.session.timeout.ms"), ("45000", 5), "it is deleted")
     expect(value(group, "a/b", "consumer.session.timeout.ms"), ("47000", 8), "and the other is not")
     expect(change(group, "c", ("consumer.session.timeout.ms", 0, "46000")), 0, "there is room again")
+    expect(node.stop(), 0, "exit code")
+
+
+
+@case
+def unknown_configs(work):
+    """Configs of brokers that nobody knows outlive a restart, and their number and size are bounded."""
+    node = Node(work)
+    node.start()
+    broker = node.broker()
+
+    def change(name, *changes):
+        return altered(broker, RESOURCE_BROKER, name, *changes)["ErrorCode"]
+
+    def source(name, key):
+        found = described(broker, RESOURCE_BROKER, name, key)
+        return found["Value"], found["ConfigSource"]
+
+    expect(change("0", ("x" * 401, 0, "1")), 42, "too long a name")
+    for name in ("0", ""):
+        for first in range(0, 1000, 50):
+            expect(change(name, *[(f"{i:04}" + "x" * 396, 0, "1" * 1000) for i in range(first, first + 50)]), 0, "fill")
+        expect(change(name, ("one.more", 0, "1")), 44, "one too many: POLICY_VIOLATION")
+        expect(change(name, ("0000" + "x" * 396, 0, "2")), 0, "in place of another")
+        expect(change(name, ("message.max.bytes", 0, "1000111")), 0, "a known one beside them")
+    node.kill()
+    node.start()
+    expect(source("0", "0999" + "x" * 396), (None, 2), "after a restart")
+    expect(node.stop(), 0, "exit code")
+    recover_from_store(node)
+    node.start()
+    for name, kind in (("0", 2), ("", 3)):
+        expect(source(name, "0999" + "x" * 396), (None, kind), "after a recovery from the store")
+        got = node.broker().call(32, 4, {"IncludeSynonyms": True, "Resources": [
+            {"ResourceType": RESOURCE_BROKER, "ResourceName": name, "ConfigurationKeys": None}]})["Results"][0]
+        expect((got["ErrorCode"], sum(c["Name"].endswith("xxx") for c in got["Configs"])), (0, 1000), "all of them")
+        expect(change(name, ("0000" + "x" * 396, 1, None)), 0, "delete")
+        expect(change(name, ("one.more", 0, "1")), 0, "there is room again")
     expect(node.stop(), 0, "exit code")
 
 
@@ -1226,14 +1276,7 @@ def a_clone_shares_the_objects(work):
 
     # The data directory is lost but for the store.
     expect(node.stop(), 0, "exit code")
-    data = f"{node.directory}/data"
-    for entry in os.listdir(data):
-        path = os.path.join(data, entry)
-        if entry != "store":
-            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
-    done = subprocess.run(node.command() + ["--recover-from", f"file://{data}/store"], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=120)
-    expect(done.returncode, 0, f"leat --recover-from: {done.stdout[-2000:]}")
+    recover_from_store(node)
     node.start()
     wait_for("ready", node.ready)
     all_hold()

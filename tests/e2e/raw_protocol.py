@@ -6,6 +6,7 @@ be served: no input may hurt others.
 """
 import os
 import random
+import re
 import resource
 import socket
 import struct
@@ -1650,6 +1651,78 @@ def replaced(broker, kind, name, **configs):
 def config_of(broker, kind, name, key):
     found = described(broker, kind, name, [key])[key]
     return found["Value"], found["ConfigSource"], [(s["Name"], s["Value"], s["Source"]) for s in found["Synonyms"]]
+
+
+@case
+def unknown_broker_configs(broker):
+    """What nobody knows is kept, and described without its value: it might be a secret."""
+    me, name, other, every = str(node_id(broker)), fresh("raw.unknown"), fresh("raw.unknown"), (4, "")
+    mine = (4, me)
+
+    def entry(of, key=name):
+        found = described(broker, 4, of, [key]).get(key)
+        return found and (found["Value"], found["ReadOnly"], found["IsSensitive"], found["ConfigType"], found["ConfigSource"],
+                          [(s["Name"], s["Value"], s["Source"]) for s in found["Synonyms"]])
+
+    def shown(*sources, key=name):
+        return None, True, True, 0, sources[0], [(key, None, s) for s in sources]
+
+    expect(entry(me), None, "nothing is set")
+    for resource in (mine, every):
+        for changes, code in (([(name, 2, "1")], 40), ([(name, 3, "1")], 40), ([(name, 1, None)], 0), ([(name, 0, None)], 42),
+                              ([(name, 0, "1"), (name, 0, "2")], 42), ([(name, 0, "1"), ("message.max.bytes", 0, "many")], 42),
+                              ([(name, 0, "1"), ("num.partitions", 0, "3")], 42)):
+            expect(altered(broker, (*resource, changes)), [code], f"{resource}: {changes}")
+        expect(altered(broker, (*resource, [(name, 0, "1")]), validate=True), [0], "a trial")
+    expect(altered(broker, (4, "4711", [(name, 0, "1")])), [42], "another broker")
+    time.sleep(0.5)
+    expect((entry(me), entry("")), (None, None), "nothing of that set anything")
+    try:
+        expect(altered(broker, (*mine, [(name, 0, "secret"), (other, 0, "")])), [0], "set")
+        wait_for(lambda: entry(me) == shown(2) and entry(me, other) == shown(2, key=other), "both are kept")
+        expect(name in described(broker, 4, me, None), True, "among all")
+        expect(entry(""), None, "not those of all brokers")
+        expect(altered(broker, (*mine, [(name, 2, "1")])), [40], "it is no list either when it is there")
+        expect(altered(broker, (*every, [(name, 0, "2"), (other, 0, "x" * 32767)])), [0], "set for all brokers")
+        wait_for(lambda: entry("", other) == shown(3, key=other), "they are kept")
+        expect((entry(""), entry(me)), (shown(3), shown(2, 3)), "both are told")
+        expect(altered(broker, (*mine, [(name, 1, None), ("message.max.bytes", 0, "1000444")])), [0], "deleted beside a known one")
+        wait_for(lambda: entry(me) == shown(3), "that of all brokers stays")
+        wait_for(lambda: described(broker, 4, me, ["message.max.bytes"])["message.max.bytes"]["Value"] == "1000444", "and the known one")
+        expect(replaced(broker, 4, me, raw_third="1"), 0, "AlterConfigs")
+        wait_for(lambda: entry(me, "raw.third") == shown(2, key="raw.third"), "AlterConfigs sets")
+        wait_for(lambda: entry(me, other) == shown(3, key=other), "AlterConfigs deletes what it does not name")
+        expect(described(broker, 4, me, ["message.max.bytes"])["message.max.bytes"]["ConfigSource"] != 2, True, "known ones, too")
+        expect(replaced(broker, 4, me), 0, "AlterConfigs of nothing")
+        wait_for(lambda: entry(me, "raw.third") is None, "AlterConfigs deletes")
+        for odd in ("", "a key / of\tits own", "clé"):
+            expect(altered(broker, (*mine, [(odd, 0, "v")])), [0], f"named {odd!r}")
+            wait_for(lambda: entry(me, odd) == shown(2, key=odd), f"{odd!r} is kept")
+            expect(altered(broker, (*mine, [(odd, 1, None)])), [0], f"delete {odd!r}")
+            wait_for(lambda: entry(me, odd) is None, f"{odd!r} is deleted")
+        expect(altered(broker, (*mine, [("n" * 32767, 1, None)])), [0], "deleting the longest name")
+    finally:
+        altered(broker, (*mine, [(key, 1, None) for key in (name, other, "raw.third", "message.max.bytes")]))
+        expect(altered(broker, (*every, [(name, 1, None), (other, 1, None)])), [0], "delete")
+    wait_for(lambda: entry("") is None and entry("", other) is None, "they are deleted")
+    wait_for(lambda: entry(me) is None, "for the broker, too")
+
+
+@case
+def broker_configs_of_kafka(broker):
+    """core/broker/kafka_configs.def has each config of Kafka's brokers that Leat has not, and says which of them can't be changed."""
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+    listed = re.findall(r'KAFKA_CONFIG\("([^"]+)", (AT_START|DYNAMIC)\)', open(f"{root}/core/broker/kafka_configs.def").read())
+    own = set(re.findall(r'"([a-z0-9._]+)"', open(f"{root}/include/config.def").read()))
+    me = str(node_id(broker))
+    known = [name for name, c in described(broker, 4, me, None).items() if c["ConfigType"] != 0]
+    expect([name for name in known if name not in own.union(name for name, _ in listed)], [], "configs that are in no table")
+    for name in [name for name, change in listed if change == "AT_START"] + ["num.partitions"]:
+        both = altered(broker, (4, me, [(name, 0, "1")]), (4, "", [(name, 0, "1")]), validate=True)
+        expect(both, [42, 42], f"set {name}")
+        expect(altered(broker, (4, me, [(name, 1, None)]), validate=True), [0], f"delete {name}")
+    for name in ("listener.name.x.y", "sasl.jaas.config", "ssl.keystore.location"):
+        expect(altered(broker, (4, "", [(name, 0, "1")])), [42], f"{name} for all brokers")
 
 
 @case
