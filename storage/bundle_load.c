@@ -58,11 +58,19 @@ static void cover_push(struct load *l, const struct pindex *p, const struct bund
     l->covers[l->cover_count++] = (struct cover){ p, reg->cover_from, reg->cover_to };
 }
 
+/* By what they are, not by where they lie in memory: seeds of the simulator can be played again. */
+static int partition_compare(const struct pindex *a, const struct pindex *b)
+{
+    int c = memcmp(a->key.topic_id.b, b->key.topic_id.b, sizeof a->key.topic_id.b);
+    return c != 0 ? c : (a->key.partition > b->key.partition) - (a->key.partition < b->key.partition);
+}
+
 static int cover_compare(const void *x, const void *y)
 {
     const struct cover *a = x, *b = y;
-    if (a->p != b->p)
-        return (uintptr_t)a->p < (uintptr_t)b->p ? -1 : 1;
+    int c = partition_compare(a->p, b->p);
+    if (c != 0)
+        return c;
     return (a->from > b->from) - (a->from < b->from);
 }
 
@@ -74,7 +82,7 @@ static bool covered(const struct load *l, const struct pindex *p, const struct b
     while (lo < hi) { /* the first that ends behind the block's begin */
         u32 mid = lo + (hi - lo) / 2;
         const struct cover *c = &l->covers[mid];
-        bool before = (uintptr_t)c->p < (uintptr_t)p || (c->p == p && c->to <= b->base_offset);
+        bool before = c->p == p ? c->to <= b->base_offset : partition_compare(c->p, p) < 0;
         if (before)
             lo = mid + 1;
         else
@@ -208,8 +216,9 @@ static void strays_delete(const struct load *l)
 static int loaded_compare(const void *x, const void *y)
 {
     const struct loaded_block *a = x, *b = y;
-    if (a->p != b->p)
-        return (uintptr_t)a->p < (uintptr_t)b->p ? -1 : 1;
+    int c = partition_compare(a->p, b->p);
+    if (c != 0)
+        return c;
     if (a->block.base_offset != b->block.base_offset)
         return a->block.base_offset < b->block.base_offset ? -1 : 1;
     return 0;
