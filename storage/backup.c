@@ -58,7 +58,8 @@ struct backup {
     struct bg_job job;
     struct backup_buf flight;
     u64 flight_commits, sent;
-    u32 epoch, tried; /* claimed; the newest that this process tried to claim */
+    struct uuid life; /* this process */
+    u32 epoch;        /* claimed; 0: none yet */
     u32 known;        /* a claim of ours that is in the store: this life's or an earlier one's */
     bool claimed;
     u64 seq;       /* of the next change set */
@@ -202,13 +203,13 @@ static err fenced(struct backup *b, const struct backup_claims *c)
     return ERR_CONFLICT;
 }
 
-/* Ours, or nobody's? Once this process has claimed the place, no claim but those it tried is ours;
- * until then those of our lineage are of earlier lives. */
+/* Ours, or nobody's? Once this process has claimed the place, no newer claim is ours but those that
+ * it put itself, whatever the answer was; until then those of our lineage are of earlier lives. */
 static bool place_is_ours(const struct backup *b, const struct backup_claims *c)
 {
     if (c->newest == 0)
         return true;
-    bool before_us = b->epoch == 0 || c->newest <= b->tried;
+    bool before_us = b->epoch == 0 || c->newest <= b->epoch || uuid_eq(c->life, b->life);
     return before_us && uuid_eq(c->lineage, b->lineage);
 }
 
@@ -222,15 +223,14 @@ static err claim_next(struct backup *b)
         return ERR_CORRUPT; /* asked again later */
     if (!place_is_ours(b, &c))
         return fenced(b, &c);
-    u32 epoch = MAX(c.newest, b->tried) + 1;
-    b->tried = epoch;
-    e = backup_claim(b->store, b->cfg, epoch, &b->lineage);
+    u32 epoch = c.newest + 1;
+    e = backup_claim(b->store, b->cfg, epoch, &b->lineage, &b->life);
     if (e == ERR_CONFLICT) {
         if (backup_claims_read(b->store, epoch, &c) != ERR_NONE || c.unreadable)
             return ERR_IO;
-        if (!place_is_ours(b, &c) || b->epoch != 0)
+        if (!place_is_ours(b, &c))
             return fenced(b, &c);
-        b->known = c.newest; /* of an earlier life, and the listing did not show it */
+        b->known = c.newest; /* the listing did not show it */
         return ERR_BUSY;
     }
     if (e != ERR_NONE)
@@ -659,6 +659,7 @@ err backup_open(struct meta *inner, struct store *store, const struct config *cf
     b->inner = inner;
     b->store = store;
     b->cfg = cfg;
+    b->life = rng_uuid(rng);
     pthread_mutex_init(&b->lock, NULL);
     err known = backup_owner_read(inner, &o);
     err e = known == ERR_NOT_FOUND ? ERR_NONE : known;

@@ -112,6 +112,8 @@ static err claim_read(struct store *s, struct backup_claims *c)
     while (e == ERR_NONE && backup_op_next(&ops, &op)) {
         if (bytes_eq_str(op.key, "lineage") && op.value.len == sizeof c->lineage.b)
             memcpy(c->lineage.b, op.value.data, sizeof c->lineage.b);
+        if (bytes_eq_str(op.key, "life") && op.value.len == sizeof c->life.b)
+            memcpy(c->life.b, op.value.data, sizeof c->life.b);
         if (bytes_eq_str(op.key, "node"))
             snprintf(c->node, sizeof c->node, "%.*s", (int)MIN(op.value.len, 60u),
                      (const char *)op.value.data);
@@ -144,7 +146,8 @@ err backup_claims_read(struct store *s, u32 known, struct backup_claims *out)
     return e == ERR_NONE && out->newest > 0 ? claim_read(s, out) : e;
 }
 
-err backup_claim(struct store *s, const struct config *cfg, u32 epoch, const struct uuid *lineage)
+err backup_claim(struct store *s, const struct config *cfg, u32 epoch, const struct uuid *lineage,
+                 const struct uuid *life)
 {
     char host[40] = "", node[64];
     struct backup_buf b = { 0 };
@@ -153,6 +156,7 @@ err backup_claim(struct store *s, const struct config *cfg, u32 epoch, const str
     snprintf(node, sizeof node, "node.id=%" PRIi64 " on %s", config_i64(cfg, CFG_node_id), host);
     struct meta_op ops[] = {
         { META_PUT, bytes_str("lineage"), bytes_of(lineage->b, sizeof lineage->b) },
+        { META_PUT, bytes_str("life"), bytes_of(life->b, sizeof life->b) },
         { META_PUT, bytes_str("node"), bytes_str(node) },
     };
     for (u32 i = 0; i < ARRAY_COUNT(ops); i++)

@@ -30,14 +30,16 @@ struct backup_claims {
     u32 newest_whole;    /* with a whole snapshot */
     bool unreadable;     /* the newest, now: nobody knows whose it is */
     struct uuid lineage; /* of the newest */
+    struct uuid life;    /* the process that put it; zero in claims of before this was kept */
     i64 time_ms;
     char node[64]; /* who, for people */
 };
 /* `known`: a claim that was there once; 0: none. When the listing is older than that one, it counts
  * as the newest. */
 err backup_claims_read(struct store *s, u32 known, struct backup_claims *out) MUST_USE;
-/* ERR_CONFLICT: another was faster. */
-err backup_claim(struct store *s, const struct config *cfg, u32 epoch,
-                 const struct uuid *lineage) MUST_USE;
+/* The next epoch behind the newest, and no other: claims have no gaps, so whoever finds a free name
+ * behind those he knows has found the end. ERR_CONFLICT: it was claimed before. */
+err backup_claim(struct store *s, const struct config *cfg, u32 epoch, const struct uuid *lineage,
+                 const struct uuid *life) MUST_USE;
 
 #endif

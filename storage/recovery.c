@@ -378,7 +378,8 @@ static err claim_place(struct recovery *r, const struct backup_claims *c, struct
     *o = (struct backup_owner){ c->newest + 1, rng_uuid(r->rng) };
     if (config_bool(r->cfg, CFG_store_readonly))
         return ERR_NONE;
-    err e = backup_claim(r->store, r->cfg, o->epoch, &o->lineage);
+    struct uuid life = rng_uuid(r->rng);
+    err e = backup_claim(r->store, r->cfg, o->epoch, &o->lineage, &life);
     if (e == ERR_CONFLICT)
         return recovery_fail(why, why_size, e,
                              "another recovery from %s began at this moment: one is enough",

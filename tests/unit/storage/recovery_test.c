@@ -22,6 +22,8 @@ static char why[1024];
 static struct meta *meddled; /* a put of a part changes this metadata */
 static u32 meddle_count;
 static err put_error; /* of all puts */
+static bool claim_answer_lost;
+static u32 listed_max; /* newer claims don't show in listings; 0: all do */
 
 /* ---- a store that looks on ---- */
 
@@ -39,15 +41,16 @@ static err look_put(struct store *s, const struct store_object *o)
     (void)s;
     if (put_error != ERR_NONE)
         return put_error;
-    bool part = backup_name_parse(o->name, &n) && n.kind == BACKUP_PART;
-    if (part && meddled) {
+    bool ours = backup_name_parse(o->name, &n);
+    if (ours && n.kind == BACKUP_PART && meddled) {
         char key[32];
         snprintf(key, sizeof key, "x/%u", meddle_count++);
         set(meddled, key, "while");
         set(meddled, "a/00001", NULL);
         set(meddled, "z/99999", "changed");
     }
-    return file_store->driver->put(file_store, o);
+    err e = file_store->driver->put(file_store, o);
+    return ours && n.kind == BACKUP_CLAIM && claim_answer_lost ? ERR_IO : e;
 }
 static err look_get(struct store *s, const char *name, u64 offset, u8 *buf, u32 len)
 {
@@ -64,11 +67,24 @@ static err look_remove(struct store *s, const char *name)
     (void)s;
     return file_store->driver->remove(file_store, name);
 }
+struct stale {
+    err (*each)(void *, const char *, u64);
+    void *arg;
+};
+static err stale_each(void *arg, const char *name, u64 bytes)
+{
+    struct stale *l = arg;
+    struct backup_name n;
+    if (listed_max > 0 && backup_name_parse(name, &n) && n.epoch > listed_max)
+        return ERR_NONE;
+    return l->each(l->arg, name, bytes);
+}
 static err look_list(struct store *s, const char *prefix, err (*each)(void *, const char *, u64),
                      void *arg)
 {
     (void)s;
-    return file_store->driver->list(file_store, prefix, each, arg);
+    struct stale l = { each, arg };
+    return file_store->driver->list(file_store, prefix, stale_each, &l);
 }
 static const struct store_driver look_driver = { .scheme = "look",
                                                  .put = look_put,
@@ -343,6 +359,54 @@ static void the_wrong_store_is_noticed(void **state)
     assert_int_equal(store.driver->remove(&store, "m/00000001/claim"), ERR_NONE);
     assert_int_equal(backup_refused("one"), ERR_CONFLICT);
     assert_non_null(strstr(why, "not the store"));
+}
+
+static bool claimed(u32 epoch)
+{
+    return in_store((struct backup_name){ BACKUP_CLAIM, epoch, 0, 0 });
+}
+
+/* A gap would be the end for who sees an old listing: he would claim what is free in it, and find a
+ * newer claim that isn't his. */
+static void claims_have_no_gaps(void **state)
+{
+    (void)state;
+    backup_close(backup_at("one"));
+    struct backup *b = backup_at("one");
+    put_error = ERR_IO;
+    for (u32 i = 0; i < 3; i++)
+        assert_int_not_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    put_error = ERR_NONE;
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    assert_true(claimed(1) && claimed(2) && !claimed(3));
+    backup_close(b);
+}
+
+static void a_claim_whose_answer_was_lost_is_ours(void **state)
+{
+    (void)state;
+    struct backup *b = backup_at("one");
+    assert_int_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    char *large = mem_alloc(5 * MIB + 1);
+    memset(large, 'v', 5 * MIB);
+    large[5 * MIB] = '\0';
+    put_error = ERR_IO;
+    for (u32 i = 0; i < 10; i++) { /* more than is kept: another epoch */
+        set(backup_meta(b), "k", large);
+        assert_int_not_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    }
+    put_error = ERR_NONE;
+    claim_answer_lost = true;
+    listed_max = 1;
+    assert_int_not_equal(backup_send_all(b, why, sizeof why), ERR_NONE);
+    assert_true(claimed(2));
+    claim_answer_lost = false;
+    for (u32 i = 0; i < 3 && !backup_holds(b, backup_mark(b)); i++)
+        (void)!backup_send_all(b, why, sizeof why);
+    assert_true(backup_holds(b, backup_mark(b)));
+    assert_true(claimed(3) && !claimed(4));
+    backup_close(b);
+    mem_free(large);
 }
 
 /* It was thought dead. */
@@ -743,6 +807,8 @@ static int setup(void **state)
     config_init(&cfg);
     rng_init(&rng, 7);
     put_error = ERR_NONE;
+    claim_answer_lost = false;
+    listed_max = 0;
     meddle_count = 0;
     snprintf(url, sizeof url, "file://%s/store?sync=false", dir.path);
     assert_int_equal(store_open(url, &cfg, &file_store, why, sizeof why), ERR_NONE);
@@ -771,6 +837,8 @@ int main(void)
         T(the_store_may_be_away_for_long),
         T(a_place_has_one_owner),
         T(the_wrong_store_is_noticed),
+        T(claims_have_no_gaps),
+        T(a_claim_whose_answer_was_lost_is_ours),
         T(a_node_that_was_replaced_writes_no_more),
         T(a_living_node_is_left_alone),
         T(what_is_not_empty_is_left_alone),
