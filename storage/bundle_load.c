@@ -61,8 +61,9 @@ static void cover_push(struct load *l, const struct pindex *p, const struct bund
 /* By what they are, not by where they lie in memory: seeds of the simulator can be played again. */
 static int partition_compare(const struct pindex *a, const struct pindex *b)
 {
-    int c = memcmp(a->key.topic_id.b, b->key.topic_id.b, sizeof a->key.topic_id.b);
-    return c != 0 ? c : (a->key.partition > b->key.partition) - (a->key.partition < b->key.partition);
+    const struct partition_key *x = &a->key, *y = &b->key;
+    int c = memcmp(x->topic_id.b, y->topic_id.b, sizeof x->topic_id.b);
+    return c != 0 ? c : (x->partition > y->partition) - (x->partition < y->partition);
 }
 
 static int cover_compare(const void *x, const void *y)
