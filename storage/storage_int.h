@@ -9,7 +9,8 @@
  *   wal_meta.c     the w/ key, and the fence between lives
  *   segment.c      segments, their images, sealing, snapshots, references
  *   index.c        pindex: entries and blocks, start offset, drop;  index_memory.c: their memory
- *   uploader.c     sealed segments → objects → registration;  gather.c: what goes into which
+ *   uploader.c     sealed segments → objects → registration;  gather.c: what goes into which;
+ *                  registration.c: the transaction
  *   bundle_load.c  registrations into the index at start
  *   bundle.c       the object format
  *   reader.c       storage_read;  lookup.c: storage_lookup
@@ -263,7 +264,7 @@ struct pindex {
     bool object;       /* appends are done, and readable, when they are registered: ack.c */
     bool advanced;     /* a registration moved durable_offset: to be told */
     bool rewriting;    /* cleaner.c or merge.c is changing its blocks */
-    u64 snap_txn;      /* uploader.c: number of the transaction that holds its snapshot */
+    u64 snap_txn;      /* registration.c: number of the transaction that holds its snapshot */
     u64 gather_number; /* gather.c: of the upload that has it at gather_at */
     u32 gather_at;
     i32 leader_epoch;       /* kept in the p/ key */
@@ -574,8 +575,9 @@ struct storage {
     i64 steady_base_ms;     /* see discard_now_ms */
     struct clean *cleaning; /* the round of this shard; NULL: none */
     struct merge *merge;
-    u32 run_number;    /* of the next run of this life */
-    u64 gather_number; /* uploads gathered */
+    u32 run_number;          /* of the next run of this life */
+    u64 gather_number;       /* uploads gathered */
+    u64 registration_number; /* transactions of them, see pindex.snap_txn */
 };
 
 /* ---- index_memory.c ---- */

@@ -1,6 +1,7 @@
-/* An upload, between uploader.c, which takes it through its steps, and gather.c, which says what
- * goes into it: segments that are uploaded and registered as one, and the objects they become. On
- * the shard, but for what the upload's job does while it runs. */
+/* An upload, between uploader.c, which takes it through its steps, gather.c, which says what goes
+ * into it, and registration.c, which makes it part of the log: segments that are uploaded and
+ * registered as one, and the objects they become. On the shard, but for what the upload's job does
+ * while it runs. */
 #ifndef LEAT_UPLOADER_INT_H
 #define LEAT_UPLOADER_INT_H
 
@@ -9,6 +10,7 @@
 
 #define GATHER_SEGMENTS_MAX 16u
 #define UPLOAD_OBJECTS_MAX 64u
+#define REGISTRATION_BYTES_MAX (1 * GIB) /* upload.arena */
 
 struct upload_object { /* a bundle, or a run */
     u64 id;
@@ -56,5 +58,12 @@ void gather_build(struct upload *u);
 /* The only segment was loaded again. */
 void gather_moved(struct upload *u);
 void gather_free(struct upload *u);
+
+/* v[0]->txn: the transaction for all of these, which follow one another, oldest first. Its
+ * condition on the w/ key (wal_meta_fence) is left to the job that commits it. Until it is done
+ * none of them may be released. */
+void registration_build(struct storage *st, struct upload **v, u32 count);
+/* It is durable: the objects are counted, and their blocks enter the index. */
+void registration_apply(struct upload *u);
 
 #endif
