@@ -8,6 +8,7 @@
 
 #include "config.h"
 #include "err.h"
+#include "flow.h"
 #include "mem.h"
 #include "metrics.h"
 
@@ -76,6 +77,7 @@ struct store_driver {
 
 struct store {
     const struct store_driver *driver;
+    struct flow flow; /* of the puts of uploads and rewrites; only of the one that was opened */
 };
 
 err store_open(const char *url, const struct config *cfg, struct store **out, char *why,

@@ -24,12 +24,20 @@
  *  5. One at a time in a shard when the store is local; else a few, for a read of the store is
  *     waiting then, but no more than make RUNS_IN_MEMORY full runs together: that is the memory it
  *     takes. A key round (cleaner.c) of another partition may go on beside it.
+ *  6. Uploads that acknowledgements wait for go first, where the store is not local: while they
+ *     take more than half of what the store takes at best (flow.h), nothing begins but what has
+ *     waited for store.merge_wait. More than half, because merging writes each byte once more:
+ *     below that there is room for both, above it merging could not keep up anyway. What is
+ *     unmerged is so bounded by time, as is what is too young (rule 1), and by the index's memory:
+ *     from half of index.memory on nothing waits. Where merging can't hold that beside such
+ *     uploads, they give way to it (merge_presses).
  *
  * All is found again from the index after a restart: nothing is remembered, also not the allowance,
  * which begins at 0.
  */
 #include "merge_int.h"
 
+#include "clock.h"
 #include "compact_int.h"
 
 #define MERGE_MAGIC 0x3e49e001u
@@ -37,6 +45,8 @@
 #define LOOKS_MAX 64u
 #define MERGES_MAX 4u
 #define RUNS_IN_MEMORY 2u
+#define PUT_RATE_MIN (64 * KIB) /* bytes/s */
+#define PRESSES 2               /* times store.merge_wait */
 /* Between rounds over the ring, when there was nothing to do. */
 #define PAUSE_NS_MAX (5 * NS_PER_S)
 #define PAUSE_NS_MIN (100 * NS_PER_MS)
@@ -47,6 +57,7 @@ struct merge_slot {
     struct merge *merge;
     struct rewrite rewrite;
     struct merge_range range;
+    i64 due_ms;       /* since when it could have been merged */
     struct pindex *p; /* whose; held. NULL: the slot is free */
 };
 
@@ -61,6 +72,8 @@ struct merge {
     u32 slot_count, busy;
     u64 busy_bytes; /* of what is being merged */
     u64 allowance;  /* bytes */
+    /* The longest that something due has waited: in this round, and in the last whole one. */
+    i64 round_waited_ms, waited_ms;
     u32 failures;
     u64 retry_ns; /* not before, after a failure */
 };
@@ -167,9 +180,35 @@ static i64 ms_before(const struct storage *st, enum config_key key)
     return st->shard->now_ms - config_i64(st->env->cfg, key);
 }
 
+/* Since when [tail, end of the range) could have been merged. */
+static i64 due_ms(const struct storage *st, const struct block *b, u32 tail,
+                  const struct merge_range *range, bool old)
+{
+    const struct config *cfg = st->env->cfg;
+    const struct block *last = &b[range->first + range->count - 1];
+    i64 settled_ms = created_ms(st, last) + config_i64(cfg, CFG_store_merge_delay_ms);
+    i64 aged_ms = created_ms(st, &b[tail]) + config_i64(cfg, CFG_store_merge_age_ms);
+    return old ? MIN(settled_ms, aged_ms) : settled_ms;
+}
+
+static bool is_overdue(const struct storage *st, i64 waited_ms)
+{
+    return waited_ms >= config_i64(st->env->cfg, CFG_store_merge_wait_ms) ||
+           !index_fits(st, st->index_bytes);
+}
+
+static bool gives_way(const struct storage *st, i64 waited_ms)
+{
+    struct store *store = st->env->store;
+    u64 now_ns = clock_mono_ns();
+    return !store->driver->local && !is_overdue(st, waited_ms) &&
+           flow_awaited(&store->flow, now_ns) > flow_best(&store->flow, now_ns) / 2;
+}
+
 enum look { LOOK_NOTHING, LOOK_LATER, LOOK_NOW };
 
-static enum look look_at(const struct merge *m, struct pindex *p, struct merge_range *out)
+/* LOOK_NOW: *out is to be merged, and could have been for *waited_ms. */
+static enum look look_at(struct merge *m, struct pindex *p, struct merge_range *out, i64 *waited_ms)
 {
     struct storage *st = m->st;
     const struct block *b = p->blocks + p->block_head;
@@ -185,7 +224,14 @@ static enum look look_at(const struct merge *m, struct pindex *p, struct merge_r
     struct merge_rule rule = { .run_bytes = config_u64(st->env->cfg, CFG_store_run_bytes),
                                .again_bytes = m->allowance };
     rule.old = created_ms(st, &b[tail]) <= ms_before(st, CFG_store_merge_age_ms);
-    return merge_choose(b, tail, end, &rule, out) ? LOOK_NOW : LOOK_LATER;
+    if (!merge_choose(b, tail, end, &rule, out))
+        return LOOK_LATER;
+    *waited_ms = MAX(st->shard->now_ms - due_ms(st, b, tail, out, rule.old), 0);
+    m->round_waited_ms = MAX(m->round_waited_ms, *waited_ms);
+    if (!gives_way(st, *waited_ms))
+        return LOOK_NOW;
+    storage_count(st, M_merges_deferred, 1);
+    return LOOK_LATER;
 }
 
 /* ---- a merge ---- */
@@ -283,7 +329,21 @@ static struct merge_slot *slot_free(struct merge *m)
     return NULL;
 }
 
-static void merge_begin(struct merge *m, struct pindex *p, const struct merge_range *range)
+/* What is not overdue leaves at least half of the way to awaited uploads, so that they can show
+ * how much of it they need. */
+static u64 put_rate(const struct merge *m, u64 share, i64 waited_ms)
+{
+    struct storage *st = m->st;
+    struct flow *flow = &st->env->store->flow;
+    u64 now_ns = clock_mono_ns();
+    if (is_overdue(st, waited_ms) || flow_awaited(flow, now_ns) == 0)
+        return share;
+    u64 half = flow_best(flow, now_ns) / 2;
+    return MIN(share, MAX(half / (MAX(st->env->shard_count, 1) * RUNS_IN_MEMORY), PUT_RATE_MIN));
+}
+
+static void merge_begin(struct merge *m, struct pindex *p, const struct merge_range *range,
+                        i64 waited_ms)
 {
     struct storage *st = m->st;
     struct merge_slot *slot = slot_free(m);
@@ -296,6 +356,7 @@ static void merge_begin(struct merge *m, struct pindex *p, const struct merge_ra
     p->rewriting = true;
     slot->p = p;
     slot->range = *range;
+    slot->due_ms = st->shard->now_ms - waited_ms;
     m->busy++;
     m->busy_bytes += range->bytes;
     m->allowance -= range->again_bytes;
@@ -304,7 +365,7 @@ static void merge_begin(struct merge *m, struct pindex *p, const struct merge_ra
     slot->rewrite.filter = NULL;
     slot->rewrite.clean_to = p->clean_end;
     slot->rewrite.read_rate = share;
-    slot->rewrite.put_rate = st->env->store->driver->local ? rate : share;
+    slot->rewrite.put_rate = st->env->store->driver->local ? rate : put_rate(m, share, waited_ms);
     slot->rewrite.done = merge_done;
     i64 end = rewrite_begin(&slot->rewrite, first->base_offset, to, UINT64_MAX);
     CHECK(end == to);
@@ -334,23 +395,43 @@ void merge_forget(struct pindex *p)
 static bool merge_look(struct merge *m)
 {
     struct merge_range range;
+    i64 waited_ms = 0;
     for (u32 i = 0; i < LOOKS_MAX && m->looks_left > 0; i++, m->looks_left--) {
         if (list_empty(&m->ring))
             return false;
         struct pindex *p = list_entry(m->ring.next, struct pindex, merge_link);
-        enum look look = look_at(m, p, &range);
+        enum look look = look_at(m, p, &range, &waited_ms);
         if (look == LOOK_NOW && !fits(m, range.bytes))
             return true; /* it is the next when there is room */
         merge_forget(p);
         if (look != LOOK_NOTHING)
             ring_add(m, p);
         if (look == LOOK_NOW) {
-            merge_begin(m, p, &range);
+            merge_begin(m, p, &range, waited_ms);
             merge_later(m, 0);
             return true;
         }
     }
     return false;
+}
+
+static void round_begin(struct merge *m)
+{
+    struct metrics *t = m->st->shard->metrics;
+    m->looks_left = m->ring_count;
+    m->waited_ms = m->round_waited_ms;
+    for (u32 i = 0; i < m->slot_count; i++)
+        if (m->slots[i].p != NULL)
+            m->waited_ms = MAX(m->waited_ms, m->st->shard->now_ms - m->slots[i].due_ms);
+    m->round_waited_ms = 0;
+    if (t == NULL)
+        return;
+    metric_set(t, M_merge_waiting, (u64)m->waited_ms / 1000);
+    if (m->st->shard->index > 0)
+        return;
+    struct flow *flow = &m->st->env->store->flow;
+    metric_set(t, M_put_rate_awaited, flow_awaited(flow, clock_mono_ns()));
+    metric_set(t, M_put_rate_best, flow_best(flow, clock_mono_ns()));
 }
 
 static void merge_tick(struct timer *t)
@@ -365,7 +446,7 @@ static void merge_tick(struct timer *t)
         return;
     }
     if (m->looks_left == 0)
-        m->looks_left = m->ring_count;
+        round_begin(m);
     if (config_u64(m->st->env->cfg, CFG_store_merge_rate) == 0 || !rewrite_numbers_left(m->st)) {
         merge_later(m, PAUSE_NS_MAX);
         return;
@@ -373,7 +454,7 @@ static void merge_tick(struct timer *t)
     if (merge_look(m))
         return;
     if (list_empty(&m->ring)) {
-        m->looks_left = 0; /* the next block begins a round */
+        round_begin(m); /* an empty one: the next block begins another */
         return;
     }
     merge_later(m, m->looks_left > 0 ? 0 : pause_ns(m));
@@ -389,6 +470,18 @@ void merge_note(struct pindex *p)
     ring_add(m, p);
     if (!timer_armed(&m->timer))
         merge_later(m, pause_ns(m));
+}
+
+bool merge_presses(const struct storage *st)
+{
+    const struct merge *m = st->merge;
+    if (st->env->store->driver->local ||
+        m->waited_ms / PRESSES <= config_i64(st->env->cfg, CFG_store_merge_wait_ms))
+        return false;
+    for (u32 i = 0; i < m->slot_count; i++)
+        if (m->slots[i].p != NULL && m->slots[i].rewrite.step == REWRITE_PUT)
+            return true;
+    return false;
 }
 
 void merge_uploaded(struct storage *st, u64 bytes)

@@ -25,10 +25,12 @@ struct retention {
     u32 magic;
     struct storage *st;
     struct bundle_info *bundles; /* uthash by id */
-    u32 bundle_count;
-    u64 bundle_bytes;
-    struct list waiting; /* collects whose job has not begun */
-    struct list resting; /* before a retry */
+    struct object_sum {
+        u32 count;
+        u64 bytes;
+    } bundle_sum, run_sum; /* of them */
+    struct list waiting;   /* collects whose job has not begun */
+    struct list resting;   /* before a retry */
     u32 running;
     bool started; /* the shard turns: jobs may run */
     struct timer start_timer;
@@ -53,8 +55,18 @@ static void gauges_set(const struct retention *r)
     struct metrics *m = r->st->shard->metrics;
     if (m == NULL)
         return;
-    metric_set(m, M_registered_objects, r->bundle_count);
-    metric_set(m, M_registered_bytes, r->bundle_bytes);
+    metric_set(m, M_registered_objects, r->bundle_sum.count + r->run_sum.count);
+    metric_set(m, M_registered_bytes, r->bundle_sum.bytes + r->run_sum.bytes);
+    metric_set(m, M_registered_bundles, r->bundle_sum.count);
+    metric_set(m, M_registered_bundle_bytes, r->bundle_sum.bytes);
+}
+
+static void sum_add(struct retention *r, const struct bundle_info *b, bool more)
+{
+    struct object_sum *sum = object_is_run(b->id) ? &r->run_sum : &r->bundle_sum;
+    sum->count = more ? sum->count + 1 : sum->count - 1;
+    sum->bytes = more ? sum->bytes + b->bytes : sum->bytes - b->bytes;
+    gauges_set(r);
 }
 
 /* Not from within a start that may yet fail and take everything down again. */
@@ -242,9 +254,7 @@ static err unregister_shared(struct collect *c, struct bytes key, struct arena *
 static void info_forget(struct retention *r, struct bundle_info *info)
 {
     HASH_DEL(r->bundles, info);
-    r->bundle_count--;
-    r->bundle_bytes -= info->bytes;
-    gauges_set(r);
+    sum_add(r, info, false);
     mem_free(info);
 }
 
@@ -333,9 +343,7 @@ void retention_bundle_add(struct storage *st, u64 bundle, const struct bundle_re
     b->foreign = foreign;
     b->cover_from = reg->cover_from;
     HASH_ADD(hh, r->bundles, id, sizeof b->id, b);
-    r->bundle_count++;
-    r->bundle_bytes += b->bytes;
-    gauges_set(r);
+    sum_add(r, b, true);
     if (live == 0 && r->started) /* at load clones are still to come */
         bundle_collect(r, b);
 }

@@ -327,7 +327,11 @@ static err object_put(struct rewrite *r)
                               .parts = r->builder.parts,
                               .part_count = r->builder.part_count,
                               .pace = &r->put_pace };
-    return store->driver->put(store, &o);
+    u64 began_ns = clock_mono_ns();
+    err e = store->driver->put(store, &o);
+    if (e == ERR_NONE)
+        flow_put(&r->st->env->store->flow, r->builder.bytes, false, began_ns, clock_mono_ns());
+    return e;
 }
 
 static void put_run(struct bg_job *j)

@@ -514,6 +514,9 @@ bool merge_idle(const struct storage *st);
 void merge_stop(struct storage *st);
 void merge_note(struct pindex *p);   /* it got a block */
 void merge_forget(struct pindex *p); /* it is dropped */
+/* What is due waits much too long although merging does what it can, and a run is being written:
+ * awaited uploads are to leave it half of the way to the store. */
+bool merge_presses(const struct storage *st);
 /* So many bytes of bundles are registered: a part of as much may be written once more. */
 void merge_uploaded(struct storage *st, u64 bytes);
 

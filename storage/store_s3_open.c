@@ -187,7 +187,8 @@ static struct s3 *s3_create(const struct config *cfg)
     struct s3 *s = MEM_NEW(struct s3);
     MAGIC_INIT(s, S3_MAGIC);
     for (u32 c = 0; c < STORE_CLASSES; c++)
-        s->handles[c] = (struct s3_handle){ { &store_s3_driver }, s, (enum store_class)c };
+        s->handles[c] =
+            (struct s3_handle){ { .driver = &store_s3_driver }, s, (enum store_class)c };
     s->cfg = cfg;
     s->opening = true;
     CHECK(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);

@@ -60,6 +60,7 @@
 #define PACE_MIN (8 * MIB)
 #define PACE_TICK_NS (50 * NS_PER_MS)
 #define HURRIED 85u
+#define AWAITED_PACE_MIN (256 * KIB)
 #define UPLOADS_MAX 64u /* of store.uploads: config.def */
 
 enum upload_step {
@@ -375,8 +376,11 @@ static err object_put(struct upload *u, struct upload_object *o)
                                    .pace = &u->pace };
     u64 began_ns = clock_mono_ns();
     err e = store->driver->put(store, &object);
-    o->put_ns = clock_mono_ns() - began_ns;
+    u64 ended_ns = clock_mono_ns();
+    o->put_ns = ended_ns - began_ns;
     o->stored = e == ERR_NONE;
+    if (o->stored)
+        flow_put(&store->flow, o->builder.bytes, u->awaited, began_ns, ended_ns);
     return e;
 }
 
@@ -589,6 +593,17 @@ bool uploader_behind(const struct storage *st)
     return st->upload_failures > 0 || waiting_percent(st) >= UPLOADS_RELAXED;
 }
 
+/* Acknowledgements wait for it: as fast as it goes, but for when merging can't hold its bound
+ * beside such uploads. Then they have half of the way to the store, all of the node's together. */
+static u64 awaited_pace(const struct storage *st)
+{
+    if (!merge_presses(st))
+        return 0;
+    u64 half = flow_best(&st->env->store->flow, clock_mono_ns()) / 2;
+    u32 puts = MAX(uploader_puts(st), 1u) * MAX(st->env->shard_count, 1);
+    return MAX(half / puts, AWAITED_PACE_MIN);
+}
+
 /* 0: as fast as it goes. */
 static u64 upload_pace(const struct uploader *up, const struct upload *u)
 {
@@ -599,7 +614,9 @@ static u64 upload_pace(const struct uploader *up, const struct upload *u)
     u64 used = 0;
     for (u32 i = 0; i < u->seg_count; i++)
         used += u->segs[i]->used;
-    if (st->stopping || alone || is_awaited(u) || waiting >= HURRIED)
+    if (is_awaited(u) && !st->stopping)
+        return awaited_pace(st);
+    if (st->stopping || alone || waiting >= HURRIED)
         return 0;
     u32 ease = EASE_MIN;
     if (waiting > UPLOADS_RELAXED)

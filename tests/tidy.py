@@ -29,7 +29,7 @@ HEADERS = {
             "batch compress version varint json limits plant",
     "shard": "io timer op shard mailbox bg",
     "net": "conn codec wire net protocol listener",
-    "storage": "storage store store_job clone meta wal segment reader uploader bundle cache backup recovery",
+    "storage": "storage store flow store_job clone meta wal segment reader uploader bundle cache backup recovery",
     "broker": "broker named node admin node_admin topic_clone partition coordinator cluster group",
 }
 HEADER_LAYER = {f"{h}.h": layer for layer, names in HEADERS.items() for h in names.split()}

@@ -329,6 +329,43 @@ def test_throughput(world, run):
     run.need(rates["object"] >= 0.95 * rates["local"], "less than with leat.durability=local")
 
 
+MERGE_WAIT, LINK = 10, 16
+
+
+def sample(node, samples, alive):
+    """(time, MiB produced, MiB in bundles, seconds) once a second."""
+    while alive():
+        samples.append((time.monotonic(), node.metric("leat_produce_bytes_total") / 2**20,
+                        node.metric("leat_store_bundle_bytes") / 2**20, node.metric("leat_merge_waiting_seconds") / 2))
+        time.sleep(1)
+
+
+def test_overdue(world, run):
+    """A link that is full all the time: at first merging leaves it to uploads; what is unmerged then has a bound."""
+    node, proxy = proxied(world, run, "overdue", ["leat.durability=object", "wal.size=64m", "memory.budget=64m",
+                                                  f"store.merge_wait={MERGE_WAIT}s"])
+    proxy.late, proxy.rate = (lambda: 0.05), LINK * 2**20
+    samples, parts = [], []
+    try:
+        node.start()
+        load = threading.Thread(target=bench, args=(node, "--connections", "16", "--inflight", "16", "--warmup", "1",
+                                                    "--duration", str(9 * MERGE_WAIT)))
+        load.start()
+        sample(node, samples, load.is_alive)
+        load.join()
+    finally:
+        proxy.late, proxy.rate = None, 0
+        node.stop()
+    for part in range(9):
+        inside = [s for s in samples if part <= (s[0] - samples[0][0]) / MERGE_WAIT < part + 1]
+        (began, first, _, _), (ended, last, unmerged, waits) = inside[0], inside[-1]
+        parts.append(((last - first) / (ended - began), unmerged))
+        print(f"   {parts[-1][0]:.1f} MiB/s, unmerged {unmerged:.0f} MiB, the oldest for {waits:.0f} s", flush=True)
+    run.need(parts[0][0] >= 0.9 * LINK, "merging did not wait")
+    run.need(parts[-1][1] <= 1.1 * parts[3][1], "what is unmerged goes on growing")
+    run.need(max(unmerged for _, unmerged in parts) <= 2.5 * MERGE_WAIT * LINK, "more is unmerged than may be")
+
+
 def tests(run):
     memory = ["wal.path=none"]
     return [("object-lost", test_lost, run, "versitygw", [], True),
@@ -336,4 +373,5 @@ def tests(run):
             ("object-refused", test_refused, run), ("object-away", test_away, run),
             ("object-latency", test_latency, run, "latency", []),
             ("object-latency-memory", test_latency, run, "latency-memory", memory),
-            ("object-slow-puts", test_slow_puts, run), ("object-throughput", test_throughput, run)]
+            ("object-slow-puts", test_slow_puts, run), ("object-throughput", test_throughput, run),
+            ("object-overdue", test_overdue, run)]

@@ -130,7 +130,8 @@ extern struct sim sim;
     X(meta_errors) X(acked_batches) X(retried_batches) X(read_batches) X(deletes) X(commits)   \
     X(topics_deleted) X(wal_full) X(uploads) X(cache_loads) X(shard_changes)                   \
     X(index_full) X(compactions) X(runs) X(records_removed) X(coalesced) X(ahead_used)            \
-    X(ahead_wasted) X(deferred) X(sends_deferred) X(merges) X(merges_failed) X(wals_lost)        \
+    X(ahead_wasted) X(deferred) X(sends_deferred) X(merges) X(merges_failed)                     \
+    X(merges_deferred) X(wals_lost)                                                           \
     X(object_batches) X(recoveries) X(forward_objects) X(removes) X(orphans) X(store_jobs)        \
     X(weathers) X(aways) X(refused_calls) X(lost_answers) X(stale_lists) X(stale_names)           \
     X(clones) X(disk_hits) X(disk_refused) X(disk_evictions) X(disk_lies) X(disk_bad) \

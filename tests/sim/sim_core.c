@@ -304,6 +304,7 @@ static void stats_take(void)
         STAT_ADD(runs, metric_get(m, M_compaction_runs));
         STAT_ADD(merges, metric_get(m, M_merge_runs));
         STAT_ADD(merges_failed, metric_get(m, M_merges_failed));
+        STAT_ADD(merges_deferred, metric_get(m, M_merges_deferred));
         STAT_ADD(orphans, metric_get(m, M_orphans));
         STAT_ADD(records_removed, metric_get(m, M_compaction_records));
         STAT_ADD(object_batches, metric_get(m, M_object_batches));

@@ -106,6 +106,7 @@ static void durability_choose(u64 seed)
     durability = h % 10 < 5 ? DURABILITY_IS_LOCAL : (int)(1 + h % 10 % 3);
     set(CFG_object_linger_ms, 1 << (h >> 8) % 9);
     set(CFG_object_batch_bytes, (i64)(4 * KIB) << (h >> 16) % 5);
+    set(CFG_store_merge_wait_ms, (i64)1 << (h >> 24) % 16);
     topics[0].in_store = durability == DURABILITY_IS_MIXED;
     if (durability < DURABILITY_IS_OBJECT)
         return;

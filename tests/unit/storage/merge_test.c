@@ -421,6 +421,100 @@ static void a_key_round_keeps_off(void **state)
     assert_false(eng->parts[0].p->rewriting);
 }
 
+/* Puts of the last and the next seconds, of the size of nothing else here. */
+static void flow_is(u64 awaited, u64 other)
+{
+    struct flow *f = &eng->store.flow;
+    u64 now_ns = clock_mono_ns();
+    *f = (struct flow){ .best = 0 };
+    flow_put(f, 20 * awaited, true, now_ns - 10 * NS_PER_S, now_ns + 10 * NS_PER_S);
+    flow_put(f, 20 * other, false, now_ns - 10 * NS_PER_S, now_ns + 10 * NS_PER_S);
+}
+
+static void turns(u64 ms)
+{
+    u64 until = clock_mono_ns() + ms * NS_PER_MS;
+    while (clock_mono_ns() < until)
+        engine_turn();
+}
+
+static void awaited_uploads_go_first(void **state)
+{
+    (void)state;
+    eng->remote = true;
+    engine_set("store.merge_wait", "1h");
+    engine_start();
+    for (u32 k = 0; k < 4; k++) {
+        flow_is(60 * MIB, 40 * MIB);
+        engine_fill(400000);
+        engine_seal_all();
+        u64 runs = metric(M_merge_runs);
+        turns(600);
+        assert_true(engine_keys("b/") > 0);
+        assert_int_equal(metric(M_merge_runs), runs);
+        assert_true(metric(M_merges_deferred) > 0);
+        if (k == 0)
+            flow_is(40 * MIB, 60 * MIB); /* there is room for both */
+        else if (k == 1)
+            flow_is(0, 100 * MIB);
+        else if (k == 2)
+            eng->cfg.values[CFG_store_merge_wait_ms] = 1; /* it has waited enough */
+        else
+            eng->cfg.values[CFG_index_memory] = (i64)eng->st->index_bytes * 3 / 2;
+        ENGINE_UNTIL(engine_keys("b/") == 0);
+        engine_check_all();
+        eng->cfg.values[CFG_store_merge_wait_ms] = 3600000;
+    }
+    ENGINE_UNTIL(metric(M_registered_bundles) == 0);
+}
+
+static void how_long_it_waits_is_told(void **state)
+{
+    (void)state;
+    eng->remote = true;
+    engine_set("store.merge_wait", "1h");
+    engine_start();
+    flow_is(100 * MIB, 0);
+    engine_fill(400000);
+    engine_seal_all();
+    ENGINE_UNTIL(metric(M_merge_waiting) > 0);
+    assert_true(metric(M_registered_bundles) > 0 && metric(M_registered_bundle_bytes) > 400000);
+    assert_in_range(metric(M_put_rate_awaited), 99 * MIB, 101 * MIB);
+    flow_is(0, 0);
+    ENGINE_UNTIL(metric(M_registered_bundle_bytes) == 0 && metric(M_merge_waiting) == 0);
+}
+
+static void what_waits_too_long_presses_uploads(void **state)
+{
+    (void)state;
+    eng->remote = true;
+    engine_set("store.merge_wait", "1h");
+    engine_start();
+    flow_is(100 * MIB, 0);
+    engine_fill(400000);
+    engine_seal_all();
+    fault.delay_put_us = 200000;
+    turns(300);
+    assert_false(merge_presses(eng->st));
+    eng->cfg.values[CFG_store_merge_wait_ms] = 1;
+    ENGINE_UNTIL(metric(M_merge_runs) > 0 || merge_presses(eng->st));
+    assert_true(merge_presses(eng->st)); /* while a run is on its way */
+    ENGINE_UNTIL(engine_keys("b/") == 0);
+    assert_false(merge_presses(eng->st));
+}
+
+/* A disk is shared in another way (uploader_behind). */
+static void on_a_local_store_nothing_waits(void **state)
+{
+    (void)state;
+    engine_set("store.merge_wait", "1h");
+    engine_start();
+    flow_is(100 * MIB, 0);
+    engine_fill(400000);
+    engine_seal_all();
+    ENGINE_UNTIL(engine_keys("b/") == 0);
+}
+
 int main(void)
 {
 #define C(f) cmocka_unit_test_setup(f, choice_setup)
@@ -440,6 +534,10 @@ int main(void)
         T(an_object_that_is_given_up_goes),
         T(a_stop_ends_a_merge),
         T(a_key_round_keeps_off),
+        T(awaited_uploads_go_first),
+        T(how_long_it_waits_is_told),
+        T(what_waits_too_long_presses_uploads),
+        T(on_a_local_store_nothing_waits),
     };
     return cmocka_run_group_tests_name("merge", tests, NULL, NULL);
 }
