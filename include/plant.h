@@ -32,6 +32,7 @@ enum plant {
     PLANT_TOPIC_IDS,           /* start: two topics may have the same id */
     PLANT_LONG_POLL_STAYS,     /* node: the long poll of a client that left goes on */
     PLANT_BACKUP_LENGTH,       /* backup: the last change may have fewer bytes than it says */
+    PLANT_RECOVERY_MARK,       /* recover: the mark of an unfinished recovery stays */
 };
 
 #ifdef LEAT_PLANT

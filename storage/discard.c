@@ -89,7 +89,8 @@ err discard_decode(const struct meta_kv *kv, struct discarded *out)
 {
     char name[BUNDLE_NAME_SIZE];
     size_t skip = sizeof KEY_PREFIX - 1;
-    if (kv->key.len < skip || kv->key.len - skip >= sizeof name || kv->value.len < 1)
+    if (kv->key.len < skip || memcmp(kv->key.data, KEY_PREFIX, skip) != 0 ||
+        kv->key.len - skip >= sizeof name || kv->value.len < 1)
         return ERR_MALFORMED;
     memcpy(name, kv->key.data + skip, kv->key.len - skip);
     name[kv->key.len - skip] = '\0';

@@ -358,7 +358,7 @@ static err take_over(struct recovery *r, const struct backup_owner *o, char *why
     if (e != ERR_NONE)
         return e;
     e = backup_send_all(b, why, why_size);
-    if (e == ERR_NONE) {
+    if (e == ERR_NONE && !PLANTED(PLANT_RECOVERY_MARK)) {
         e = delete_key(backup_meta(b), RECOVERY_KEY);
         if (e != ERR_NONE)
             (void)recovery_fail(why, why_size, e, "writing the metadata: %s", err_text(e));

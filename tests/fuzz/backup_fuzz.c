@@ -5,8 +5,8 @@
 #include "../../storage/backup_format.h"
 #include "check.h"
 #include "choice.h"
-#include "hash.h"
 #include "mem.h"
+#include "repair.h"
 #include "store.h"
 
 int LLVMFuzzerTestOneInput(const u8 *in, size_t size);
@@ -16,11 +16,8 @@ static void fuzz_object(u8 *p, u32 len, bool fix)
     struct backup_head h;
     struct bytes ops;
     struct meta_op op;
-    if (fix && len >= BACKUP_HEAD_BYTES) {
-        put_le64(p, BACKUP_MAGIC);
-        memset(p + 56, 0, 8);
-        put_le64(p + 56, hash_bytes(p, len));
-    }
+    if (fix)
+        repair_backup(p, len);
     if (backup_decode(bytes_of(p, len), &h, &ops) != ERR_NONE)
         return;
     u64 bytes = 0;

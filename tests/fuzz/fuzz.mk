@@ -22,9 +22,9 @@ $(BUILD)/fuzz/obj/net/codec_print.o $(BUILD)/fuzz/obj/net/codec_random.o: FUZZ_O
 $(FUZZ_LIB): $(call fuzz_obj,$(foreach l,$(LAYERS) real,$($(l)_SRC)))
 	@rm -f $@
 	$(call quiet,AR)ar rcs $@ $^
-FUZZ_WORLD := node start
+FUZZ_WORLD := node start recover
 FUZZ_HELP := $(call fuzz_obj,tests/fuzz/repair.c tests/fuzz/choice.c tests/fuzz/canary.c)
-FUZZ_WORLD_OBJ := $(call fuzz_obj,tests/fuzz/world.c tests/fuzz/world_base.c \
+FUZZ_WORLD_OBJ := $(call fuzz_obj,tests/fuzz/world.c tests/fuzz/world_base.c tests/fuzz/damage.c tests/fuzz/visitor.c \
 	$(filter-out tests/sim/load% tests/sim/model.c tests/sim/sim_main.c tests/sim/sim_run.c,$(sim_SRC)))
 $(patsubst %,$(BUILD)/fuzz/%_fuzz,$(FUZZ_WORLD)): $(FUZZ_WORLD_OBJ)
 $(patsubst %,$(BUILD)/fuzz/%_fuzz,$(FUZZ_WORLD)): FUZZ_WRAP = $(SIM_WRAP) -Wl,--wrap=fatal
@@ -32,7 +32,7 @@ $(BUILD)/fuzz/%_fuzz: $(BUILD)/fuzz/obj/tests/fuzz/%_fuzz.o $(FUZZ_HELP) $(FUZZ_
 	$(call quiet,LD)$(FUZZ_CC) $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(FUZZ_LIB) $(FUZZ_WRAP) $(LIBS)
 
 # In the order of include/plant.h: each target must find its own planted defect, starting from its corpus.
-FUZZ_CANARIES := codec batch compress config wal bundle stored start node backup
+FUZZ_CANARIES := codec batch compress config wal bundle stored start node backup recover
 FUZZ_CANARY_SECONDS ?= 300
 
 .PHONY: fuzz fuzz-programs fuzz-canaries

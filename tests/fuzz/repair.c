@@ -1,5 +1,6 @@
 #include "repair.h"
 
+#include "../../storage/backup_format.h"
 #include "../../storage/bundle_int.h"
 #include "../../storage/wal_format.h"
 #include "batch.h"
@@ -58,6 +59,15 @@ void repair_registration(u8 *p, u32 len)
         return;
     put_le64(p + 32, 0);
     put_le64(p + 32, hash_bytes(p, len));
+}
+
+void repair_backup(u8 *p, u32 len)
+{
+    if (len < BACKUP_HEAD_BYTES)
+        return;
+    put_le64(p, BACKUP_MAGIC);
+    put_le64(p + 56, 0);
+    put_le64(p + 56, hash_bytes(p, len));
 }
 
 void repair_super(u8 *p, u32 len)

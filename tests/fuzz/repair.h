@@ -13,6 +13,8 @@ void repair_block(u8 *p, u32 len);
 void repair_bundle(u8 *p, u32 len);
 /* The value of a key b/... */
 void repair_registration(u8 *p, u32 len);
+/* An object of the metadata's backup. */
+void repair_backup(u8 *p, u32 len);
 /* The block at the beginning of a WAL file. */
 void repair_super(u8 *p, u32 len);
 /* A frame with the bytes it has, and the batch in it. `room`: bytes from p on. */

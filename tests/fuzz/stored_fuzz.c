@@ -4,12 +4,14 @@
  *   1  a topic: its name up to the first 0, then the value
  *   2  records of __consumer_offsets, each u16 length of key and value (0xffff: null) and bytes;
  *      then loading is over, sessions begin, and every group is written again as records
- *   3  a key of a partition or a bundle */
+ *   3  a key of a partition or a bundle
+ *   4  the note of a discarded object: its key up to the first 0, then the value */
 #include <sanitizer/lsan_interface.h>
 #include <string.h>
 
 #include "../../core/broker/broker_int.h"
 #include "../../core/group/group_int.h"
+#include "../../storage/discard.h"
 #include "../../storage/storage_int.h"
 #include "clock.h"
 
@@ -130,13 +132,34 @@ static void fuzz_key(struct bytes in)
         CHECK(bytes_eq(meta_key_bundle(text, bundle), in));
 }
 
+/* ---- notes of discarded objects ---- */
+
+static void fuzz_note(struct bytes in)
+{
+    const u8 *zero = in.len ? memchr(in.data, 0, in.len) : NULL;
+    struct discarded d, again;
+    struct discard_note note;
+    if (!zero)
+        return;
+    u32 n = (u32)(zero - in.data);
+    struct meta_kv kv = { bytes_of(in.data, n), bytes_of(zero + 1, in.len - n - 1), 1 };
+    if (discard_decode(&kv, &d) != ERR_NONE)
+        return;
+    struct meta_op op = discard_op(&note, &d);
+    struct meta_kv written = { op.key, op.value, 1 };
+    CHECK(bytes_eq(op.key, kv.key));
+    CHECK(discard_decode(&written, &again) == ERR_NONE);
+    CHECK(again.id == d.id && again.epoch == d.epoch && again.bytes == d.bytes &&
+          again.since_ms == d.since_ms);
+}
+
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
     if (size < 1 || size > 65536)
         return 0;
     u8 *copy = mem_dup(data + 1, size - 1); /* one byte too far is seen */
     struct bytes in = bytes_of(copy, (u32)size - 1);
-    switch (data[0] % 4) {
+    switch (data[0] % 5) {
     case 0:
         fuzz_producers(in);
         break;
@@ -146,8 +169,11 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
     case 2:
         fuzz_groups(in);
         break;
-    default:
+    case 3:
         fuzz_key(in);
+        break;
+    default:
+        fuzz_note(in);
     }
     mem_free(copy);
     return 0;

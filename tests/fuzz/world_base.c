@@ -188,18 +188,21 @@ static void alter_broker(void)
 {
     struct incremental_alter_configs_request q;
     struct incremental_alter_configs_request_alter_configs_resource r;
-    struct incremental_alter_configs_request_alterable_config c;
+    struct incremental_alter_configs_request_alterable_config c[2];
     incremental_alter_configs_request_init(&q);
     incremental_alter_configs_request_alter_configs_resource_init(&r);
-    incremental_alter_configs_request_alterable_config_init(&c);
+    for (u32 i = 0; i < 2; i++)
+        incremental_alter_configs_request_alterable_config_init(&c[i]);
     q.resources.v = &r;
     q.resources.n = 1;
     r.resource_type = 4;
     r.resource_name = bytes_str("0");
-    r.configs.v = &c;
-    r.configs.n = 1;
-    c.name = bytes_str("log.retention.bytes");
-    c.value = bytes_str("100000000");
+    r.configs.v = c;
+    r.configs.n = 2;
+    c[0].name = bytes_str("log.retention.bytes");
+    c[0].value = bytes_str("100000000");
+    c[1].name = bytes_str("nobody.knows");
+    c[1].value = bytes_str("it");
     call(44, 1, &q);
 }
 

@@ -209,7 +209,7 @@ enum life_end { LIFE_KILLED, LIFE_STOPPED, LIFE_REFUSED };
 enum life_end life_run(bool (*wants_stop)(void), char *why, size_t why_size);
 
 /* leat --recover-from; LIFE_STOPPED: it came through. `pause` lets time pass. */
-enum life_end recover_run(void (*pause)(u64 ns), char *why, size_t why_size);
+enum life_end recover_run(void (*pause)(u64 ns), bool force, char *why, size_t why_size);
 
 /* ---- disk (sim_disk.c) ---- */
 struct sim_file;

@@ -363,9 +363,9 @@ enum life_end life_run(bool (*wants_stop)(void), char *why, size_t why_size)
     return LIFE_STOPPED;
 }
 
-enum life_end recover_run(void (*pause)(u64 ns), char *why, size_t why_size)
+enum life_end recover_run(void (*pause)(u64 ns), bool force, char *why, size_t why_size)
 {
-    struct recovery r = { .pause = pause };
+    struct recovery r = { .pause = pause, .force = force };
     sim.life++;
     sim.effects = 0;
     sim.running = sim.recovering = true;

@@ -76,7 +76,8 @@ static void pairs_delete(u32 from, u32 to)
         disown(pairs[i].key);
         disown(pairs[i].value);
     }
-    memmove(pairs + from, pairs + to, (pair_count - to) * sizeof *pairs);
+    if (to > from)
+        memmove(pairs + from, pairs + to, (pair_count - to) * sizeof *pairs);
     pair_count -= to - from;
 }
 

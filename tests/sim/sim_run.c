@@ -460,7 +460,7 @@ static void data_lost(bool metadata_too)
             sim.kill_count = rnd_log(1, 15);
         }
         u32 hit = sim.faults_hit;
-        end = recover_run(time_passes, why, sizeof why);
+        end = recover_run(time_passes, false, why, sizeof why);
         if (end == LIFE_REFUSED && sim.faults_hit == hit)
             sim_fail("recovery from the store refuses: %s", why);
         TRACE("recovery %s", end == LIFE_STOPPED ? "is through" : *why ? why : "was killed");

@@ -86,6 +86,9 @@ static void a_note_says_what_was_written(void **state)
     kv.value.len++;
     kv.key.len--;
     assert_int_equal(discard_decode(&kv, &back), ERR_MALFORMED);
+    kv.key.len++;
+    note.key[0] = 'b';
+    assert_int_equal(discard_decode(&kv, &back), ERR_MALFORMED);
 }
 
 static void objects_outlive_their_registration_by_the_grace_time(void **state)
