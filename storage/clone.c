@@ -201,6 +201,13 @@ err clone_decode(struct bytes value, u32 *count)
     return hash_stream_value(&h) == get_le64(value.data + 8) ? ERR_NONE : ERR_CORRUPT;
 }
 
+err clone_decode_kv(const struct meta_kv *kv, struct partition_key *key, u32 *count)
+{
+    bool good =
+        meta_key_partition_parse(kv->key, key) && clone_decode(kv->value, count) == ERR_NONE;
+    return good ? ERR_NONE : ERR_CORRUPT;
+}
+
 void clone_decode_block(struct bytes value, u32 i, struct partition_key *origin, struct block *b)
 {
     const u8 *at = value.data + CLONE_HEAD_BYTES + i * CLONE_BLOCK_BYTES;

@@ -234,8 +234,9 @@ static err clone_one(void *arg, const struct meta_kv *kv)
     struct block b;
     u32 count;
     bool any_missing = false;
-    if (!meta_key_partition_parse(kv->key, &key) || clone_decode(kv->value, &count) != ERR_NONE)
-        return ERR_CORRUPT;
+    err e = clone_decode_kv(kv, &key, &count);
+    if (e != ERR_NONE)
+        return e;
     struct part *p = part_of(f, &key);
     for (u32 i = 0; i < count; i++) {
         clone_decode_block(kv->value, i, &origin, &b);

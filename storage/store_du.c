@@ -156,8 +156,9 @@ static err clone_one(void *arg, const struct meta_kv *kv)
     struct partition_key key, origin;
     struct block b;
     u32 count;
-    if (!meta_key_partition_parse(kv->key, &key) || clone_decode(kv->value, &count) != ERR_NONE)
-        return ERR_CORRUPT;
+    err e = clone_decode_kv(kv, &key, &count);
+    if (e != ERR_NONE)
+        return e;
     if (topic_names_find(&d->names, key.topic_id) == NULL)
         return ERR_NONE; /* was not made in the end */
     const struct part_use *p = part_of(d, &key);
