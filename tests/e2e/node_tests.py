@@ -769,7 +769,7 @@ def full_store(work, disk):
 
 @case
 def full_store_disk(work):
-    enter_namespace()
+    enter_namespace(work)
     with SmallDisk(work, 128) as disk:
         full_store(work, disk)
 
@@ -844,7 +844,7 @@ def many_partitions_asked_for_by_name(work):
 @case
 def failed_log_is_read_only(work):
     """The disk of the write-ahead log answers EIO: the shard takes no records until a restart, and says so."""
-    enter_namespace()
+    enter_namespace(work)
     with FailingDisk(work, 64, 48) as disk:
         node = Node(work, f"wal.path={disk.path}/wal", "wal.size=32m", "wal.segment_bytes=4m", shards=1)
         node.start()
@@ -884,7 +884,7 @@ def failed_log_is_read_only(work):
 def full_data_disk_at_start(work):
     """Too little room for metadata or the log: a message with cause and remedy, no crash, and a start
     as if nothing had been once there is room."""
-    enter_namespace()
+    enter_namespace(work)
     with SmallDisk(work, 40) as disk:
         node = Node(work, "wal.size=16m", "wal.segment_bytes=1m", "message.max.bytes=500k",
                     f"node.data_dir={disk.path}/data", f"store.url=file://{work}/store", shards=1)
@@ -912,7 +912,7 @@ def full_data_disk_at_start(work):
 def small_disk_and_no_wal_size(work):
     """A node that is told no size takes a tenth of a small disk for its log, and says so; one that is told takes
     what was asked for. A restart and a reload find nothing changed."""
-    enter_namespace()
+    enter_namespace(work)
 
     class Unset(Node):
         def command(self):

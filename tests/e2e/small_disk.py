@@ -4,22 +4,38 @@ The test runs in a mount namespace of its own (enter_namespace), so that the mou
 it ends, and nobody else sees them. Where loop devices are not to be had, a tmpfs of that size takes
 their place; where neither is, the test fails and says so.
 """
+import atexit
 import os
 import shutil
 import subprocess
 import sys
 
 
-def enter_namespace():
-    """Starts this program again in a mount namespace; as root of a user namespace when we are not root."""
+def give_back(directory, user, group):
+    for folder, _, files in os.walk(directory):
+        for path in [folder, *(os.path.join(folder, f) for f in files)]:
+            os.lchown(path, user, group)
+
+
+def enter_namespace(work):
+    """Starts this program again in a mount namespace. As root when we are or when sudo makes us so: then all in
+    `work` is the user's again in the end. Else as root of a user namespace, which can mount less."""
     if os.environ.get("LEAT_MOUNT_NAMESPACE"):
+        if "SUDO_UID" in os.environ:
+            atexit.register(give_back, work, int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"]))
         return
     unshare = shutil.which("unshare")
     if not unshare:
         raise AssertionError("unshare is missing: apt-get install util-linux")
-    flags = ["--mount"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--mount"]
     os.environ["LEAT_MOUNT_NAMESPACE"] = "1"
-    os.execv(unshare, [unshare, *flags, sys.executable, *sys.argv])
+    again = [unshare, "--mount", sys.executable, *sys.argv]
+    if os.geteuid() != 0:
+        if attempt("sudo", "-n", "true") is None:
+            variables = [f"{k}={v}" for k, v in os.environ.items() if not k.startswith("SUDO_")]
+            again = ["sudo", "-n", "env", *variables, *again]
+        else:
+            again[1:1] = ["--user", "--map-root-user"]
+    os.execvp(again[0], again)
 
 
 def attempt(*command):
