@@ -28,6 +28,7 @@ def enter_namespace(work):
     if not unshare:
         raise AssertionError("unshare is missing: apt-get install util-linux")
     os.environ["LEAT_MOUNT_NAMESPACE"] = "1"
+    os.environ["PATH"] += ":/usr/sbin:/sbin"  # mkfs; not in the path of every user
     again = [unshare, "--mount", sys.executable, *sys.argv]
     if os.geteuid() != 0:
         if attempt("sudo", "-n", "true") is None:
