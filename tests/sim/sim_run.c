@@ -391,6 +391,8 @@ static void rot_life(void)
     TRACE("after rot: %s", end == LIFE_REFUSED ? why : "it started");
     if (end == LIFE_KILLED)
         node_died();
+    else if (end == LIFE_REFUSED)
+        disk_crash(false); /* another shard may have begun to write */
     STAT_ADD(rots_refused, end == LIFE_REFUSED);
     disk_rot_undo(); /* the operator puts an intact copy back */
 }
