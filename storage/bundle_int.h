@@ -46,6 +46,17 @@ static inline u32 bundle_block_bytes(const struct bundle_entry *e)
 {
     return e->data_bytes + BUNDLE_BLOCK_HEADER_BYTES;
 }
+/* The entry of object `id` as the index has it. */
+static inline struct block bundle_entry_block(u64 id, const struct bundle_entry *e)
+{
+    return (struct block){ .bundle = id,
+                           .base_offset = e->base_offset,
+                           .last_offset = e->last_offset,
+                           .max_timestamp = e->max_timestamp,
+                           .pos = e->pos,
+                           .bytes = bundle_block_bytes(e),
+                           .data_bytes = e->data_bytes };
+}
 
 /* The next batch of a partition: true when it opens a block. *at = its place behind the beginning
  * of the block's header. */

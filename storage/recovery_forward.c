@@ -308,16 +308,11 @@ static err blocks_add(struct forward *f, u32 object, u32 count)
             f->block_cap = MAX(256u, f->block_cap * 2);
             f->blocks = mem_realloc(f->blocks, f->block_cap * sizeof *f->blocks);
         }
-        f->blocks[f->block_count++] = (struct taken){ .key = e.key,
-                                                      .object = object,
-                                                      .epoch = f->objects[object].epoch,
-                                                      .block = { .bundle = f->objects[object].id,
-                                                                 .base_offset = e.base_offset,
-                                                                 .last_offset = e.last_offset,
-                                                                 .max_timestamp = e.max_timestamp,
-                                                                 .pos = e.pos,
-                                                                 .bytes = bundle_block_bytes(&e),
-                                                                 .data_bytes = e.data_bytes } };
+        f->blocks[f->block_count++] =
+            (struct taken){ .key = e.key,
+                            .object = object,
+                            .epoch = f->objects[object].epoch,
+                            .block = bundle_entry_block(f->objects[object].id, &e) };
     }
     return ERR_NONE;
 }

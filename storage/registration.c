@@ -14,17 +14,6 @@
 #include "plant.h"
 #include "uploader_int.h"
 
-static struct block block_of(const struct upload_object *o, const struct bundle_entry *e)
-{
-    return (struct block){ .bundle = o->id,
-                           .base_offset = e->base_offset,
-                           .last_offset = e->last_offset,
-                           .max_timestamp = e->max_timestamp,
-                           .pos = e->pos,
-                           .bytes = bundle_block_bytes(e),
-                           .data_bytes = e->data_bytes };
-}
-
 /* The partition of an entry, if its block is still wanted. */
 static struct pindex *entry_partition(struct storage *st, const struct bundle_entry *e)
 {
@@ -66,7 +55,7 @@ static struct bytes object_value(struct upload *u, struct upload_object *o)
     CHECK(raw != NULL); /* REGISTRATION_BYTES_MAX is far above an upload's worth of blocks */
     u32 n = 0;
     for (u32 i = 0; i < b->entry_count; i++) {
-        struct block block = block_of(o, &b->entries[i]);
+        struct block block = bundle_entry_block(o->id, &b->entries[i]);
         if (o->registered[i])
             bundle_reg_set(raw, n++, &b->entries[i].key, &block);
     }
@@ -164,7 +153,7 @@ static void apply_object(struct storage *st, struct upload_object *o)
     if (reg.block_count > 0)
         retention_bundle_add(st, o->id, &reg, live, false);
     for (u32 i = 0; i < b->entry_count; i++) {
-        struct block block = block_of(o, &b->entries[i]);
+        struct block block = bundle_entry_block(o->id, &b->entries[i]);
         if (o->registered[i])
             pindex_add_block(pindex_find(st, &b->entries[i].key), &block);
     }

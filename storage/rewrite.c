@@ -402,18 +402,6 @@ static void put_done(struct bg_job *j)
 
 /* ---- the swap ---- */
 
-static struct block block_of(const struct rewrite *r, u32 i)
-{
-    const struct bundle_entry *e = &r->builder.entries[i];
-    return (struct block){ .bundle = r->id,
-                           .base_offset = e->base_offset,
-                           .last_offset = e->last_offset,
-                           .max_timestamp = e->max_timestamp,
-                           .pos = e->pos,
-                           .bytes = bundle_block_bytes(e),
-                           .data_bytes = e->data_bytes };
-}
-
 static struct bundle_reg reg_of(const struct rewrite *r)
 {
     return (struct bundle_reg){ .epoch = r->builder.epoch,
@@ -433,7 +421,7 @@ static struct bytes reg_value(struct rewrite *r)
     struct bytes value = bundle_reg_begin(&r->arena, &reg, &raw);
     CHECK(raw != NULL);
     for (u32 i = 0; i < reg.block_count; i++) {
-        struct block b = block_of(r, i);
+        struct block b = bundle_entry_block(r->id, &r->builder.entries[i]);
         bundle_reg_set(raw, i, &r->p->key, &b);
     }
     bundle_reg_end(raw, value.len);
@@ -558,7 +546,7 @@ static void swap(struct rewrite *r)
         own[i] = own_blocks(r, r->runs[i].object.id);
     struct block *blocks = mem_alloc((blocks_count + 1) * sizeof *blocks);
     for (u32 i = first; i < blocks_count; i++)
-        blocks[i] = block_of(r, i);
+        blocks[i] = bundle_entry_block(r->id, &r->builder.entries[i]);
     if (!p->dropped) {
         pindex_swap_blocks(p, r->from, r->to, blocks + first, blocks_count - first,
                            r->filter == NULL);

@@ -468,15 +468,21 @@ static void awaited_uploads_go_first(void **state)
     ENGINE_UNTIL(metric(M_registered_bundles) == 0);
 }
 
-static void how_long_it_waits_is_told(void **state)
+/* Sealed segments, while awaited uploads take all of the way. */
+static void fill_beside_awaited(void)
 {
-    (void)state;
     eng->remote = true;
     engine_set("store.merge_wait", "1h");
     engine_start();
     flow_is(100 * MIB, 0);
     engine_fill(400000);
     engine_seal_all();
+}
+
+static void how_long_it_waits_is_told(void **state)
+{
+    (void)state;
+    fill_beside_awaited();
     ENGINE_UNTIL(metric(M_merge_waiting) > 0);
     assert_true(metric(M_registered_bundles) > 0 && metric(M_registered_bundle_bytes) > 400000);
     assert_in_range(metric(M_put_rate_awaited), 99 * MIB, 101 * MIB);
@@ -487,12 +493,7 @@ static void how_long_it_waits_is_told(void **state)
 static void what_waits_too_long_presses_uploads(void **state)
 {
     (void)state;
-    eng->remote = true;
-    engine_set("store.merge_wait", "1h");
-    engine_start();
-    flow_is(100 * MIB, 0);
-    engine_fill(400000);
-    engine_seal_all();
+    fill_beside_awaited();
     fault.delay_put_us = 200000;
     turns(300);
     assert_false(merge_presses(eng->st));
