@@ -66,14 +66,13 @@ class S3Server:
             return [self.program, "server", "--quiet", "--address", address, self.directory]
         return [self.program, "-H", "127.0.0.1", "-p", str(self.port)]
 
-    def start(self):
+    def start(self, before_exec=harness.die_with_parent):
         environment = dict(os.environ, ROOT_ACCESS_KEY=ACCESS_KEY, ROOT_SECRET_KEY=SECRET_KEY,
                            MINIO_ROOT_USER=ACCESS_KEY, MINIO_ROOT_PASSWORD=SECRET_KEY, MINIO_BROWSER="off",
                            MINIO_UPDATE="off")
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                            env=environment, start_new_session=True,
-                                            preexec_fn=harness.die_with_parent)
+                                            env=environment, start_new_session=True, preexec_fn=before_exec)
         end = time.monotonic() + 60
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > end:

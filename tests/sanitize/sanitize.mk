@@ -28,7 +28,8 @@ sim-sanitized: sim-build
 node-load: $(BUILD)/leat $(BUILD)/leat-bench
 	@BUILD=$(BUILD) tests/crash/stress --seconds $(SANITIZE_SECONDS) --shards 2 --any-memory --limit 30
 node-e2e: $(BUILD)/leat
-	@BUILD=$(BUILD) tests/e2e/run --jobs 2 --title node-e2e -w core.shards=2 --only $(SANITIZE_E2E)
+	@BUILD=$(BUILD) tests/e2e/run --jobs 2 --title node-e2e $(if $(filter thread,$(SAN)),--slow-build) \
+		-w core.shards=2 --only $(SANITIZE_E2E)
 
 sanitize: deps
 	@$(SANITIZER_OPTIONS) tests/run_all \
