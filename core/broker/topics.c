@@ -217,29 +217,61 @@ static err create_check(struct topics_op *op, const struct create_topics_request
     return ERR_NONE;
 }
 
-/* The configs of the new topic, for version 5 and later. */
-static void create_fill_configs(struct call *c, const struct topic *t, create_result *r)
+/* What version 5 and later tell of a topic's configs. Formatting them is most of the work of a
+ * request for thousands of topics, and what is not overridden is the same for all of them. */
+typedef struct create_topics_response_creatable_topic_configs create_config;
+
+static void create_config_fill(struct call *c, const struct topic_config *tc,
+                               enum topic_config_id id, create_config *k)
 {
-    r->configs.v = CALL_ARRAY(c, struct create_topics_response_creatable_topic_configs, TC_COUNT);
-    r->configs.n = 0;
-    for (u32 i = 0; r->configs.v && i < TC_COUNT; i++) {
-        enum topic_config_id id = (enum topic_config_id)i;
-        if (!topic_config_visible(id))
-            continue;
-        struct create_topics_response_creatable_topic_configs *k = &r->configs.v[r->configs.n++];
-        char buf[CONFIG_VALUE_SIZE];
-        create_topics_response_creatable_topic_configs_init(k);
-        k->name = bytes_str(topic_config_name(id));
-        k->value =
-            arena_copy(c->arena, bytes_str(topic_config_text(&t->config, id, buf, sizeof buf)));
-        k->config_source = topic_config_source(&t->config, c->at->node->cfg, id);
-    }
+    char buf[CONFIG_VALUE_SIZE];
+    create_topics_response_creatable_topic_configs_init(k);
+    k->name = bytes_str(topic_config_name(id));
+    k->value = arena_copy(c->arena, bytes_str(topic_config_text(tc, id, buf, sizeof buf)));
+    k->config_source = topic_config_source(tc, c->at->node->cfg, id);
 }
 
-static void create_one(struct topics_op *op, const struct create_topics_request *q, i32 at,
-                       bool named_twice, create_result *r)
+/* NULL at the request's memory limit. */
+static create_config *create_configs_plain(struct call *c)
+{
+    create_config *v = CALL_ARRAY(c, create_config, TC_COUNT);
+    struct topic_config plain;
+    topic_config_init(&plain, c->at->node->cfg);
+    for (u32 i = 0, n = 0; v && i < TC_COUNT; i++)
+        if (topic_config_visible((enum topic_config_id)i))
+            create_config_fill(c, &plain, (enum topic_config_id)i, &v[n++]);
+    topic_config_free(&plain);
+    return v;
+}
+
+static void create_configs_fill(struct call *c, create_config *plain, const struct topic_config *tc,
+                                create_result *r)
+{
+    create_config *own = NULL;
+    r->configs.n = 0;
+    for (u32 i = 0; i < TC_COUNT; i++) {
+        if (!topic_config_visible((enum topic_config_id)i))
+            continue;
+        if (tc->overrides[i] && !own) {
+            own = CALL_ARRAY(c, create_config, TC_COUNT);
+            if (!own) {
+                r->configs.n = 0; /* the call fails as a whole */
+                return;
+            }
+            memcpy(own, plain, TC_COUNT * sizeof *own);
+        }
+        if (tc->overrides[i])
+            create_config_fill(c, tc, (enum topic_config_id)i, &own[r->configs.n]);
+        r->configs.n++;
+    }
+    r->configs.v = own ? own : plain; /* topics that override nothing share it */
+}
+
+static void create_one(struct topics_op *op, create_config *plain, i32 at, bool named_twice,
+                       create_result *r)
 {
     struct call *c = op->call;
+    const struct create_topics_request *q = CALL_REQ(c, create_topics_request);
     create_topics_response_creatable_topic_result_init(r);
     r->name = q->topics.v[at].name;
     r->error_message = (struct bytes){ NULL, 0 };
@@ -255,7 +287,7 @@ static void create_one(struct topics_op *op, const struct create_topics_request 
     r->num_partitions = t->partition_count;
     r->replication_factor = 1;
     r->topic_id = t->id;
-    create_fill_configs(c, t, r);
+    create_configs_fill(c, plain, &t->config, r);
     if (q->validate_only) {
         topic_free(t);
         return;
@@ -277,9 +309,10 @@ static void create_run(struct controller_task *task)
     for (i32 i = 0; names && i < n; i++)
         names[i] = (struct named){ q->topics.v[i].name, 0, i };
     const u8 *marks = names && resp->topics.v ? named_marks(c, names, n) : NULL;
-    for (i32 i = 0; marks && i < n; i++)
+    create_config *plain = marks ? create_configs_plain(c) : NULL;
+    for (i32 i = 0; plain && i < n; i++)
         if (!(marks[i] & NAMED_BEFORE)) /* one answer a name */
-            create_one(op, q, i, marks[i] & NAMED_TWICE, &resp->topics.v[resp->topics.n++]);
+            create_one(op, plain, i, marks[i] & NAMED_TWICE, &resp->topics.v[resp->topics.n++]);
     topics_op_release(op);
 }
 

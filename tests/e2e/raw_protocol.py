@@ -586,17 +586,19 @@ def many_elements(broker):
         (75, 0, {"Topics": [{"Name": name} for name in names], "ResponsePartitionLimit": 2000, "Cursor": None}),
         (LEAVE, 5, {"GroupId": group, "Members": [{"MemberId": name} for name in names]}),
     ]
-    slow = []
+    slow, closed = [], []
     for key, version, values in requests:
         with Beside(broker, slowest=1.5):
             start = time.monotonic()
             with broker.connect(timeout=60) as c:
                 c.send(key, version, values)
-                c.read_frame()  # an answer, or closed when it is too much
+                if not c.read_frame():
+                    closed.append(broker.schema.name(key))
             took = time.monotonic() - start
         if took > 5 * SLOWNESS:
             slow.append(f"{broker.schema.name(key)} took {took:.1f} s")
     expect(slow, [], "slow answers")
+    expect(closed, [], "closed instead of answered")
 
 
 def frame(payload):
@@ -1871,6 +1873,13 @@ def create_topics_details(broker):
     twice = fresh("raw-twice")
     got = create({"Name": twice}, {"Name": twice}, {"Name": twice + "-other"})
     expect(sorted((t["Name"], t["ErrorCode"]) for t in got), [(twice, 42), (twice + "-other", 0)], "a name twice")
+    # What is told of configs is what DescribeConfigs tells, of topics with and without their own in one request.
+    own = [{}, {"retention.ms": "4711", "cleanup.policy": "compact"}, {"max.message.bytes": "5000"}, {}]
+    got = create(*({"Configs": [{"Name": k, "Value": v} for k, v in c.items()]} for c in own))
+    for t, configs in zip(sorted(got, key=lambda t: t["Name"]), own):
+        expect({k["Name"]: k["Value"] for k in t["Configs"] if k["ConfigSource"] == 1}, configs, "configs of its own")
+        expect({k["Name"]: k["Value"] for k in t["Configs"]},
+               {k: v["Value"] for k, v in described(broker, 2, t["Name"], None).items()}, "configs")
     topic = broker.topic(partitions=2)
 
     def grow(*topics):
