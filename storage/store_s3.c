@@ -4,7 +4,8 @@
  *  1. put is one PUT, or for large objects a multipart upload (store_s3_parts.c). S3 shows an
  *     object only once it is complete, so a name that exists is a complete object here too.
  *  2. if_absent is If-None-Match: *. Where the probe at the start found that the store does not
- *     honour it, a HEAD comes first: that is not atomic, and the log says so.
+ *     honour it, a HEAD comes first: that is not atomic, and the log says so. Before an upload in
+ *     parts a HEAD comes always: some stores honour it for a PUT and not for what ends parts.
  *  3. The answer to a put may get lost after it took effect, and the repeated one then finds the
  *     object: a mark in its metadata tells ours from another's. So it is with the second of two
  *     requests for a put that is awaited: both carry the same bytes, condition and mark, so there
@@ -136,12 +137,13 @@ static err s3_put(struct store *st, const struct store_object *o)
     u64 bytes = 0, there;
     for (u32 i = 0; i < o->part_count; i++)
         bytes += o->parts[i].len;
-    if (o->if_absent && !s->conditional) {
+    bool large = bytes > 2 * config_u64(s->cfg, CFG_s3_part_bytes);
+    if (o->if_absent && (large || !s->conditional)) {
         err e = s3_size(st, o->name, &there);
         if (e != ERR_NOT_FOUND)
             return e == ERR_NONE ? ERR_EXISTS : e;
     }
-    if (bytes > 2 * config_u64(s->cfg, CFG_s3_part_bytes))
+    if (large)
         return s3_put_parts(h, o, bytes);
     return s3_put_one(h, o, bytes);
 }

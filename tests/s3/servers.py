@@ -18,6 +18,7 @@ GO_SERVERS = {
     "versitygw": ("github.com/versity/versitygw/cmd/versitygw", "v1.8.0"),
     "minio": ("github.com/minio/minio", "v0.0.0-20260212201848-7aac2a2c5b7c"),
 }
+S3PROXY = "org.gaul:s3proxy:3.0.0"
 MOTO = "moto[server]==5.2.2"
 
 
@@ -47,6 +48,20 @@ def install_moto():
     return os.path.join(directory, "bin", "moto_server")
 
 
+def install_s3proxy():
+    """Its class path."""
+    harness.need("mvn", "maven")
+    directory = os.path.join(DIRECTORY, S3PROXY.replace(":", "-"))
+    with harness.locked("s3-s3proxy"):
+        harness.run_quietly([os.path.join(harness.HERE, "peers", "maven.sh"), directory, S3PROXY], "maven.sh")
+    return os.path.join(directory, "*")
+
+
+def install(kind):
+    """What the server's command begins with."""
+    return {"moto": install_moto, "s3proxy": install_s3proxy}.get(kind, lambda: install_go_server(kind))()
+
+
 class S3Server:
     """One server with its data in a directory of its own and one bucket."""
 
@@ -55,7 +70,7 @@ class S3Server:
         self.directory = os.path.join(directory, kind)
         self.log = os.path.join(directory, kind + ".log")
         os.makedirs(self.directory, exist_ok=True)
-        self.program = install_moto() if kind == "moto" else install_go_server(kind)
+        self.program = install(kind)
 
     def command(self):
         address = f"127.0.0.1:{self.port}"
@@ -64,7 +79,25 @@ class S3Server:
             return [self.program, "--port", address, "--quiet", "--keep-alive", "posix", self.directory]
         if self.kind == "minio":
             return [self.program, "server", "--quiet", "--address", address, self.directory]
+        if self.kind == "s3proxy":
+            return self.s3proxy_command()
         return [self.program, "-H", "127.0.0.1", "-p", str(self.port)]
+
+    def s3proxy_command(self):
+        """It reads what it is to do from files."""
+        os.makedirs(os.path.join(self.directory, BUCKET), exist_ok=True)
+        settings, logging = self.log + ".conf", self.log + ".xml"
+        with open(settings, "w") as f:
+            f.write(f"s3proxy.endpoint=http://127.0.0.1:{self.port}\ns3proxy.authorization=aws-v2-or-v4\n"
+                    f"s3proxy.identity={ACCESS_KEY}\ns3proxy.credential={SECRET_KEY}\n"
+                    f"s3proxy.v4-max-non-chunked-request-size={1 << 28}\n"
+                    f"jclouds.provider=filesystem-nio2\njclouds.filesystem.basedir={self.directory}\n")
+        with open(logging, "w") as f:
+            f.write('<configuration><appender name="out" class="ch.qos.logback.core.ConsoleAppender"><encoder>'
+                    '<pattern>%d %p %c: %m%n</pattern></encoder></appender><root level="warn"><appender-ref ref="out"/>'
+                    '</root></configuration>')
+        return [harness.java(), "-Xmx512m", f"-Dlogback.configurationFile={logging}", "-cp", self.program,
+                "org.gaul.s3proxy.Main", "--properties", settings]
 
     def start(self, before_exec=harness.die_with_parent):
         environment = dict(os.environ, ROOT_ACCESS_KEY=ACCESS_KEY, ROOT_SECRET_KEY=SECRET_KEY,

@@ -21,6 +21,7 @@
 # 4.4.0 is not published though its broker is, and the tools of 4.3.1 work with it.
 set -euo pipefail
 
+here=$(cd "$(dirname "$0")" && pwd)
 cache=${LEAT_CACHE:-$HOME/.cache/leat}
 version=${KAFKA_VERSION:-4.4.0}
 tools_version=${KAFKA_TOOLS_VERSION:-4.3.1}
@@ -88,30 +89,7 @@ stop_node() {
 }
 accepts() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# fetch DIR group:artifact:version...: the artifacts and all they need at run time.
-fetch() {
-    local target=$1 artifact group id release pom
-    shift
-    [ -e "$target/.complete" ] && return 0
-    command -v mvn >/dev/null || die "Maven is missing: apt-get install maven"
-    say "kafka.sh: fetching $* into $target"
-    pom=$(mktemp -d)
-    {
-        echo '<project><modelVersion>4.0.0</modelVersion><groupId>leat</groupId>'
-        echo '<artifactId>peer</artifactId><version>1</version><packaging>pom</packaging><dependencies>'
-        for artifact; do
-            IFS=: read -r group id release <<<"$artifact"
-            printf '<dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version></dependency>\n' \
-                "$group" "$id" "$release"
-        done
-        echo '</dependencies></project>'
-    } >"$pom/pom.xml"
-    rm -rf "$target"
-    mvn -q -B -f "$pom/pom.xml" dependency:copy-dependencies -DincludeScope=runtime \
-        -DoutputDirectory="$target" >&2 || { rm -rf "$pom" "$target"; die "Maven could not fetch $*"; }
-    rm -rf "$pom"
-    touch "$target/.complete"
-}
+fetch() { "$here/maven.sh" "$@" || exit 1; }
 
 class_path() { printf '%s/*' "$1"; }
 
