@@ -5,6 +5,7 @@
  * Needed in any case: kernel 5.19 (provided buffer rings, multishot accept). */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -13,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -23,6 +25,8 @@
 #include "uring_int.h"
 
 #define CQ_PER_SQ 8u
+#define MEMORY_TRIES 60u
+#define MEMORY_REST_US 50000u
 #define BUF_RING_START 32u /* buffers in the kernel's hands at first: 512 KiB of 16 KiB ones */
 
 /* ---- messages ---- */
@@ -265,7 +269,40 @@ static void io_release(struct io *io)
     mem_unmap(io, sizeof *io);
 }
 
-err io_create(const struct config *cfg, u32 index, struct io **out, char *why, size_t why_size)
+/* The kernel counts locked memory over all processes of a user. So where it is limited, a node that
+ * registered as many images as it can would leave nothing for the rings of another, nor for those
+ * of its own next start, for which the kernel frees the old ones in its own time. */
+static bool locked_memory_ample(const struct config *cfg)
+{
+    struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+    struct rlimit lim = { 0 };
+    if (syscall(SYS_capget, &head, data) == 0 && data[0].effective & 1u << CAP_IPC_LOCK)
+        return true;
+    if (getrlimit(RLIMIT_MEMLOCK, &lim) != 0)
+        return false;
+    u64 images = config_u64(cfg, CFG_memory_budget);
+    return lim.rlim_cur == RLIM_INFINITY || lim.rlim_cur / 2 >= images;
+}
+
+static void regions_setup(struct io *io)
+{
+    if (!locked_memory_ample(io->cfg)) {
+        struct rlimit lim = { 0 };
+        (void)getrlimit(RLIMIT_MEMLOCK, &lim);
+        if (io->index == 0)
+            LOG(INFO, io_regions_not_registered,
+                "memlock_bytes=%" PRIu64
+                " effect=\"writes pin their memory each time, a little slower\" "
+                "remedy=\"ulimit -l unlimited, LimitMEMLOCK=infinity\"",
+                (u64)lim.rlim_cur);
+        return;
+    }
+    if (io_uring_register_buffers_sparse(&io->ring, REGIONS_MAX) == 0)
+        io->region_slots = REGIONS_MAX;
+}
+
+static err io_try(const struct config *cfg, u32 index, struct io **out, char *why, size_t why_size)
 {
     struct io *io = mem_map(sizeof *io, false); /* cache-line aligned */
     if (!io)
@@ -297,8 +334,7 @@ err io_create(const struct config *cfg, u32 index, struct io **out, char *why, s
         goto fail;
     }
     io->msghdrs = mem_alloc(io->ring.sq.ring_entries * sizeof *io->msghdrs);
-    if (io_uring_register_buffers_sparse(&io->ring, REGIONS_MAX) == 0)
-        io->region_slots = REGIONS_MAX;
+    regions_setup(io);
     features_tell(io, setup_flags);
     uring_event_arm(io);
     *out = io;
@@ -306,6 +342,20 @@ err io_create(const struct config *cfg, u32 index, struct io **out, char *why, s
 fail:
     io_uring_queue_exit(&io->ring);
     io_release(io);
+    return e;
+}
+
+/* Rings of a process that ended a moment ago may still count as its user's locked memory. */
+err io_create(const struct config *cfg, u32 index, struct io **out, char *why, size_t why_size)
+{
+    err e = io_try(cfg, index, out, why, why_size);
+    for (u32 i = 0; e == ERR_NO_MEMORY && i < MEMORY_TRIES; i++) {
+        if (i == 0)
+            LOG(INFO, io_waits_for_memory, "shard=%u seconds=%u why=\"%s\"", index,
+                MEMORY_TRIES * MEMORY_REST_US / 1000000u, why);
+        usleep(MEMORY_REST_US);
+        e = io_try(cfg, index, out, why, why_size);
+    }
     return e;
 }
 
@@ -553,7 +603,7 @@ static bool region_set(struct io *io, u32 slot, void *p, u64 bytes)
 static void region_refused(struct io *io, u64 bytes)
 {
     struct rlimit lim = { 0 };
-    if (io->region_refusal_told)
+    if (io->region_refusal_told || io->region_slots == 0)
         return;
     io->region_refusal_told = true;
     (void)getrlimit(RLIMIT_MEMLOCK, &lim);

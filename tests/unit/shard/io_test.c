@@ -4,6 +4,7 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -232,22 +233,66 @@ static void lock_privilege(bool on)
     assert_int_equal(syscall(SYS_capset, &head, data), 0);
 }
 
+static struct rlimit memlock_before;
+
+static void memlock_limit(u64 bytes)
+{
+    assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &memlock_before), 0);
+    struct rlimit little = memlock_before;
+    little.rlim_cur = MIN(memlock_before.rlim_max, bytes);
+    assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &little), 0);
+    lock_privilege(false);
+}
+
+static void memlock_limit_end(void)
+{
+    lock_privilege(true);
+    assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &memlock_before), 0);
+}
+
 static void sends_whose_pages_cant_be_pinned_are_copied(void **state)
 {
     (void)state;
-    struct rlimit before, little;
-    assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &before), 0);
-    little = before;
-    little.rlim_cur = MIN(before.rlim_max, 4 * MIB);
-    assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &little), 0);
-    lock_privilege(false);
+    memlock_limit(4 * MIB);
     s = fixture_single(&fix, few_buffers);
     u16 port = listen_start();
     transfer(port, 9 * (u32)MIB);
     listen_end();
     fixture_single_free(&fix);
-    lock_privilege(true);
-    assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &before), 0);
+    memlock_limit_end();
+}
+
+/* It is the user's, of all processes together: others need it for their rings. */
+static void little_locked_memory_is_left_to_rings(void **state)
+{
+    (void)state;
+    u8 *mem = mem_map(1 * MIB, false);
+    memlock_limit(8 * MIB);
+    s = fixture_single(&fix, few_buffers);
+    assert_false(io_register_region(s->io, mem, 1 * MIB));
+    fixture_single_free(&fix);
+    memlock_limit_end();
+    mem_unmap(mem, 1 * MIB);
+}
+
+/* The kernel frees the rings of a process some time after it ended. */
+static void *memory_comes_back(void *arg)
+{
+    usleep(200 * 1000);
+    (void)!setrlimit(RLIMIT_MEMLOCK, &memlock_before);
+    return arg;
+}
+
+static void rings_wait_for_locked_memory(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    memlock_limit(0);
+    assert_int_equal(pthread_create(&thread, NULL, memory_comes_back, NULL), 0);
+    s = fixture_single(&fix, few_buffers);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    fixture_single_free(&fix);
+    memlock_limit_end();
 }
 
 static void send_to_a_closed_peer_fails(void **state)
@@ -366,6 +411,8 @@ int main(void)
         cmocka_unit_test(sockets_receive_into_pooled_buffers),
         cmocka_unit_test(sends_are_complete_copied_or_not),
         cmocka_unit_test(sends_whose_pages_cant_be_pinned_are_copied),
+        cmocka_unit_test(little_locked_memory_is_left_to_rings),
+        cmocka_unit_test(rings_wait_for_locked_memory),
         cmocka_unit_test(send_to_a_closed_peer_fails),
         cmocka_unit_test(a_full_queue_is_submitted_and_goes_on),
         cmocka_unit_test(forbidden_rings_are_explained),
