@@ -9,6 +9,7 @@
 
 #include <sanitizer/allocator_interface.h>
 #include <sanitizer/asan_interface.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -146,16 +146,19 @@ static bool case_conditional(void)
     return true;
 }
 
+static u32 race_bytes;
+
 static void *race_run(void *arg)
 {
     err *out = arg;
-    *out = put_seed("c/race", 9, 20000, true);
+    *out = put_seed("c/race", 9, race_bytes, true);
     return NULL;
 }
 
-static bool case_race(void)
+static bool race_has_one_winner(u32 bytes)
 {
     enum { RACERS = 8 };
+    race_bytes = bytes;
     pthread_t threads[RACERS];
     err results[RACERS];
     u32 won = 0;
@@ -170,9 +173,20 @@ static bool case_race(void)
              err_name(results[i]));
     }
     NEED(won == 1, "%u racers won", won);
-    NEED_ERR(get_seed("c/race", 9, 0, 20000), ERR_NONE);
+    NEED_ERR(get_seed("c/race", 9, 0, bytes), ERR_NONE);
     NEED_ERR(store->driver->remove(store, "c/race"), ERR_NONE);
     return true;
+}
+
+static bool case_race(void)
+{
+    return race_has_one_winner(20000);
+}
+
+/* With store.s3.part_bytes=5m: three parts. */
+static bool case_race_parts(void)
+{
+    return race_has_one_winner(11 * 1024 * 1024);
 }
 
 /* With store.s3.part_bytes=5m: three parts. */
@@ -577,6 +591,7 @@ static const struct {
     { "names", case_names },
     { "conditional", case_conditional },
     { "race", case_race },
+    { "race_parts", case_race_parts },
     { "multipart", case_multipart },
     { "list", case_list },
     { "remove_many", case_remove_many },

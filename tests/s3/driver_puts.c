@@ -100,8 +100,11 @@ bool case_parts(void)
     printf("   nine parts took %" PRIu64 " ms\n", (clock_mono_ns() - from) / NS_PER_MS);
     NEED_ERR(get_seed("m/parts", 7, 0, LARGE_BYTES), ERR_NONE);
     NEED_ERR(put_seed("m/parts", 8, LARGE_BYTES, true), ERR_EXISTS);
+    NEED_ERR(put_seed("m/more-parts", 8, LARGE_BYTES, true), ERR_NONE);
+    NEED_ERR(get_seed("m/more-parts", 8, LARGE_BYTES - 9000, 9000), ERR_NONE);
     NEED_ERR(get_seed("m/parts", 7, LARGE_BYTES - 9000, 9000), ERR_NONE);
     NEED_ERR(store->driver->remove(store, "m/parts"), ERR_NONE);
+    NEED_ERR(store->driver->remove(store, "m/more-parts"), ERR_NONE);
     return true;
 }
 
