@@ -442,8 +442,9 @@ static bool alive_due(const struct backup *b)
 
 struct old_list {
     const struct backup *b;
+    char after[STORE_NAME_MAX + 1]; /* the last name that was looked at */
     char names[REMOVE_BATCH][BACKUP_NAME_SIZE];
-    u32 count;
+    u32 seen, count;
 };
 
 static err old_see(void *arg, const char *name, u64 bytes)
@@ -452,41 +453,42 @@ static err old_see(void *arg, const char *name, u64 bytes)
     const struct backup *b = l->b;
     struct backup_name n;
     (void)bytes;
+    l->seen++;
+    snprintf(l->after, sizeof l->after, "%s", name);
     if (!backup_name_parse(name, &n))
         return ERR_NONE;
     bool counted = n.kind >= BACKUP_PART;
     bool old =
         n.epoch < b->keep.epoch || (counted && n.epoch == b->keep.epoch && n.seq < b->keep.seq);
-    if (!old)
-        return ERR_NONE;
-    snprintf(l->names[l->count++], BACKUP_NAME_SIZE, "%s", name);
-    return l->count == REMOVE_BATCH ? ERR_CANCELED : ERR_NONE;
+    if (old)
+        snprintf(l->names[l->count++], BACKUP_NAME_SIZE, "%s", name);
+    return ERR_NONE;
 }
 
+/* From page to page, each name once: a store may go on listing what was deleted. */
 static err old_remove(struct backup *b)
 {
-    struct old_list *l = mem_alloc(sizeof *l);
+    struct old_list *l = MEM_NEW(struct old_list);
     const char *names[REMOVE_BATCH];
     u32 removed = 0;
-    err e = ERR_CANCELED;
+    err e;
     b->what = "delete old snapshots";
-    while (e == ERR_CANCELED && !__atomic_load_n(&b->stopping, __ATOMIC_RELAXED)) {
-        *l = (struct old_list){ .b = b };
-        e = b->store->driver->list(b->store, "m/", old_see, l);
+    l->b = b;
+    do {
+        l->seen = l->count = 0;
+        e = store_list_page(b->store, "m/", l->after, REMOVE_BATCH, old_see, l);
         for (u32 i = 0; i < l->count; i++)
             names[i] = l->names[i];
-        if (l->count > 0 && (e == ERR_NONE || e == ERR_CANCELED)) {
-            err r = store_remove_many(b->store, names, l->count);
-            e = r != ERR_NONE ? r : e;
-            removed += l->count;
-        }
-    }
-    mem_free(l);
-    if (e == ERR_NONE)
+        if (e == ERR_NONE && l->count > 0)
+            e = store_remove_many(b->store, names, l->count);
+        removed += l->count;
+    } while (e == ERR_NONE && l->seen > 0 && !__atomic_load_n(&b->stopping, __ATOMIC_RELAXED));
+    if (e == ERR_NONE && l->seen == 0)
         b->remove_ns = 0;
+    mem_free(l);
     if (removed > 0)
         LOG(DEBUG, old_snapshots_removed, "objects=%u", removed);
-    return e == ERR_CANCELED ? ERR_NONE : e;
+    return e;
 }
 
 static bool remove_due(const struct backup *b)

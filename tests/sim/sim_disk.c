@@ -312,11 +312,13 @@ void disk_forget(void)
 /* ---- rot ---- */
 
 /* The end of what frames of the newest epoch in this file prove durable, and where that epoch's
- * first frame lies; both as lsn. */
+ * first frame lies; both as lsn. Where the log went round, what is left of an old segment behind a
+ * new one does not count: an lsn there would mean bytes of the new one. */
 static bool rot_range(const struct sim_file *f, const struct wal_super *s, u64 *from, u64 *to)
 {
     u32 epoch = 0;
     u32 tag = get_le32(s->uuid.b);
+    u64 newest = 0;
     *from = UINT64_MAX;
     *to = 0;
     for (u64 pos = WAL_SUPER_BYTES; pos + FRAME_BYTES <= f->bytes; pos += WAL_BLOCK_BYTES) {
@@ -328,13 +330,16 @@ static bool rot_range(const struct sim_file *f, const struct wal_super *s, u64 *
         if (fr.epoch > epoch) {
             epoch = fr.epoch;
             *from = UINT64_MAX;
-            *to = 0;
+            *to = newest = 0;
         }
         if (fr.epoch != epoch)
             continue;
         *from = MIN(*from, fr.lsn);
         *to = MAX(*to, fr.durable_lsn);
+        newest = MAX(newest, fr.lsn / s->segment_bytes);
     }
+    if (newest >= s->slot_count)
+        *from = MAX(*from, (newest + 1 - s->slot_count) * s->segment_bytes);
     return *from < *to;
 }
 
