@@ -21,8 +21,7 @@
  * A read tails when it is behind what memory holds by little (store.tail_bytes) and by little time
  * (store.tail_age): memory was short and dropped what it was about to read. Else it catches up.
  *
- * Only speed depends on anything here: a stream whose partition was dropped, or whose memory a new
- * partition's index took over, guesses wrong and goes.
+ * Only speed depends on anything here: a stream whose partition was dropped is over by and by.
  */
 #include "ahead_int.h"
 
@@ -33,10 +32,14 @@
 #define TAIL_BLOCKS_MAX 64u
 #define EXPECTED_REACH 32 /* blocks a stream may be behind another for which they are kept */
 
+/* By name, not by address: a new partition's index may lie where a dropped one's was. Hashed by its
+ * bytes, so there are none between the fields. */
 struct stream_key {
-    const struct pindex *p; /* compared only */
+    struct partition_key of;
+    u32 zero;
     i64 next;
 };
+_Static_assert(sizeof(struct stream_key) == 32, "no padding");
 struct stream {
     struct stream_key key;
     u64 window;  /* bytes; 0: not known to be a scan */
@@ -87,13 +90,17 @@ void ahead_free(struct storage *st)
 
 /* ---- streams ---- */
 
-static struct stream *stream_find(struct ahead *a, const struct pindex *p, i64 next)
+static struct stream *stream_at(struct ahead *a, struct stream_key key)
 {
-    struct stream_key key = { p, next };
     struct stream *s;
     /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): uthash reads by bytes */
     HASH_FIND(hh, a->at, &key, sizeof key, s);
     return s;
+}
+
+static struct stream *stream_find(struct ahead *a, const struct pindex *p, i64 next)
+{
+    return stream_at(a, (struct stream_key){ p->key, 0, next });
 }
 
 static void stream_set_window(struct storage *st, struct stream *s, u64 window)
@@ -144,7 +151,7 @@ static struct stream *stream_new(struct storage *st, const struct pindex *p, i64
     if (list_empty(&a->free))
         stream_end(st, list_entry(a->used.next, struct stream, link));
     struct stream *s = list_entry(list_pop_front(&a->free), struct stream, link);
-    s->key = (struct stream_key){ p, next };
+    s->key = (struct stream_key){ p->key, 0, next };
     s->shared = false;
     HASH_ADD(hh, a->at, key, sizeof s->key, s);
     stream_touch(st, s);
@@ -155,7 +162,7 @@ static struct stream *stream_new(struct storage *st, const struct pindex *p, i64
 static struct stream *stream_move(struct storage *st, struct stream *s, i64 next)
 {
     struct ahead *a = st->ahead;
-    struct stream *other = stream_find(a, s->key.p, next);
+    struct stream *other = stream_at(a, (struct stream_key){ s->key.of, 0, next });
     if (other != NULL && other != s) {
         stream_set_window(st, other, MAX(other->window, s->window));
         stream_end(st, s);
@@ -191,6 +198,11 @@ void ahead_wasted(struct storage *st, struct ahead_mark mark)
     stream_set_window(st, s, MAX(s->window / 2, 1));
 }
 
+static bool of_partition(const struct stream *s, const struct pindex *p)
+{
+    return s->key.of.partition == p->key.partition && uuid_eq(s->key.of.topic_id, p->key.topic_id);
+}
+
 bool ahead_expected(const struct storage *st, const struct read_op *op, i64 next)
 {
     const struct pindex *p = op->p;
@@ -200,7 +212,8 @@ bool ahead_expected(const struct storage *st, const struct read_op *op, i64 next
     list_for(l, &st->ahead->used) {
         const struct stream *s = list_entry(l, struct stream, link);
         bool own = s->key.next == op->offset && !s->shared;
-        if (s->key.p == p && s->window > 0 && !own && s->key.next >= reach && s->key.next < next)
+        if (of_partition(s, p) && s->window > 0 && !own && s->key.next >= reach &&
+            s->key.next < next)
             return true;
     }
     return false;

@@ -22,6 +22,7 @@ test-parts:
 		"tidy=a=$(SUB) tidy" \
 		"sim=a=$(SUB) sim-quick-short" \
 		"sim-long=a=$(SUB) sim-quick-long" \
+		"sim-replay=a=$(SUB) sim-replay" \
 		"schema=a=$(SUB) schema-check" \
 		"codec=a=$(SUB) codec-peer" \
 		"fuzz=a=$(SUB) fuzz FUZZ_SECONDS=$(FUZZ_TEST_SECONDS)" \
