@@ -66,6 +66,7 @@ struct io_features {
 
 /* Probes features and sets up the ring; `index` is the shard's. On failure *out is untouched and
  * `why` (of why_size) names cause and remedy, e.g. a seccomp profile that forbids io_uring.
+ * Where locked memory is short it tries for 3 s: the kernel frees rings of ended processes late.
  * Called on the shard's own thread (SINGLE_ISSUER). */
 err io_create(const struct config *cfg, u32 index, struct io **out, char *why,
               size_t why_size) MUST_USE;

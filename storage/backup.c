@@ -479,9 +479,10 @@ static err old_remove(struct backup *b)
         e = store_list_page(b->store, "m/", l->after, REMOVE_BATCH, old_see, l);
         for (u32 i = 0; i < l->count; i++)
             names[i] = l->names[i];
-        if (e == ERR_NONE && l->count > 0)
+        if (e == ERR_NONE && l->count > 0) {
             e = store_remove_many(b->store, names, l->count);
-        removed += l->count;
+            removed += l->count;
+        }
     } while (e == ERR_NONE && l->seen > 0 && !__atomic_load_n(&b->stopping, __ATOMIC_RELAXED));
     if (e == ERR_NONE && l->seen == 0)
         b->remove_ns = 0;

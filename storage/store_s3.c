@@ -294,7 +294,8 @@ static err s3_remove_many(struct store *st, const char *const *names, u32 count)
 
 struct listing {
     const struct s3_place *place;
-    u32 seen;
+    const char *after;
+    u32 max, seen;
     err (*each)(void *arg, const char *name, u64 bytes);
     void *arg;
 };
@@ -309,6 +310,10 @@ static err list_key(void *arg, const char *key, u64 bytes)
         skip++;
     }
     if (!store_name_valid(key + skip))
+        return ERR_NONE;
+    /* Held here, whatever the store makes of max-keys and start-after: callers have room for so
+     * many, and go on behind the last. */
+    if (l->max > 0 && (l->seen == l->max || strcmp(key + skip, l->after) <= 0))
         return ERR_NONE;
     l->seen++;
     return l->each(l->arg, key + skip, bytes);
@@ -359,7 +364,7 @@ static err s3_list_page(struct store *st, const char *prefix, const char *after,
                         err (*each)(void *arg, const char *name, u64 bytes), void *arg)
 {
     struct s3_handle *h = s3_of(st);
-    struct listing listing = { &h->s->place, 0, each, arg };
+    struct listing listing = { &h->s->place, after, max, 0, each, arg };
     struct s3_list *page = MEM_NEW(struct s3_list);
     char *query = mem_alloc(QUERY_SIZE), token[S3_TOKEN_SIZE] = "";
     struct s3_reply r;

@@ -287,19 +287,19 @@ static bool locked_memory_ample(const struct config *cfg)
 
 static void regions_setup(struct io *io)
 {
-    if (!locked_memory_ample(io->cfg)) {
-        struct rlimit lim = { 0 };
-        (void)getrlimit(RLIMIT_MEMLOCK, &lim);
-        if (io->index == 0)
-            LOG(INFO, io_regions_not_registered,
-                "memlock_bytes=%" PRIu64
-                " effect=\"writes pin their memory each time, a little slower\" "
-                "remedy=\"ulimit -l unlimited, LimitMEMLOCK=infinity\"",
-                (u64)lim.rlim_cur);
+    struct rlimit lim = { 0 };
+    if (locked_memory_ample(io->cfg) &&
+        io_uring_register_buffers_sparse(&io->ring, REGIONS_MAX) == 0) {
+        io->region_slots = REGIONS_MAX;
         return;
     }
-    if (io_uring_register_buffers_sparse(&io->ring, REGIONS_MAX) == 0)
-        io->region_slots = REGIONS_MAX;
+    (void)getrlimit(RLIMIT_MEMLOCK, &lim);
+    if (io->index == 0)
+        LOG(INFO, io_regions_not_registered,
+            "memlock_bytes=%" PRIu64
+            " effect=\"writes pin their memory each time, a little slower\" "
+            "remedy=\"ulimit -l unlimited, LimitMEMLOCK=infinity\"",
+            (u64)lim.rlim_cur);
 }
 
 static err io_try(const struct config *cfg, u32 index, struct io **out, char *why, size_t why_size)

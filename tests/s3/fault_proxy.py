@@ -22,6 +22,7 @@ Every `every`-th request that the mode applies to goes wrong; the first one neve
   complete_lie  the same, and it is done
   abandon       uploads in parts of names with "abandon" can't be completed
   forsake       nor be aborted, and the store says that they were; a second abort gets through
+  whole_list    max-keys and start-after of listings are ignored (the server must not check signatures)
   stale_list    a listing is answered with the first one of that query again
   skew          the store's clock is an hour ahead of ours, and it minds
   skew_mute     the same, and its answers do not tell the time
@@ -52,7 +53,7 @@ SLOW_PUT_SECONDS = 2
 THROTTLED_PUT = 10  # behind the probe of the start, before anybody knows what is slow
 
 
-SELECTIVE = ("skew", "skew_mute", "region", "denied", "denied_list")
+SELECTIVE = ("whole_list", "skew", "skew_mute", "region", "denied", "denied_list")
 
 
 def error(status, code, headers="", more=""):
@@ -152,6 +153,10 @@ class Handler(socketserver.BaseRequestHandler):
     def serve(self, proxy, request, fault):
         if proxy.unconditional:
             request.head = re.sub(rb"(?i)\r\nif-none-match:[^\r]*", b"", request.head)
+        if proxy.mode == "whole_list":
+            head = re.sub(rb"(max-keys=\d+&|&start-after=[^& ]*)", b"", request.head.split(b"\r\n", 1)[0])
+            proxy.faults += head != request.head.split(b"\r\n", 1)[0]
+            request.head = head + b"\r\n" + request.head.split(b"\r\n", 1)[1]
         refused = proxy.refuse(request)
         if refused:
             self.request.sendall(refused)
