@@ -621,7 +621,10 @@ def partitions_are_bounded(work):
 
 # ---- full disks ----
 class Load:
-    """An idempotent producer on a thread: counts up in each partition until told to end."""
+    """An idempotent producer on a thread: counts up in each partition until told to end.
+
+    Each partition has its own share of the queue: what waits for a full shard keeps nothing from the others."""
+    WAITING = 500  # records of a partition that may wait for their acknowledgement
 
     def __init__(self, address, topic, partitions, value_bytes=4000):
         from confluent_kafka import Producer
@@ -634,7 +637,7 @@ class Load:
         self.producer = Producer({
             "bootstrap.servers": address, "enable.idempotence": True, "acks": "all", "linger.ms": 5,
             "message.timeout.ms": 300000, "request.timeout.ms": 4000, "retry.backoff.ms": 100,
-            "compression.type": "none", "queue.buffering.max.messages": 2000, "batch.size": 100000})
+            "compression.type": "none", "batch.size": 100000})
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
@@ -647,18 +650,15 @@ class Load:
         return delivered
 
     def run(self):
-        partition = 0
         while not self.stopping:
-            number = self.sent[partition]
-            try:
+            room = [p for p in range(self.partitions)
+                    if self.sent[p] - len(self.acknowledged[p]) < self.WAITING]
+            for partition in room:
+                number = self.sent[partition]
                 self.producer.produce(self.topic, b"%d " % number + self.filler, None, partition,
                                       on_delivery=self.note(partition, number))
-            except BufferError:
-                self.producer.poll(0.1)
-                continue
-            self.sent[partition] += 1
-            partition = (partition + 1) % self.partitions
-            self.producer.poll(0)
+                self.sent[partition] += 1
+            self.producer.poll(0 if room else 0.1)
 
     def count(self):
         return sum(len(a) for a in self.acknowledged)
