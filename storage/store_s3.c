@@ -359,6 +359,10 @@ static bool list_query(const struct s3 *s, const char *prefix, const char *after
     return !t.full;
 }
 
+/* What is empty and says that nothing follows is asked for so often before it is believed:
+ * versitygw answers so when an object is deleted while it walks over the directories. */
+#define EMPTY_TRIES 4u
+
 /* `max` 0: all; else one page with a name in it. */
 static err s3_list_page(struct store *st, const char *prefix, const char *after, u32 max,
                         err (*each)(void *arg, const char *name, u64 bytes), void *arg)
@@ -369,6 +373,7 @@ static err s3_list_page(struct store *st, const char *prefix, const char *after,
     char *query = mem_alloc(QUERY_SIZE), token[S3_TOKEN_SIZE] = "";
     struct s3_reply r;
     s3_reply_init(&r);
+    u32 empty = 0;
     err e;
     for (;;) {
         CHECK(list_query(h->s, prefix, after, max, token, query));
@@ -379,6 +384,8 @@ static err s3_list_page(struct store *st, const char *prefix, const char *after,
         e = e == ERR_NOT_FOUND ? ERR_IO : e; /* the bucket is not there */
         if (e == ERR_NONE)
             e = s3_list_parse(r.body, r.body_len, page, list_key, &listing);
+        if (e == ERR_NONE && page->keys == 0 && !page->truncated && ++empty < EMPTY_TRIES)
+            continue;
         if (e != ERR_NONE || !page->truncated || (max > 0 && listing.seen > 0))
             break;
         /* A store that names no next page, or the same one, would be asked for ever. */

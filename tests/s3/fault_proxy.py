@@ -23,6 +23,7 @@ Every `every`-th request that the mode applies to goes wrong; the first one neve
   abandon       uploads in parts of names with "abandon" can't be completed
   forsake       nor be aborted, and the store says that they were; a second abort gets through
   whole_list    max-keys and start-after of listings are ignored (the server must not check signatures)
+  empty_list    a listing is empty, and nothing follows it
   stale_list    a listing is answered with the first one of that query again
   skew          the store's clock is an hour ahead of ours, and it minds
   skew_mute     the same, and its answers do not tell the time
@@ -47,6 +48,9 @@ import time
 
 BODY_MODES = ("reset", "short", "wrong_length")
 COMPLETE_MODES = ("complete500", "complete_bad", "complete_lie")
+LIST_MODES = ("empty_list", "stale_list")
+EMPTY_LIST = (b'<?xml version="1.0"?><ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated>'
+              b"</ListBucketResult>")
 PUT_MODES = ("slow_put", "slow_put_done", "slow_put_throttled")
 ABANDON_MODES = {"abandon": ("POST",), "forsake": ("POST", "DELETE")}
 SLOW_PUT_SECONDS = 2
@@ -209,8 +213,9 @@ class Handler(socketserver.BaseRequestHandler):
             return True
         if fault == "lost":
             return self.reset()
-        head, body = answer.head, proxy.listing(request, answer) if fault == "stale_list" else answer.body
-        if fault == "stale_list":
+        head, body = answer.head, answer.body
+        if fault in LIST_MODES:
+            body = proxy.listing(request, answer) if fault == "stale_list" else EMPTY_LIST
             head = re.sub(rb"(?i)content-length: *\d+", b"Content-Length: %d" % len(body), head)
         if fault in BODY_MODES and len(body) > 1:
             body = body[:len(body) // 2]
@@ -271,7 +276,7 @@ class FaultProxy:
             return method == "POST" and "uploadId" in request.first
         if self.mode in ABANDON_MODES:
             return "abandon" in request.first and "uploadId" in request.first and method in ABANDON_MODES[self.mode]
-        if self.mode == "stale_list":
+        if self.mode in LIST_MODES:
             return "list-type=2" in request.first
         if self.mode in BODY_MODES or self.mode == "slow":
             return method == "GET" and "list-type" not in request.first
