@@ -30,6 +30,7 @@
 #include "check.h"
 #include "clock.h"
 #include "log.h"
+#include "plant.h"
 
 #define BACKUP_MAGIC_OBJECT 0xbac00001u
 #define PENDING_MAX (32 * MIB)
@@ -482,6 +483,8 @@ static err old_remove(struct backup *b)
         if (e == ERR_NONE && l->count > 0) {
             e = store_remove_many(b->store, names, l->count);
             removed += l->count;
+            if (PLANTED(PLANT_OLD_LISTED_AGAIN))
+                l->after[0] = '\0';
         }
     } while (e == ERR_NONE && l->seen > 0 && !__atomic_load_n(&b->stopping, __ATOMIC_RELAXED));
     if (e == ERR_NONE && l->seen == 0)

@@ -2,7 +2,10 @@
  * for good; one that failed, or was cut short by a kill, is there whole or not at all. Calls may
  * fail for a while, one by one or all; a read may come back with a wrong bit. A listing may show
  * what was there a while ago: without the newest objects, and with those removed since. Not to a
- * recovery, which relies on what stores promise. */
+ * recovery, which relies on what stores promise.
+ *
+ * Time stands still while a background job runs: one that calls without end would never return, so
+ * calls at one moment are counted. */
 #include <stdio.h>
 #include <string.h>
 
@@ -77,9 +80,24 @@ static bool call_fails(void)
     return fails;
 }
 
+/* A job that walks over all there is makes some thousand calls. */
+#define CALLS_AT_ONCE_MAX 100000u
+
+static u64 calls, calls_ns; /* how many, at which moment */
+
+static void call_count(void)
+{
+    calls = calls_ns == sim.now_ns ? calls + 1 : 1;
+    calls_ns = sim.now_ns;
+    if (calls > CALLS_AT_ONCE_MAX)
+        sim_fail("liveness: a job called the store %u times and goes on: an endless loop",
+                 CALLS_AT_ONCE_MAX);
+}
+
 /* Refused before anything happens. */
 static err call_refused(void)
 {
+    call_count();
     bool away = sim.now_ns < away_until, busy = !away && fault(sim.faults.store_busy);
     sim.faults_hit += away || busy;
     STAT_ADD(refused_calls, away || busy);
@@ -159,6 +177,7 @@ void store_forget(void)
     for (u32 i = 0; i < GHOSTS_MAX; i++)
         mem_free(ghosts[i].name);
     memset(ghosts, 0, sizeof ghosts);
+    calls = 0;
     store_outage_end();
 }
 
