@@ -32,6 +32,11 @@ struct partition_key {
     u32 partition;
 };
 
+static inline bool partition_key_eq(const struct partition_key *a, const struct partition_key *b)
+{
+    return a->partition == b->partition && uuid_eq(a->topic_id, b->topic_id);
+}
+
 /* ---- what the broker gives at start ---- */
 
 struct storage_ops {

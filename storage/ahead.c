@@ -198,11 +198,6 @@ void ahead_wasted(struct storage *st, struct ahead_mark mark)
     stream_set_window(st, s, MAX(s->window / 2, 1));
 }
 
-static bool of_partition(const struct stream *s, const struct pindex *p)
-{
-    return s->key.of.partition == p->key.partition && uuid_eq(s->key.of.topic_id, p->key.topic_id);
-}
-
 bool ahead_expected(const struct storage *st, const struct read_op *op, i64 next)
 {
     const struct pindex *p = op->p;
@@ -212,8 +207,8 @@ bool ahead_expected(const struct storage *st, const struct read_op *op, i64 next
     list_for(l, &st->ahead->used) {
         const struct stream *s = list_entry(l, struct stream, link);
         bool own = s->key.next == op->offset && !s->shared;
-        if (of_partition(s, p) && s->window > 0 && !own && s->key.next >= reach &&
-            s->key.next < next)
+        if (partition_key_eq(&s->key.of, &p->key) && s->window > 0 && !own &&
+            s->key.next >= reach && s->key.next < next)
             return true;
     }
     return false;

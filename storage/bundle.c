@@ -84,11 +84,6 @@ static struct bundle_entry *builder_open_block(struct bundle_builder *b,
     return e;
 }
 
-static bool key_eq(const struct partition_key *a, const struct partition_key *b)
-{
-    return a->partition == b->partition && uuid_eq(a->topic_id, b->topic_id);
-}
-
 void bundle_builder_add(struct bundle_builder *b, const struct partition_key *key, i64 base_offset,
                         i64 last_offset, i64 max_timestamp, struct bytes batch)
 {
@@ -96,7 +91,7 @@ void bundle_builder_add(struct bundle_builder *b, const struct partition_key *ke
     CHECK(last_offset >= base_offset);
     CHECK(batch.len >= BATCH_HEADER_BYTES);
     struct bundle_entry *e = b->entry_count > 0 ? &b->entries[b->entry_count - 1] : NULL;
-    bool same = e != NULL && key_eq(&e->key, key);
+    bool same = e != NULL && partition_key_eq(&e->key, key);
     if (same)
         CHECK(base_offset > e->last_offset);
     else
@@ -295,7 +290,7 @@ err bundle_index_check(struct bytes index, const struct bundle_footer *f)
             pos = align_up(pos, BUNDLE_SECTOR_BYTES);
         if (!entry_sane(&e) || e.pos != pos)
             return ERR_CORRUPT;
-        if (i > 0 && key_eq(&e.key, &last.key) && e.base_offset <= last.last_offset)
+        if (i > 0 && partition_key_eq(&e.key, &last.key) && e.base_offset <= last.last_offset)
             return ERR_CORRUPT;
         pos += bundle_block_bytes(&e);
         last = e;
@@ -533,7 +528,7 @@ static bool reg_run_sane(const struct bundle_reg *reg)
     bundle_reg_get(reg, 0, 0, &first, &b);
     for (u32 i = 0; i < reg->block_count; i++) {
         bundle_reg_get(reg, i, 0, &key, &b);
-        if (!key_eq(&first, &key) || b.base_offset < next)
+        if (!partition_key_eq(&first, &key) || b.base_offset < next)
             return false;
         next = b.last_offset + 1;
     }

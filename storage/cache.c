@@ -334,9 +334,7 @@ static err block_check(struct cache_block *b)
     if (decoded != ERR_NONE)
         return decoded;
     bool expected = e.base_offset == b->base_offset && e.last_offset == b->last_offset &&
-                    e.key.partition == b->part.partition &&
-                    uuid_eq(e.key.topic_id, b->part.topic_id) &&
-                    (!b->from_disk || e.hash == b->disk.hash);
+                    partition_key_eq(&e.key, &b->part) && (!b->from_disk || e.hash == b->disk.hash);
     b->hash = e.hash;
     return expected ? ERR_NONE : ERR_CORRUPT;
 }

@@ -456,8 +456,7 @@ static err wal_extract(struct read_wait *w, u32 *out_bytes)
     struct frame f;
     u32 out = 0;
     while (wal_cursor_next(&c, &f)) {
-        if (f.kind != FRAME_BATCH || f.key.partition != key->partition ||
-            !uuid_eq(f.key.topic_id, key->topic_id))
+        if (f.kind != FRAME_BATCH || !partition_key_eq(&f.key, key))
             continue;
         u64 at = f.lsn - c.base + frame_payload_at(&f);
         CHECK(at + f.payload_bytes <= w->io_bytes && out < at);

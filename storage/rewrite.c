@@ -188,8 +188,7 @@ err rewrite_read_block(struct store *store, const char *name, const struct parti
     if (e != ERR_NONE)
         return e;
     bool expected = entry.base_offset == b->base_offset && entry.last_offset == b->last_offset &&
-                    entry.key.partition == key->partition &&
-                    uuid_eq(entry.key.topic_id, key->topic_id);
+                    partition_key_eq(&entry.key, key);
     return expected ? ERR_NONE : ERR_CORRUPT;
 }
 

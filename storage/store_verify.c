@@ -111,7 +111,7 @@ static void fault_all(struct verify *v, const char *what, err e)
     i64 from = -1, to = -1;
     for (u32 i = 0; i < v->reg.block_count; i++) {
         bundle_reg_get(&v->reg, i, 0, &next, &b);
-        bool same = from >= 0 && memcmp(&key, &next, sizeof key) == 0;
+        bool same = from >= 0 && partition_key_eq(&key, &next);
         if (from >= 0 && !same)
             fault_add(v, what, e, &key, from, to);
         from = same ? from : b.base_offset;
@@ -236,7 +236,7 @@ static void registered_check(struct verify *v, const struct bundle_entry *e)
         return;
     bool same = b.pos == e->pos && b.data_bytes == e->data_bytes &&
                 b.bytes == bundle_block_bytes(e) && b.base_offset == e->base_offset &&
-                b.last_offset == e->last_offset && memcmp(&key, &e->key, sizeof key) == 0;
+                b.last_offset == e->last_offset && partition_key_eq(&key, &e->key);
     if (!same)
         fault_add(v, "the registration names another block", ERR_CORRUPT, &key, b.base_offset,
                   b.last_offset + 1);
@@ -256,7 +256,7 @@ static void block_check(struct verify *v, struct store *store, const struct bund
         failed = bundle_block_decode(bytes_of(v->raw, bytes), &found, &data);
     }
     if (failed == ERR_NONE && (found.hash != e->hash || found.base_offset != e->base_offset ||
-                               memcmp(&found.key, &e->key, sizeof e->key) != 0)) {
+                               !partition_key_eq(&found.key, &e->key))) {
         what = "the block is not the one of the index";
         failed = ERR_CORRUPT;
     }
