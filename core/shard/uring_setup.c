@@ -29,6 +29,14 @@
 #define MEMORY_REST_US 50000u
 #define BUF_RING_START 32u /* buffers in the kernel's hands at first: 512 KiB of 16 KiB ones */
 
+/* Of the process, bytes; RLIM_INFINITY is the largest number. 0 when it can't be read. */
+static u64 locked_memory_limit(void)
+{
+    struct rlimit lim = { 0 };
+    (void)getrlimit(RLIMIT_MEMLOCK, &lim);
+    return lim.rlim_cur;
+}
+
 /* ---- messages ---- */
 
 /* Content of a small file of /proc as a number, -1 when there is none. */
@@ -47,7 +55,6 @@ static int proc_number(const char *path)
 static err create_failed(int errno_value, char *why, size_t why_size)
 {
     struct utsname un = { 0 };
-    struct rlimit lim = { 0 };
     (void)uname(&un);
     switch (errno_value) {
     case EPERM:
@@ -73,13 +80,12 @@ static err create_failed(int errno_value, char *why, size_t why_size)
             un.release);
         return ERR_UNSUPPORTED;
     case ENOMEM:
-        (void)getrlimit(RLIMIT_MEMLOCK, &lim);
         snprintf(
             why, why_size,
             "no memory for io_uring: its rings count as locked memory, of which %" PRIu64
             " KiB are allowed here; 8 MiB is plenty. Raise the limit (ulimit -l 8192; systemd: "
             "LimitMEMLOCK=, docker: --ulimit memlock=8388608) or lower core.ring_entries",
-            (u64)lim.rlim_cur / KIB);
+            locked_memory_limit() / KIB);
         return ERR_NO_MEMORY;
     case EMFILE:
     case ENFILE:
@@ -276,30 +282,24 @@ static bool locked_memory_ample(const struct config *cfg)
 {
     struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
     struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
-    struct rlimit lim = { 0 };
     if (syscall(SYS_capget, &head, data) == 0 && data[0].effective & 1u << CAP_IPC_LOCK)
         return true;
-    if (getrlimit(RLIMIT_MEMLOCK, &lim) != 0)
-        return false;
-    u64 images = config_u64(cfg, CFG_memory_budget);
-    return lim.rlim_cur == RLIM_INFINITY || lim.rlim_cur / 2 >= images;
+    return locked_memory_limit() / 2 >= config_u64(cfg, CFG_memory_budget);
 }
 
 static void regions_setup(struct io *io)
 {
-    struct rlimit lim = { 0 };
     if (locked_memory_ample(io->cfg) &&
         io_uring_register_buffers_sparse(&io->ring, REGIONS_MAX) == 0) {
         io->region_slots = REGIONS_MAX;
         return;
     }
-    (void)getrlimit(RLIMIT_MEMLOCK, &lim);
     if (io->index == 0)
         LOG(INFO, io_regions_not_registered,
             "memlock_bytes=%" PRIu64
             " effect=\"writes pin their memory each time, a little slower\" "
             "remedy=\"ulimit -l unlimited, LimitMEMLOCK=infinity\"",
-            (u64)lim.rlim_cur);
+            locked_memory_limit());
 }
 
 static err io_try(const struct config *cfg, u32 index, struct io **out, char *why, size_t why_size)
@@ -602,16 +602,14 @@ static bool region_set(struct io *io, u32 slot, void *p, u64 bytes)
 /* Told once: each further image would be refused for the same reason. */
 static void region_refused(struct io *io, u64 bytes)
 {
-    struct rlimit lim = { 0 };
     if (io->region_refusal_told || io->region_slots == 0)
         return;
     io->region_refusal_told = true;
-    (void)getrlimit(RLIMIT_MEMLOCK, &lim);
     LOG(WARN, io_region_not_registered,
         "shard=%u bytes=%" PRIu64 " memlock_bytes=%" PRIu64
         " remedy=\"raise the memlock limit (ulimit -l, LimitMEMLOCK=infinity); "
         "works without, a little slower\"",
-        io->index, bytes, (u64)lim.rlim_cur);
+        io->index, bytes, locked_memory_limit());
 }
 
 bool io_register_region(struct io *io, void *p, u64 bytes)
