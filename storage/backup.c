@@ -30,6 +30,7 @@
 #include "check.h"
 #include "clock.h"
 #include "log.h"
+#include "outage.h"
 #include "plant.h"
 
 #define BACKUP_MAGIC_OBJECT 0xbac00001u
@@ -74,7 +75,7 @@ struct backup {
     u64 remove_ns;           /* at this time; 0: nothing */
     err err;
     const char *what;
-    u32 failures;
+    struct outage outage;
 
     struct shard *shard;
     struct timer timer;
@@ -542,19 +543,22 @@ static void work_done(struct bg_job *j)
 {
     struct backup *b = container_of(j, struct backup, job);
     struct metrics *m = b->shard->metrics;
+    struct outage was;
+    u64 now = clock_mono_ns();
     if (b->err == ERR_CONFLICT || b->err == ERR_CANCELED)
         return; /* told already; stopping */
     if (b->err != ERR_NONE) {
-        b->failures++;
         if (m != NULL)
             metric_add(m, M_backup_errors, 1);
-        LOG(WARN, metadata_not_sent,
-            "what=\"%s\" error=%s text=\"%s\" failures=%u effect=\"a recovery from the store would "
-            "find older metadata\" remedy=\"%s\"",
-            b->what, err_name(b->err), err_text(b->err), b->failures, remedy(b->err));
-    } else if (b->failures > 0) {
-        LOG(INFO, metadata_sent_again, "failures=%u", b->failures);
-        b->failures = 0;
+        if (outage_failed(&b->outage, now, b->err))
+            LOG(WARN, metadata_not_sent,
+                "what=\"%s\" error=%s text=\"%s\" failures=%" PRIu64 " seconds=%" PRIu64
+                " effect=\"a recovery from the store would find older metadata\" remedy=\"%s\"",
+                b->what, err_name(b->err), err_text(b->err), b->outage.failures,
+                outage_seconds(&b->outage, now), remedy(b->err));
+    } else if (outage_over(&b->outage, &was)) {
+        LOG(INFO, metadata_sent_again, "failures=%" PRIu64 " seconds=%" PRIu64, was.failures,
+            outage_seconds(&was, now));
     }
 }
 

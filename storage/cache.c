@@ -37,6 +37,7 @@
 
 #include "clock.h"
 #include "hash.h"
+#include "outage.h"
 #include "plant.h"
 #include "rooms.h"
 
@@ -66,6 +67,7 @@ struct cache {
     u32 left;           /* QUEUED, and nobody waits any more */
     struct list unread; /* READY, read ahead, never referred to */
     struct pool pools[READ_CLASSES];
+    struct outage outage; /* of reads from the store */
 };
 
 static void cache_check(const struct cache *c)
@@ -359,14 +361,26 @@ static void disk_run(struct bg_job *j)
 
 static void load_tell(const struct cache_block *b)
 {
-    if (b->err == ERR_CORRUPT || b->err == ERR_TRUNCATED)
+    struct outage *o = &b->cache->outage, was;
+    u64 now = clock_mono_ns();
+    if (b->err == ERR_NONE) {
+        if (!b->from_disk && outage_over(o, &was))
+            LOG(INFO, objects_read_again, "shard=%u failures=%" PRIu64 " seconds=%" PRIu64,
+                b->cache->st->shard->index, was.failures, outage_seconds(&was, now));
+    } else if (b->err == ERR_CORRUPT || b->err == ERR_TRUNCATED) {
         LOG(ERROR, object_corrupt,
             "object=%s offset=%u bytes=%u error=%s remedy=\"restore the object from a copy; the "
             "batches in this block cannot be served\"",
             b->name, b->key.pos, b->key.bytes, err_name(b->err));
-    else
-        LOG(WARN, object_read_failed, "object=%s offset=%u bytes=%u error=%s text=\"%s\"", b->name,
-            b->key.pos, b->key.bytes, err_name(b->err), err_text(b->err));
+    } else if (b->err == ERR_NOT_FOUND || outage_failed(o, now, b->err)) {
+        LOG(WARN, object_read_failed,
+            "shard=%u object=%s offset=%u bytes=%u error=%s text=\"%s\" failures=%" PRIu64
+            " seconds=%" PRIu64 " remedy=\"%s\"",
+            b->cache->st->shard->index, b->name, b->key.pos, b->key.bytes, err_name(b->err),
+            err_text(b->err), o->failures, outage_seconds(o, now),
+            b->err == ERR_NOT_FOUND ? "bring the object back from a copy"
+                                    : "check the object store; readers go on by themselves then");
+    }
 }
 
 /* Hands the result to everyone who waits; each may do anything in its fn. */
@@ -393,6 +407,7 @@ static void load_end(struct cache_block *b)
     CHECK(b->state == CACHE_LOADING);
     CHECK(c->pools[b->load_class].loading > 0);
     c->pools[b->load_class].loading--;
+    load_tell(b);
     if (b->err == ERR_NONE) {
         b->state = CACHE_READY;
         /* Held while waking: the last waiter's release must not meet its own eviction. */
@@ -402,7 +417,6 @@ static void load_end(struct cache_block *b)
         block_wake(b);
         ref_put(&b->ref);
     } else {
-        load_tell(b);
         b->state = CACHE_FAILED;
         block_wake(b);
         block_free(c, b);

@@ -8,8 +8,10 @@
  *  1. Every try is signed anew: with the time as the store last told it, and the credentials of the
  *     moment.
  *  2. Nobody waits while holding a place in the gate, except for a rate.
- *  3. An error is logged here, once, with what the store said; what follows from it is the caller's
- *     to say. "Not there", "there already" and "too short" are answers, not errors.
+ *  3. An error is logged here, with what the store said; what follows from it is the caller's to
+ *     say. "Not there", "there already" and "too short" are answers, not errors. A store that is
+ *     away fails all requests alike and is told as one outage; what it refuses, one for each
+ *     operation (outage.h).
  *  4. Bodies are hashed only where nothing else protects them: over TLS the payload goes unsigned.
  */
 #include <stdio.h>
@@ -434,22 +436,56 @@ static void pause_for(struct s3 *s, struct s3_conn *c, const struct attempts *a,
 }
 
 static void failure_log(const struct s3_request *q, const struct s3_reply *r,
-                        const struct s3_judged *j, u32 retries)
+                        const struct s3_judged *j, u32 retries, const struct outage *o)
 {
     char said[256] = "", quoted[300];
-    if (j->verdict == S3_DONE || j->err == ERR_NOT_FOUND || j->err == ERR_EXISTS ||
-        j->err == ERR_TRUNCATED)
-        return;
     if (r->body && r->body_len > 0)
         (void)s3_xml_find(r->body, r->body_len, "Message", said, sizeof said);
     const char *text = r->status == 0 ? r->error : said, *cause, *remedy;
     (void)s3_remedy(r, j, &cause, &remedy);
     LOG(WARN, s3_request_failed,
-        "op=%s name=%s status=%ld code=%s text=%s request_id=%s retries=%u error=%s cause=\"%s\" "
-        "remedy=\"%s\"",
+        "op=%s name=%s status=%ld code=%s text=%s request_id=%s retries=%u error=%s "
+        "failures=%" PRIu64 " seconds=%" PRIu64 " cause=\"%s\" remedy=\"%s\"",
         q->method, q->name ? q->name : "-", r->status, *j->code ? j->code : "-",
         log_quote(quoted, sizeof quoted, bytes_str(text)), *r->request_id ? r->request_id : "-",
-        retries, err_name(j->err), cause, remedy);
+        retries, err_name(j->err), o->failures, outage_seconds(o, clock_mono_ns()), cause, remedy);
+}
+
+static void recovery_log(const char *op, const struct outage *was)
+{
+    LOG(INFO, s3_requests_work_again, "op=%s failures=%" PRIu64 " seconds=%" PRIu64, op,
+        was->failures, outage_seconds(was, clock_mono_ns()));
+}
+
+static void success_tell(struct s3 *s, const struct s3_request *q)
+{
+    struct outage away, refused;
+    pthread_mutex_lock(&s->lock);
+    bool back = outage_over(&s->away, &away);
+    bool allowed = outage_over(&s->refused[q->op], &refused);
+    pthread_mutex_unlock(&s->lock);
+    if (back)
+        recovery_log("all", &away);
+    if (allowed)
+        recovery_log(q->method, &refused);
+}
+
+static void outcome_tell(struct s3 *s, const struct s3_request *q, const struct s3_reply *r,
+                         const struct s3_judged *j, u32 retries)
+{
+    if (j->verdict == S3_DONE || j->err == ERR_NOT_FOUND || j->err == ERR_EXISTS ||
+        j->err == ERR_TRUNCATED) {
+        success_tell(s, q);
+        return;
+    }
+    bool passing = j->verdict == S3_AGAIN || j->verdict == S3_THROTTLED;
+    struct outage *o = passing ? &s->away : &s->refused[q->op];
+    pthread_mutex_lock(&s->lock);
+    bool tell = outage_failed(o, clock_mono_ns(), j->err);
+    struct outage now = *o;
+    pthread_mutex_unlock(&s->lock);
+    if (tell)
+        failure_log(q, r, j, retries, &now);
 }
 
 static struct s3_judged call_once(struct s3_handle *h, struct s3_conn *c,
@@ -497,7 +533,7 @@ err s3_call(struct s3_handle *h, const struct s3_request *q, struct s3_reply *r,
     explicit_bzero(&t->creds, sizeof t->creds);
     mem_free(t);
     if (!s->opening)
-        failure_log(q, r, &j, a.count);
+        outcome_tell(s, q, r, &j, a.count);
     if (judged)
         *judged = j;
     return j.verdict == S3_DONE ? ERR_NONE : j.err;

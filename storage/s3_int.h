@@ -20,6 +20,7 @@
 #include <pthread.h>
 
 #include "list.h"
+#include "outage.h"
 #include "rng.h"
 #include "store.h"
 
@@ -315,6 +316,7 @@ struct s3 {
     struct s3_hedge reads, puts;
     struct s3_stats stats;
     struct list uploads; /* multipart ones of this process that go on */
+    struct outage away, refused[S3_OPS];
 
     struct s3_meter up, down, classes[STORE_CLASSES];
     i64 clock_offset_ms; /* atomic: the store's clock minus ours */

@@ -30,6 +30,7 @@
  * Partitions may be dropped at any moment: slots hold keys, no pointers, and look them up again.
  */
 #include "clock.h"
+#include "outage.h"
 #include "plant.h"
 #include "uploader_int.h"
 
@@ -83,7 +84,7 @@ struct uploader {
     struct timer pace_timer; /* armed while busy */
     bool log_rests;          /* no write to the WAL in the last tick: nothing to give way to */
     u64 seen_writes;
-    u64 failing_since_ns;
+    struct outage outage;
     bool gave_up; /* stopping and something failed, or fenced */
     bool kicking;
 };
@@ -273,8 +274,6 @@ static void give_up(struct uploader *up)
 static void upload_pause(struct uploader *up, const struct upload *u, const char *what, err e)
 {
     struct storage *st = up->st;
-    if (st->upload_failures == 0)
-        up->failing_since_ns = st->shard->now_ns;
     st->upload_failures++;
     st->upload_error = e;
     storage_count(st, M_upload_retries, 1);
@@ -282,11 +281,13 @@ static void upload_pause(struct uploader *up, const struct upload *u, const char
     u64 pause = first << MIN(st->upload_failures - 1, 5u);
     pause = MIN(pause, first * RETRY_FACTOR_MAX);
     pause = pause / 2 + rng_below(&st->shard->rng, pause / 2 + 1);
-    LOG(WARN, upload_failed,
-        "shard=%u what=\"%s\" object=%s error=%s text=\"%s\" failures=%u retry_ms=%" PRIu64
-        " remedy=\"%s\"",
-        st->shard->index, what, upload_name(u), err_name(e), err_text(e), st->upload_failures,
-        st->stopping ? 0 : pause / NS_PER_MS, failure_remedy(e));
+    if (outage_failed(&up->outage, st->shard->now_ns, e))
+        LOG(WARN, upload_failed,
+            "shard=%u what=\"%s\" object=%s error=%s text=\"%s\" failures=%u seconds=%" PRIu64
+            " waiting_segments=%u retry_ms=%" PRIu64 " remedy=\"%s\"",
+            st->shard->index, what, upload_name(u), err_name(e), err_text(e), st->upload_failures,
+            outage_seconds(&up->outage, st->shard->now_ns), st->sealed_unregistered,
+            st->stopping ? 0 : pause / NS_PER_MS, failure_remedy(e));
     if (st->shard->metrics != NULL)
         metric_set(st->shard->metrics, M_upload_retry_time,
                    (u64)(st->shard->now_ms + (i64)(pause / NS_PER_MS)) / 1000);
@@ -548,9 +549,12 @@ static void upload_commit_done(struct bg_job *j)
             give_up(up);
         return;
     }
-    if (st->upload_failures > 0)
-        LOG(INFO, upload_recovered, "shard=%u failures=%u seconds=%" PRIu64, st->shard->index,
-            st->upload_failures, (st->shard->now_ns - up->failing_since_ns) / NS_PER_S);
+    struct outage was;
+    if (outage_over(&up->outage, &was))
+        LOG(INFO, upload_recovered,
+            "shard=%u failures=%" PRIu64 " seconds=%" PRIu64 " waiting_segments=%u",
+            st->shard->index, was.failures, outage_seconds(&was, st->shard->now_ns),
+            st->sealed_unregistered);
     st->upload_failures = 0;
     st->upload_error = ERR_NONE;
     for (struct upload *next; u != NULL; u = next) {

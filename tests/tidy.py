@@ -25,7 +25,7 @@ FOLDERS = [("core/base/", "base"), ("core/shard/", "shard"), ("net/", "net"), ("
            ("core/broker/", "broker"), ("core/group/", "broker"), ("core/node/", "broker")]
 # Contracts in include/, by layer. A new header is added here by whoever adds it.
 HEADERS = {
-    "base": "base bytes check err list mem hmap log clock rng config topic_config metrics hash crc32c "
+    "base": "base bytes check err list mem hmap log outage clock rng config topic_config metrics hash crc32c "
             "batch compress version varint json limits plant",
     "shard": "io timer op shard mailbox bg",
     "net": "conn codec wire net protocol listener",
