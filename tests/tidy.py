@@ -172,16 +172,16 @@ def check_dead(paths, texts):
 
 
 def check_keys(texts):
-    """A key that nobody reads misleads whoever sets it."""
+    """A key that nobody reads misleads whoever sets it, unless it says so."""
     table = texts.get("include/config.def", "")
     topics = texts.get("include/topic_config.def", "")
     readers = "".join(t for p, t in texts.items()
                       if p.startswith(SHIPPED) and not p.startswith("core/base/config"))
-    for n, line in enumerate(table.split("\n"), 1):
-        m = re.match(r"KEY(?:_CHOICE)?\((\w+),", line)
-        if m and not re.search(rf"\bCFG_{m.group(1)}\b", readers) and \
-                not re.search(rf"\b{m.group(1)},\s*(true|false)", topics):
-            breach("include/config.def", n, f"nobody reads CFG_{m.group(1)}")
+    for m in re.finditer(r"^KEY(?:_CHOICE)?\((\w+),(?:.*\n)+?(?=KEY|SECTION|#|\n|/)", table, re.M):
+        unread = not re.search(rf"\bCFG_{m.group(1)}\b", readers) and not re.search(rf"\b{m.group(1)},\s*(true|false)", topics)
+        if unread != ('"Without effect: ' in m.group()):
+            n = table.count("\n", 0, m.start()) + 1
+            breach("include/config.def", n, f"nobody reads CFG_{m.group(1)}" if unread else "it has an effect")
 
 
 def main():

@@ -4,8 +4,9 @@
  * them is in memory, and all are read for each DescribeConfigs of a broker, on the background
  * thread.
  *
- *  1. What Kafka knows and Leat does not is refused, not kept (kafka_configs.def): a change without
- *     an effect would be worse than an error.
+ *  1. What Kafka knows and Leat does not is refused, not kept (kafka_configs.def): whoever sets it
+ *     would rely on what does not happen. What tunes a machinery that Leat does not have is a key
+ *     as any other, without effect (config.def, "Kept for Kafka's tools").
  *  2. There are at most UNKNOWN_CONFIGS_MAX for the broker and as many for all brokers, each with a
  *     name of UNKNOWN_NAME_MAX bytes and a value of TOPIC_VALUE_MAX.
  *  3. A later Leat may know a key that this one keeps: from then on it is a stored value as any
@@ -129,6 +130,26 @@ static bool kafka_knows(struct bytes name)
     return false;
 }
 
+/* Why a config that Kafka knows is not taken. Those of security would be trusted. */
+static const char *refusal(struct bytes name)
+{
+    static const struct {
+        const char *prefix, *why;
+    } reasons[] = {
+        { "ssl.", "Leat's listener has no TLS yet, so it would protect nothing" },
+        { "sasl.", "Leat's listener has no SASL yet, so it would protect nothing" },
+        { "principal.", "Leat's listener has no principals yet, so it would protect nothing" },
+        { "listener",
+          "Leat has one listener without TLS and SASL, set by net.listen at its start" },
+    };
+    for (u32 i = 0; i < ARRAY_COUNT(reasons); i++) {
+        u32 n = (u32)strlen(reasons[i].prefix);
+        if (name.len >= n && memcmp(name.data, reasons[i].prefix, n) == 0)
+            return reasons[i].why;
+    }
+    return "Leat does not have this config of Apache Kafka";
+}
+
 err unknown_config_check(struct call *c, const alter_entry *k, struct bytes *why)
 {
     int shown = (int)MIN(k->name.len, 200u);
@@ -136,8 +157,7 @@ err unknown_config_check(struct call *c, const alter_entry *k, struct bytes *why
     if (k->config_operation == TOPIC_OP_DELETE)
         return ERR_NONE;
     if (kafka_knows(k->name))
-        *why = text_of(c, "Cannot update %.*s: Leat does not have this config of Apache Kafka.",
-                       shown, name);
+        *why = text_of(c, "Cannot update %.*s: %s.", shown, name, refusal(k->name));
     else if (k->config_operation != TOPIC_OP_SET) {
         *why = text_of(c, "Unknown config name: %.*s", shown, name);
         return ERR_INVALID_CONFIG;

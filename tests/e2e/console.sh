@@ -96,9 +96,18 @@ configs() {
     run kafka-configs --alter --topic "$topic" --delete-config retention.ms >/dev/null
     run kafka-configs --describe --topic "$topic" --all >"$work/out"
     has "$work/out" "retention.ms=.*DEFAULT"
-    run kafka-configs --describe --entity-type brokers --entity-name \
-        "$(kcat -b "$broker" -L | sed -n 's/^ *broker \([0-9]*\) at.*/\1/p' | head -1)" --all >"$work/out"
+    local id throttle=leader.replication.throttled.rate
+    id=$(kcat -b "$broker" -L | sed -n 's/^ *broker \([0-9]*\) at.*/\1/p' | head -1)
+    run kafka-configs --describe --entity-type brokers --entity-name "$id" --all >"$work/out"
     has "$work/out" "message.max.bytes="
+    run kafka-configs --alter --entity-type brokers --entity-name "$id" --add-config $throttle=1000000,num.io.threads=9 >/dev/null
+    run kafka-configs --describe --entity-type brokers --entity-name "$id" >"$work/out"
+    has "$work/out" "$throttle=1000000 sensitive=false .*DYNAMIC_BROKER_CONFIG"
+    has "$work/out" "num.io.threads=9 sensitive=false .*DYNAMIC_BROKER_CONFIG"
+    run kafka-configs --alter --entity-type brokers --entity-name "$id" --delete-config $throttle,num.io.threads >/dev/null
+    if run kafka-configs --alter --entity-type brokers --entity-name "$id" --add-config num.partitions=3 >"$work/out" 2>&1; then
+        die "a config that needs a restart was taken"
+    fi
     if run kafka-configs --alter --topic "$topic" --add-config no.such=1 >"$work/out" 2>&1; then
         die "an unknown config was taken"
     fi

@@ -1728,6 +1728,49 @@ def broker_configs_of_kafka(broker):
         expect(altered(broker, (4, "", [(name, 0, "1")])), [42], f"{name} for all brokers")
 
 
+# Of configs that tune how Kafka does what other brokers may do in another way: (a good value, a bad one, its type).
+TUNING = {"leader.replication.throttled.rate": ("1000000", "-1", 5), "follower.replication.throttled.rate": ("1000000", "fast", 5),
+          "replica.alter.log.dirs.io.max.bytes.per.second": ("1000000", "-1", 5), "background.threads": ("12", "0", 3),
+          "num.io.threads": ("9", "0", 3), "num.network.threads": ("4", "0", 3), "num.recovery.threads.per.data.dir": ("3", "0", 3),
+          "num.replica.fetchers": ("2", "0", 3), "log.cleaner.threads": ("2", "-1", 3), "log.cleaner.io.buffer.size": ("600000", "-1", 3),
+          "log.cleaner.io.buffer.load.factor": ("0.8", "much", 6), "group.coordinator.cached.buffer.max.bytes": ("2000000", "1", 3),
+          "remote.log.manager.copier.thread.pool.size": ("12", "0", 3), "remote.log.reader.threads": ("12", "0", 3),
+          "remote.log.manager.expiration.thread.pool.size": ("12", "0", 3),
+          "remote.log.manager.follower.thread.pool.size": ("3", "0", 3),
+          "remote.log.index.file.cache.total.size.bytes": ("2000000000", "0", 5),
+          "follower.fetch.last.tiered.offset.enable": ("true", "perhaps", 1)}
+
+
+@case
+def broker_configs_of_tools(broker):
+    """Throttles, which kafka-reassign-partitions sets and removes, threads and buffers may be set and are told."""
+    me = str(node_id(broker))
+    before = described(broker, 4, me, list(TUNING))
+
+    def entry(of, name):
+        found = described(broker, 4, of, [name]).get(name)
+        return found and (found["Value"], found["ConfigSource"], found["ReadOnly"], found["IsSensitive"], found["ConfigType"],
+                          [(s["Name"], s["Value"], s["Source"]) for s in found["Synonyms"]][:1])
+
+    def shown(name, source):
+        good, _, kind = TUNING[name]
+        return good, source, False, False, kind, [(name, good, source)]
+
+    gone = [(name, 1, None) for name in TUNING]
+    try:
+        for of, source in ((me, 2), ("", 3)):
+            for name, (good, bad, _) in TUNING.items():
+                expect(altered(broker, (4, of, [(name, 0, bad)])), [42], f"{name}={bad} of {of!r}")
+                expect(altered(broker, (4, of, [(name, 0, good)]), validate=True), [0], f"{name}={good} of {of!r}: a trial")
+            expect(altered(broker, (4, of, [(name, 0, good) for name, (good, _, _) in TUNING.items()])), [0], f"set of {of!r}")
+            for name in TUNING:
+                wait_for(lambda: entry(of, name) == shown(name, source), f"{name} of {of!r}")
+            expect(altered(broker, (4, of, gone)), [0], f"delete of {of!r}")
+            wait_for(lambda: described(broker, 4, me, list(TUNING)) == before, f"as before {of!r}")
+    finally:
+        altered(broker, (4, me, gone), (4, "", gone))
+
+
 @case
 def configs_of_groups(broker):
     group, other, key = fresh("raw-group"), fresh("raw-group"), "consumer.session.timeout.ms"
