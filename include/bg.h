@@ -18,12 +18,16 @@ typedef void (*bg_fn)(struct bg_job *j);
 enum bg_lane {
     BG_META,    /* metadata transactions: strictly in order */
     BG_PUT,     /* object uploads */
+    BG_AWAITED, /* those that acknowledgements wait for */
     BG_READ,    /* object reads */
     BG_CATCHUP, /* object reads for those that catch up: behind all others */
     BG_MISC,    /* deletes, listings, everything slow */
     BG_BULK,    /* rewriting of objects in a store that is not on this machine */
     BG_LANES
 };
+
+/* So many jobs of an owner find threads in BG_AWAITED where one finds a thread in BG_PUT. */
+#define BG_AWAITED_JOBS 4u
 
 struct bg_job {
     struct msg msg; /* carries the job back; first */
@@ -41,8 +45,8 @@ void bg_destroy(struct bg *bg);
  * node only (shard_threads_join calls it, all jobs have returned by then). */
 void bg_quiesce(struct bg *bg);
 /* Queues the job; done runs on shard `s` later. Lanes BG_READ, BG_PUT and BG_BULK have several
- * threads (bg.threads), BG_CATCHUP has store.catchup_reads; they keep no order among jobs. The
- * others have one each. */
+ * threads (bg.threads), BG_AWAITED has BG_AWAITED_JOBS times as many (256 at most), BG_CATCHUP has
+ * store.catchup_reads; they keep no order among jobs. The others have one each. */
 void bg_submit(struct shard *s, struct bg_job *j, enum bg_lane lane, bg_fn run, bg_fn done);
 
 #endif

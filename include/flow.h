@@ -23,5 +23,9 @@ void flow_put(struct flow *f, u64 bytes, bool awaited, u64 began_ns, u64 ended_n
  * in any second. */
 u64 flow_awaited(const struct flow *f, u64 now_ns);
 u64 flow_best(struct flow *f, u64 now_ns);
+/* Puts that are awaited take more than a quarter of what it took at best: what is written a second
+ * time is taken from them. A quarter, because they get half at most while merging presses
+ * (merge.c), and must still be seen to need more. */
+bool flow_is_busy(struct flow *f, u64 now_ns);
 
 #endif

@@ -22,6 +22,7 @@ enum plant {
     PLANT_CLONE_UNCOUNTED,      /* a clone's blocks are not counted until the next start */
     PLANT_DISK_UNCHECKED,       /* what is read from the disk cache is served as it is */
     PLANT_OLD_LISTED_AGAIN,     /* old snapshots are listed until a listing shows none */
+    PLANT_FIRST_OBJECT_IS_ALL,  /* an upload is registered when its first object is there */
     /* Of the fuzz targets, in the order of FUZZ_CANARIES (tests/fuzz/fuzz.mk). */
     PLANT_ARRAY_SHORT,         /* codec: the last of several elements is forgotten */
     PLANT_RECORD_BOUND,        /* batch: a record may be longer than its batch */

@@ -75,3 +75,8 @@ u64 flow_best(struct flow *f, u64 now_ns)
     }
     return rate;
 }
+
+bool flow_is_busy(struct flow *f, u64 now_ns)
+{
+    return flow_awaited(f, now_ns) > flow_best(f, now_ns) / 4;
+}

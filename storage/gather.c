@@ -14,21 +14,26 @@
  *     RUN_PERCENT: an object more costs a PUT, merging later the GETs and a part of a PUT. At list
  *     prices of S3 both are the same at 9 MiB, not counting the bytes themselves; a full segment of
  *     one partition (8 MiB) is to be enough. On a local store requests are not billed, and bytes
- *     are what there is too little of: half of that.
+ *     are what there is too little of: half of that. Where uploads that producers wait for need
+ *     much of what the store takes (flow.h), what merging carries is taken from them, and half a
+ *     block (store.block_bytes) is enough.
  *  3. Memory: images of gathered segments can't be given away until they are put, however long the
  *     store is away. They are the oldest that wait, which would be the last to go anyway; at most
  *     half of what there is is held (HELD_PART), and only what is in memory is gathered: nothing is
  *     read back for it.
  *  4. All of an upload is registered at once and frees its part of the log at once. It is bounded
  *     by bytes (GATHER_RUNS), segments, and batches, since a turn of the shard walks over them.
- *  5. A segment that producers wait for (ack.c) goes alone, and as one object: they would wait for
- *     the others, or for a second put, and the link would idle until they send again.
+ *  5. Segments that producers wait for (ack.c) are no exception: they are gathered only where they
+ *     would have to wait for a slot anyway, and their objects are put side by side (uploader.c).
+ *     What went into a bundle would cross the link to the store a second time, and what they get of
+ *     a link that is full would be half.
  *
  * Large batches lie in the segment so that they can be written from there without a copy, as long
  * as their block begins where storage_append thought (bundle_int.h): with each segment. So on a
  * disk a block of large batches ends with its segment; elsewhere it goes on. */
 #include <stdint.h>
 
+#include "clock.h"
 #include "compact_int.h"
 #include "uploader_int.h"
 
@@ -59,8 +64,12 @@ static u64 run_bytes(const struct storage *st)
 
 static u64 run_bytes_min(const struct storage *st)
 {
-    u32 percent = st->env->store->driver->local ? RUN_PERCENT_LOCAL : RUN_PERCENT;
-    return run_bytes(st) * percent / 100;
+    struct store *store = st->env->store;
+    if (store->driver->local)
+        return run_bytes(st) * RUN_PERCENT_LOCAL / 100;
+    u64 bytes = run_bytes(st) * RUN_PERCENT / 100;
+    bool busy = flow_is_busy(&store->flow, clock_mono_ns());
+    return busy ? MIN(bytes, config_u64(st->env->cfg, CFG_store_block_bytes) / 2) : bytes;
 }
 
 /* ---- segments ---- */
@@ -71,10 +80,10 @@ u32 gather_count(struct storage *st, struct segment *first, u32 share, u32 held)
     u64 bytes_max = MIN(GATHER_RUNS * run_bytes(st), GATHER_BYTES_MAX);
     u64 bytes = first->used;
     u32 batches = first->batch_count, n = 1;
-    struct segment *seg = first->object_since_ns == 0 ? segment_next(st, first) : NULL;
+    struct segment *seg = segment_next(st, first);
     for (; n < MIN(share, GATHER_SEGMENTS_MAX); n++, seg = segment_next(st, seg)) {
         if (seg == NULL || seg->state != SEG_DURABLE || seg->upload != NULL || seg->image == NULL ||
-            seg->object_since_ns != 0 || held + n >= room)
+            held + n >= room)
             break;
         bytes += seg->used;
         batches += seg->batch_count;
@@ -124,10 +133,7 @@ static u32 parts_choose(struct gather *g)
 {
     struct storage *st = g->u->st;
     u64 objects = 1;
-    u32 there = 0;
-    for (u32 i = 0; i < g->part_count; i++)
-        there += g->parts[i].bytes > 0;
-    if (!rewrite_numbers_left(st) || (upload_has_awaited(g->u) && there > 1))
+    if (!rewrite_numbers_left(st))
         return 1;
     for (u32 i = 0; i < g->part_count; i++) {
         struct gather_part *part = &g->parts[i];
@@ -148,7 +154,7 @@ static struct upload_object *object_add(struct upload *u, u64 id)
     struct storage *st = u->st;
     struct upload_object *o = &u->objects[u->object_count++];
     u32 wal = st->wal.index | (object_is_run(id) ? RUN_WAL : 0);
-    *o = (struct upload_object){ .id = id };
+    *o = (struct upload_object){ .id = id, .upload = u };
     bundle_name(o->name, id, st->wal.epoch);
     bundle_builder_init(&o->builder, wal, bundle_seq(id), st->wal.epoch,
                         (u32)config_u64(st->env->cfg, CFG_store_block_bytes));

@@ -6,8 +6,9 @@
  *                                   FAILED, for a pause
  *
  *   LOAD    the segments' bytes: their images, or read back from the WAL file
- *   PUT     their objects, one after the other: a bundle b/<wal>/<seq>-<epoch> and runs r/…
- *           (gather.c says which); store.uploads slots side by side
+ *   PUT     their objects, a bundle b/<wal>/<seq>-<epoch> and runs r/… (gather.c says which), each
+ *           by a job of its own; store.uploads slots side by side, and while acknowledgements wait
+ *           a few objects of each
  *   PLACED  the objects are complete; waits until all older segments are registered
  *   COMMIT  one metadata transaction, for all that are placed: b/ and r/ keys (every block), s/
  *           keys (snapshots), w/ key
@@ -99,7 +100,10 @@ static void observe_since(struct storage *st, enum metric_hist_id id, u64 since_
  * registrations are in order. */
 static bool is_awaited(const struct upload *u)
 {
-    return upload_has_awaited(u) || !list_empty(&u->st->wal.registering);
+    bool awaited = !list_empty(&u->st->wal.registering);
+    for (u32 i = 0; i < u->seg_count; i++)
+        awaited |= u->segs[i]->object_since_ns != 0;
+    return awaited;
 }
 
 static void upload_set_step(struct upload *u, enum upload_step to)
@@ -153,7 +157,7 @@ u32 uploader_puts(const struct storage *st)
     const struct uploader *up = st->uploader;
     u32 n = 0;
     for (u32 i = 0; i < up->slot_count; i++)
-        n += up->slots[i].step == UPLOAD_PUT;
+        n += up->slots[i].puts;
     return n;
 }
 
@@ -218,7 +222,7 @@ static void upload_release(struct upload *u)
 {
     struct uploader *up = u->st->uploader;
     CHECK(up->busy > 0);
-    CHECK(!u->job.busy);
+    CHECK(!u->job.busy && u->puts == 0);
     gather_free(u);
     arena_reset(&u->arena);
     for (u32 i = 0; i < u->seg_count; i++)
@@ -365,8 +369,9 @@ static void upload_load_done(struct segment_load *l)
         upload_load_failed(u, l->err);
 }
 
-static err object_put(struct upload *u, struct upload_object *o)
+static err object_put(struct upload_object *o)
 {
+    const struct upload *u = o->upload;
     struct store *store = u->st->env->store;
     if (o->builder.own == NULL)
         bundle_builder_seal(&o->builder);
@@ -385,23 +390,43 @@ static err object_put(struct upload *u, struct upload_object *o)
     return e;
 }
 
-static void upload_run(struct bg_job *j)
+static void object_run(struct bg_job *j)
 {
-    struct upload *u = container_of(j, struct upload, job);
-    u->err = u->checked ? ERR_NONE : segment_load_check(u->st, &u->loads[0]);
-    u->checked = u->err == ERR_NONE;
-    for (u32 i = 0; i < u->object_count && u->err == ERR_NONE; i++)
-        if (!u->objects[i].stored)
-            u->err = object_put(u, &u->objects[i]);
+    struct upload_object *o = container_of(j, struct upload_object, job);
+    struct upload *u = o->upload;
+    o->err = ERR_NONE;
+    if (!u->checked) {
+        o->err = segment_load_check(u->st, &u->loads[0]);
+        u->checked = o->err == ERR_NONE;
+    }
+    if (o->err == ERR_NONE)
+        o->err = object_put(o);
 }
 
-static void upload_put_done(struct bg_job *j);
+static void object_done(struct bg_job *j);
+
+/* While acknowledgements wait, one put after another would be a round trip more for them. Otherwise
+ * it is enough that uploads go side by side. */
+static void puts_begin(struct upload *u)
+{
+    u32 side_by_side = u->awaited && u->checked ? BG_AWAITED_JOBS : 1;
+    enum bg_lane lane = u->awaited ? BG_AWAITED : BG_PUT;
+    for (u32 i = 0; i < u->object_count && u->puts < side_by_side; i++) {
+        struct upload_object *o = &u->objects[i];
+        if (o->stored || o->job.busy)
+            continue;
+        u->puts++;
+        bg_submit(u->st->shard, &o->job, lane, object_run, object_done);
+    }
+}
 
 static void upload_put(struct upload *u)
 {
+    CHECK(u->puts == 0);
     upload_set_step(u, UPLOAD_PUT);
     u->awaited = is_awaited(u);
-    bg_submit(u->st->shard, &u->job, BG_PUT, upload_run, upload_put_done);
+    u->err = ERR_NONE;
+    puts_begin(u);
 }
 
 static void upload_placed(struct upload *u)
@@ -441,41 +466,41 @@ static void upload_put_failed(struct upload *u)
         uploader_kick(st);
 }
 
-/* What was put by the job. */
-static void count_puts(struct upload *u)
+static void count_put(struct storage *st, const struct upload_object *o)
 {
-    struct storage *st = u->st;
-    for (u32 i = 0; i < u->object_count; i++) {
-        struct upload_object *o = &u->objects[i];
-        if (o->put_ns == 0)
-            continue;
-        storage_count(st, M_store_puts, 1);
-        if (st->shard->metrics != NULL)
-            metric_observe(st->shard->metrics, H_store_put, o->put_ns / NS_PER_US);
-        if (o->stored)
-            storage_count(st, object_is_run(o->id) ? M_put_fresh_bytes : M_put_bundle_bytes,
-                          o->builder.bytes);
-        o->put_ns = 0;
-    }
+    storage_count(st, M_store_puts, 1);
+    if (st->shard->metrics != NULL)
+        metric_observe(st->shard->metrics, H_store_put, o->put_ns / NS_PER_US);
+    if (o->stored)
+        storage_count(st, object_is_run(o->id) ? M_put_fresh_bytes : M_put_bundle_bytes,
+                      o->builder.bytes);
+    else
+        storage_count(st, M_store_errors, 1);
 }
 
-static void upload_put_done(struct bg_job *j)
+/* After a failure no further put begins; those on their way are waited for. */
+static void object_done(struct bg_job *j)
 {
-    struct upload *u = container_of(j, struct upload, job);
-    struct storage *st = u->st;
-    CHECK(u->step == UPLOAD_PUT);
-    count_puts(u);
+    struct upload_object *o = container_of(j, struct upload_object, job);
+    struct upload *u = o->upload;
+    CHECK(u->step == UPLOAD_PUT && u->puts > 0);
+    u->puts--;
     if (!u->checked) {
-        segment_load_tell(st, &u->loads[0], u->err);
-        upload_load_failed(u, u->err);
+        CHECK(u->puts == 0);
+        segment_load_tell(u->st, &u->loads[0], o->err);
+        upload_load_failed(u, o->err);
         return;
     }
-    if (u->err == ERR_NONE) {
+    count_put(u->st, o);
+    u->err = u->err != ERR_NONE ? u->err : o->err;
+    if (u->err == ERR_NONE)
+        puts_begin(u);
+    if (u->puts > 0)
+        return;
+    if (u->err == ERR_NONE || (PLANTED(PLANT_FIRST_OBJECT_IS_ALL) && u->objects[0].stored))
         upload_placed(u);
-        return;
-    }
-    storage_count(st, M_store_errors, 1);
-    upload_put_failed(u);
+    else
+        upload_put_failed(u);
 }
 
 /* ---- the registration ---- */

@@ -1,7 +1,7 @@
 /* An upload, between uploader.c, which takes it through its steps, gather.c, which says what goes
  * into it, and registration.c, which makes it part of the log: segments that are uploaded and
- * registered as one, and the objects they become. On the shard, but for what the upload's job does
- * while it runs. */
+ * registered as one, and the objects they become. On the shard, but for what jobs do while they
+ * run. */
 #ifndef LEAT_UPLOADER_INT_H
 #define LEAT_UPLOADER_INT_H
 
@@ -16,8 +16,11 @@ struct upload_object { /* a bundle, or a run */
     u64 id;
     char name[BUNDLE_NAME_SIZE];
     struct bundle_builder builder;
+    struct upload *upload; /* whose it is */
+    struct bg_job job;     /* its put; what it says: */
+    err err;
     bool stored;
-    u64 put_ns;     /* of the last put that was not counted yet */
+    u64 put_ns;
     u8 *registered; /* per entry: is in the registration */
     struct discard_note note;
 };
@@ -32,23 +35,17 @@ struct upload {
     struct upload_object *objects; /* the bundle first, if there is one */
     u32 object_count;
     u64 run_data_bytes; /* of batches that go into runs */
-    struct bg_job job;
-    struct arena arena; /* of the commit */
+    u32 puts;           /* jobs of objects on their way */
+    struct bg_job job;  /* the commit */
+    struct arena arena; /* of it */
     struct meta_txn txn;
     struct upload *next; /* registered by the same transaction */
     err err;
-    bool checked; /* what was read back from the log is right */
+    bool checked; /* what was read back from the log is right; else its job is the only one */
     bool awaited; /* acknowledgements wait for it */
     u64 started_ns, job_ns;
-    u64 pace; /* atomic, the job reads it: bytes/s, 0 = as fast as it goes */
+    u64 pace; /* atomic, the jobs read it: bytes/s, 0 = as fast as it goes */
 };
-
-/* Are there batches in it that acknowledgements wait for? Such a segment is alone in its upload
- * (gather_count). */
-static inline bool upload_has_awaited(const struct upload *u)
-{
-    return u->segs[0]->object_since_ns != 0;
-}
 
 /* How many segments from `first` on, which is DURABLE, become one upload: at most `share`; `held`
  * are in uploads already. */

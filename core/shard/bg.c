@@ -24,7 +24,9 @@
 
 /* libcurl's resolver and LMDB need more than the smallest stack; pages are touched on use. */
 #define STACK_BYTES (1 * MIB)
-#define THREADS_MAX 1088u /* 3 × 256 of bg.threads, store.catchup_reads, one each for the rest */
+#define SEVERAL_MAX 256u
+/* SEVERAL_MAX in four lanes, store.catchup_reads, one each for the rest. */
+#define THREADS_MAX (4 * SEVERAL_MAX + 320)
 #define CATCHUP_NICE 19
 /* Of linux/ioprio.h: a thread, the idle class. Block schedulers that know classes let the log's
  * writes go first. */
@@ -141,10 +143,12 @@ struct bg *bg_create(struct shard_group *g, const struct config *cfg)
     pthread_attr_t attr;
     CHECK(pthread_attr_init(&attr) == 0);
     pthread_attr_setstacksize(&attr, STACK_BYTES);
-    u32 several = (u32)MIN(config_u64(cfg, CFG_bg_threads), (u64)256);
+    u32 several = (u32)MIN(config_u64(cfg, CFG_bg_threads), (u64)SEVERAL_MAX);
     int nice = (int)config_u64(cfg, CFG_bg_nice);
     lane_start(bg, &bg->lanes[BG_META], "bg-meta", 1, 0, &attr);
     lane_start(bg, &bg->lanes[BG_PUT], "bg-put", several, nice, &attr);
+    lane_start(bg, &bg->lanes[BG_AWAITED], "bg-awaited",
+               MIN(several * BG_AWAITED_JOBS, SEVERAL_MAX), nice, &attr);
     lane_start(bg, &bg->lanes[BG_READ], "bg-read", several, nice, &attr);
     lane_start(bg, &bg->lanes[BG_CATCHUP], "bg-catchup",
                (u32)config_u64(cfg, CFG_store_catchup_reads), CATCHUP_NICE, &attr);

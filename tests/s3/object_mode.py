@@ -330,6 +330,9 @@ def test_throughput(world, run):
 
 
 MERGE_WAIT, LINK = 10, 16
+# As they are where nothing is set.
+AS_SET = ["wal.size=512m", "memory.budget=256m", "wal.segment_bytes=16m", "wal.seal_age=30s", "store.run_bytes=32m",
+          "store.merge_age=1h"]
 
 
 def sample(node, samples, alive):
@@ -340,27 +343,42 @@ def sample(node, samples, alive):
         time.sleep(1)
 
 
-def test_overdue(world, run):
-    """A link that is full all the time: at first merging leaves it to uploads; what is unmerged then has a bound."""
-    node, proxy = proxied(world, run, "overdue", ["leat.durability=object", "wal.size=64m", "memory.budget=64m",
-                                                  f"store.merge_wait={MERGE_WAIT}s"])
+def overdue(world, run, name, waits, settings):
+    """A link that is full all the time: [(MiB/s, MiB unmerged)] of each `waits` times store.merge_wait."""
+    node, proxy = proxied(world, run, name, ["leat.durability=object", f"store.merge_wait={MERGE_WAIT}s", *settings])
     proxy.late, proxy.rate = (lambda: 0.05), LINK * 2**20
     samples, parts = [], []
     try:
         node.start()
         load = threading.Thread(target=bench, args=(node, "--connections", "16", "--inflight", "16", "--warmup", "1",
-                                                    "--duration", str(9 * MERGE_WAIT)))
+                                                    "--duration", str(waits * MERGE_WAIT)))
         load.start()
         sample(node, samples, load.is_alive)
         load.join()
     finally:
         proxy.late, proxy.rate = None, 0
         node.stop()
-    for part in range(9):
+    for part in range(waits):
         inside = [s for s in samples if part <= (s[0] - samples[0][0]) / MERGE_WAIT < part + 1]
-        (began, first, _, _), (ended, last, unmerged, waits) = inside[0], inside[-1]
+        (began, first, _, _), (ended, last, unmerged, waited) = inside[0], inside[-1]
         parts.append(((last - first) / (ended - began), unmerged))
-        print(f"   {parts[-1][0]:.1f} MiB/s, unmerged {unmerged:.0f} MiB, the oldest for {waits:.0f} s", flush=True)
+        print(f"   {parts[-1][0]:.1f} MiB/s, unmerged {unmerged:.0f} MiB, the oldest for {waited:.0f} s", flush=True)
+    return parts
+
+
+def test_sustained(world, run, name, settings):
+    """Few partitions with much each go straight into runs: little is left to be merged, however long it takes."""
+    parts = overdue(world, run, name, 6, settings)
+    # In the first seconds nobody knows that the link is full; what goes into bundles then is merged in the next part.
+    run.need(parts[0][0] >= 0.9 * LINK, "merging did not wait")
+    run.need(all(rate >= 0.8 * LINK for rate, _ in parts[3:]), "the link carries other things than what is produced")
+    run.need(parts[-1][1] <= MERGE_WAIT * LINK / 4, "much is unmerged")
+
+
+def test_overdue(world, run):
+    """No partition has enough for runs: at first merging leaves the link to uploads; what is unmerged then has a bound."""
+    parts = overdue(world, run, "overdue", 9, ["wal.size=64m", "memory.budget=64m", "store.run_bytes=64m",
+                                               "store.block_bytes=8m"])
     run.need(parts[0][0] >= 0.9 * LINK, "merging did not wait")
     run.need(parts[-1][1] <= 1.1 * parts[3][1], "what is unmerged goes on growing")
     run.need(max(unmerged for _, unmerged in parts) <= 2.5 * MERGE_WAIT * LINK, "more is unmerged than may be")
@@ -374,4 +392,6 @@ def tests(run):
             ("object-latency", test_latency, run, "latency", []),
             ("object-latency-memory", test_latency, run, "latency-memory", memory),
             ("object-slow-puts", test_slow_puts, run), ("object-throughput", test_throughput, run),
+            ("object-sustained-small", test_sustained, run, "sustained-small", ["wal.size=64m"]),
+            ("object-sustained", test_sustained, run, "sustained", AS_SET),
             ("object-overdue", test_overdue, run)]

@@ -73,8 +73,11 @@ static void lane_kick(struct bg *bg, struct lane *l)
 
 static u32 lane_threads(u32 lane, const struct config *cfg)
 {
+    u32 several = (u32)config_u64(cfg, CFG_bg_threads);
     if (lane == BG_PUT || lane == BG_READ || lane == BG_BULK)
-        return (u32)config_u64(cfg, CFG_bg_threads);
+        return several;
+    if (lane == BG_AWAITED)
+        return several * BG_AWAITED_JOBS;
     return lane == BG_CATCHUP ? (u32)config_u64(cfg, CFG_store_catchup_reads) : 1;
 }
 

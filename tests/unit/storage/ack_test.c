@@ -270,6 +270,91 @@ static void a_put_is_awaited_when_acknowledgements_wait_for_it(void **state)
     assert_int_equal(FAULT_SEEN(awaited_puts), 1);
 }
 
+/* ---- an upload of several objects ---- */
+
+static void all_done(void)
+{
+    for (u32 i = 0; i < made_count; i++) {
+        ENGINE_UNTIL(waits[i].done);
+        assert_int_equal(waits[i].a.err, ERR_NONE);
+    }
+}
+
+/* Of three partitions in a segment two have enough for a run. */
+static void put_for_runs(void)
+{
+    engine_set("store.run_bytes", "1m");
+    eng->object = 7;
+    engine_start();
+    for (u32 i = 0; i < 4; i++)
+        put(i % 2, 60000);
+    put(2, 100);
+}
+
+static void objects_that_are_awaited_are_put_side_by_side(void **state)
+{
+    (void)state;
+    __atomic_store_n(&fault.hold_puts, 1, __ATOMIC_RELEASE);
+    put_for_runs();
+    ENGINE_UNTIL(FAULT_SEEN(puts) == 3);
+    assert_int_equal(uploader_puts(eng->st), 3);
+    __atomic_store_n(&fault.hold_puts, 0, __ATOMIC_RELEASE);
+    all_done();
+    assert_int_equal(FAULT_SEEN(awaited_puts), 3);
+    assert_int_equal(engine_keys("b/"), 1);
+    assert_int_equal(engine_keys("r/"), 2);
+}
+
+static void nothing_counts_before_all_objects_are_there(void **state)
+{
+    (void)state;
+    fault.pass_puts = 2;
+    fault.fail_puts = UINT32_MAX;
+    put_for_runs();
+    ENGINE_UNTIL(FAULT_SEEN(puts) == 6); /* one is missing, again and again */
+    for (u32 i = 0; i < made_count; i++)
+        assert_false(waits[i].done);
+    for (u32 i = 0; i < 3; i++)
+        assert_int_equal(pindex_durable_offset(eng->parts[i].p), 0);
+    assert_int_equal(engine_keys("b/") + engine_keys("r/"), 0);
+    __atomic_store_n(&fault.fail_puts, 0, __ATOMIC_RELEASE);
+    all_done();
+    const struct metrics *m = eng->shard.metrics;
+    assert_int_equal(metric_get(m, M_store_puts) - metric_get(m, M_store_errors), 3);
+    assert_int_equal(engine_keys("b/") + engine_keys("r/"), 3);
+}
+
+/* Those that would wait for a slot share one; so what goes into a run is more. */
+static void full_segments_that_wait_go_together(void **state)
+{
+    (void)state;
+    engine_set("store.run_bytes", "4m");
+    engine_start();
+    __atomic_store_n(&fault.hold_commits, 1, __ATOMIC_RELEASE);
+    while (made_count < 30)
+        put(0, 300000);
+    u32 sealed = eng->st->sealed_unregistered;
+    assert_true(sealed >= 8);
+    __atomic_store_n(&fault.hold_commits, 0, __ATOMIC_RELEASE);
+    all_done();
+    u64 segments = metric_get(eng->shard.metrics, M_upload_segments);
+    assert_true(segments >= sealed);
+    assert_true(FAULT_SEEN(puts) + 2 <= segments);
+    assert_int_equal(engine_keys("s/"), 1);
+}
+
+static void a_segment_with_a_free_slot_waits_for_no_other(void **state)
+{
+    (void)state;
+    engine_set("store.uploads", "64");
+    engine_start();
+    while (made_count < 30)
+        put(0, 300000);
+    all_done();
+    assert_true(FAULT_SEEN(puts) >= 8);
+    assert_int_equal(metric_get(eng->shard.metrics, M_upload_segments), FAULT_SEEN(puts));
+}
+
 static void a_dropped_partition_ends_its_waits(void **state)
 {
     (void)state;
@@ -458,6 +543,10 @@ int main(void)
         T(a_failed_log_ends_what_can_not_be_registered),
         T(the_mode_may_change),
         T(a_put_is_awaited_when_acknowledgements_wait_for_it),
+        T(objects_that_are_awaited_are_put_side_by_side),
+        T(nothing_counts_before_all_objects_are_there),
+        T(full_segments_that_wait_go_together),
+        T(a_segment_with_a_free_slot_waits_for_no_other),
         T(a_dropped_partition_ends_its_waits),
         T(a_log_in_memory_begins_from_what_is_registered),
         T(a_log_in_memory_is_bounded_by_it),

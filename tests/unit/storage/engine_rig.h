@@ -23,7 +23,8 @@ struct fault {
     u32 fail_puts, fail_gets, fail_removes, fail_commits; /* so many of the next calls fail */
     u32 pass_puts;                                        /* so many go through before that */
     err error;
-    u32 hold_gets;    /* reads wait until it is 0 */
+    u32 hold_puts;    /* puts wait until it is 0 */
+    u32 hold_gets;    /* reads */
     u32 hold_catchup; /* those of the catch-up lane */
     u32 hold_commits;
     u32 delay_put_us, delay_get_us;
@@ -51,6 +52,7 @@ static inline err fault_put(struct store *s, const struct store_object *o)
     (void)s;
     __atomic_fetch_add(&fault.awaited_puts, o->awaited, __ATOMIC_RELAXED);
     __atomic_fetch_add(&fault.puts, 1, __ATOMIC_RELAXED);
+    fault_hold(&fault.hold_puts);
     if (fault.delay_put_us)
         usleep(fault.delay_put_us);
     if (!fault_take(&fault.pass_puts) && fault_take(&fault.fail_puts))

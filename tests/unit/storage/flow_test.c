@@ -51,6 +51,19 @@ static void the_best_second_is_kept_and_fades(void **state)
     assert_int_equal(flow_best(&flow, S(1e7)), 0);
 }
 
+static void it_is_busy_when_awaited_puts_take_more_than_a_quarter_of_the_best(void **state)
+{
+    (void)state;
+    assert_false(flow_is_busy(&flow, S(100)));
+    flow_put(&flow, 9000, false, S(90), S(90.5));
+    flow_put(&flow, 10 * 2000, true, S(91), S(101));
+    flow_put(&flow, 10 * 2000, false, S(91), S(101));
+    assert_false(flow_is_busy(&flow, S(101)));
+    flow_put(&flow, 10 * 500, true, S(91), S(101));
+    assert_true(flow_is_busy(&flow, S(101)));
+    assert_false(flow_is_busy(&flow, S(110)));
+}
+
 static void a_cell_of_an_old_second_is_empty(void **state)
 {
     (void)state;
@@ -79,9 +92,12 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup(f, setup)
     const struct CMUnitTest tests[] = {
-        T(a_put_counts_evenly_over_its_time),         T(puts_add_up_and_others_are_not_awaited),
-        T(the_best_second_is_kept_and_fades),         T(a_cell_of_an_old_second_is_empty),
+        T(a_put_counts_evenly_over_its_time),
+        T(puts_add_up_and_others_are_not_awaited),
+        T(the_best_second_is_kept_and_fades),
+        T(a_cell_of_an_old_second_is_empty),
         T(what_is_too_large_or_too_long_has_a_bound),
+        T(it_is_busy_when_awaited_puts_take_more_than_a_quarter_of_the_best),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -144,6 +144,24 @@ static void segments_that_wait_are_uploaded_together(void **state)
     check();
 }
 
+/* Where what is awaited fills the link, merging would take it away from that. */
+static void on_a_busy_link_half_a_block_is_a_run(void **state)
+{
+    (void)state;
+    eng->remote = true;
+    engine_start();
+    fill(2 * RUN_MIN / LARGE - 2); /* below a fifth of a run */
+    engine_seal_all();
+    assert_int_equal(engine_keys("r/"), 0);
+    u64 now_ns = clock_mono_ns();
+    flow_put(&eng->store.flow, 20 * GIB, true, now_ns - 10 * NS_PER_S, now_ns + 10 * NS_PER_S);
+    fill(2 * RUN_MIN / LARGE - 2);
+    engine_seal_all();
+    assert_int_equal(engine_keys("r/"), 1);
+    assert_int_equal(engine_keys("b/"), 2); /* what is less goes together */
+    check();
+}
+
 /* Segments that could be uploaded at once are not kept waiting for others. */
 static void a_free_slot_takes_one_segment(void **state)
 {
@@ -255,6 +273,7 @@ int main(void)
         T(what_is_of_one_partition_makes_no_bundle),
         T(bundles_between_runs_are_merged),
         T(segments_that_wait_are_uploaded_together),
+        T(on_a_busy_link_half_a_block_is_a_run),
         T(a_free_slot_takes_one_segment),
         T(what_is_stored_is_not_put_again),
         T(half_of_an_upload_is_nothing),

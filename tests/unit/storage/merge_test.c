@@ -443,6 +443,7 @@ static void awaited_uploads_go_first(void **state)
     (void)state;
     eng->remote = true;
     engine_set("store.merge_wait", "1h");
+    engine_set("store.block_bytes", "1m"); /* no partition has half of one */
     engine_start();
     for (u32 k = 0; k < 4; k++) {
         flow_is(60 * MIB, 40 * MIB);
@@ -473,6 +474,7 @@ static void fill_beside_awaited(void)
 {
     eng->remote = true;
     engine_set("store.merge_wait", "1h");
+    engine_set("store.block_bytes", "1m"); /* no partition has half of one */
     engine_start();
     flow_is(100 * MIB, 0);
     engine_fill(400000);
