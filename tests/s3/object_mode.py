@@ -377,7 +377,7 @@ def test_sustained(world, run, name, settings):
 
 def test_overdue(world, run):
     """No partition has enough for runs: at first merging leaves the link to uploads; what is unmerged then has a bound."""
-    parts = overdue(world, run, "overdue", 9, ["wal.size=64m", "memory.budget=64m", "store.run_bytes=64m",
+    parts = overdue(world, run, "overdue", 9, ["wal.size=64m", "memory.budget=64m", "store.run_bytes=16m",
                                                "store.block_bytes=8m"])
     run.need(parts[0][0] >= 0.9 * LINK, "merging did not wait")
     run.need(parts[-1][1] <= 1.1 * parts[3][1], "what is unmerged goes on growing")
