@@ -371,7 +371,10 @@ def test_sustained(world, run, name, settings):
     parts = overdue(world, run, name, 6, settings)
     # In the first seconds nobody knows that the link is full; what goes into bundles then is merged in the next part.
     run.need(parts[0][0] >= 0.9 * LINK, "merging did not wait")
-    run.need(all(rate >= 0.8 * LINK for rate, _ in parts[3:]), "the link carries other things than what is produced")
+    # Each byte twice would be less than half. Ten seconds of a machine that others use may be short of more.
+    later = [rate for rate, _ in parts[3:]]
+    run.need(sum(later) >= 0.8 * LINK * len(later) and min(later) >= 0.6 * LINK,
+             "the link carries other things than what is produced")
     run.need(parts[-1][1] <= MERGE_WAIT * LINK / 4, "much is unmerged")
 
 
