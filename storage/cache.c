@@ -362,7 +362,7 @@ static void disk_run(struct bg_job *j)
 static void load_tell(const struct cache_block *b)
 {
     struct outage *o = &b->cache->outage, was;
-    u64 now = clock_mono_ns();
+    u64 now = b->cache->st->shard->now_ns;
     if (b->err == ERR_NONE) {
         if (!b->from_disk && outage_over(o, &was))
             LOG(INFO, objects_read_again, "shard=%u failures=%" PRIu64 " seconds=%" PRIu64,

@@ -394,6 +394,7 @@ static err s3_list_page(struct store *st, const char *prefix, const char *after,
             break;
         }
         memcpy(token, page->next, sizeof token);
+        empty = 0;
     }
     s3_reply_free(&r);
     mem_free(query);

@@ -33,6 +33,7 @@ Every `every`-th request that the mode applies to goes wrong; the first one neve
 
 Beside that, `late` (a callable that gives seconds) makes each upload take so much longer, and `rate` (bytes a
 second, all together) is what uploads get; `put_seconds` is how long each took.
+With `page`, a listing is answered with so many names at a time (the server must not check signatures).
 With `unconditional`, the store never sees If-None-Match (nor would a signature with it hold: for Moto, which checks none).
 With `keys` (a callable that gives a set), requests signed with other access keys get ExpiredToken.
 """
@@ -157,6 +158,8 @@ class Handler(socketserver.BaseRequestHandler):
     def serve(self, proxy, request, fault):
         if proxy.unconditional:
             request.head = re.sub(rb"(?i)\r\nif-none-match:[^\r]*", b"", request.head)
+        if proxy.page:
+            request.head = request.head.replace(b"list-type=2", b"list-type=2&max-keys=%d" % proxy.page, 1)
         if proxy.mode == "whole_list":
             head = re.sub(rb"(max-keys=\d+&|&start-after=[^& ]*)", b"", request.head.split(b"\r\n", 1)[0])
             proxy.faults += head != request.head.split(b"\r\n", 1)[0]
@@ -239,7 +242,7 @@ class FaultProxy:
     def __init__(self, port, upstream_port, mode="none", every=4, certificate=None, keys=None):
         self.upstream_port, self.mode, self.every, self.keys = upstream_port, mode, every, keys
         self.lock, self.count, self.faults, self.requests = threading.Lock(), 0, 0, 0
-        self.listings, self.unconditional, self.forsaken = {}, False, 0
+        self.listings, self.unconditional, self.forsaken, self.page = {}, False, 0, 0
         self.late, self.rate, self.free_at, self.put_seconds = None, 0, 0.0, []
         self.server = Server(("127.0.0.1", port), Handler)
         self.server.proxy = self
